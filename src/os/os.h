@@ -1,0 +1,123 @@
+// The contract with the operating system: one table of functions, used on slow paths only.
+//
+// This is the only way in which the layers above reach the kernel for memory, placement, time and sleep. Production
+// uses linux_os(); tests hand in a fake (tests/support/fake_os.h) that keeps a model of the address space and can fail
+// any call on demand.
+//
+// Conventions: functions that return int return 0 or a positive errno value and never touch errno itself. Addresses
+// and lengths are multiples of kOsPageSize unless said otherwise. All functions are thread-safe. Every mapping change
+// goes through libc's mmap, munmap, mremap and madvise, because RDMA libraries intercept those names to invalidate
+// their registrations; never through syscall().
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/node_set.h"
+#include "base/units.h"
+
+namespace nh {
+
+// What a range of memory is made of, best first.
+enum class Backing : std::uint8_t { kHuge1G, kHuge2M, kThp, kBase, kNone };
+
+// Where hugetlb pages come from.
+enum class HugeSource : std::uint8_t {
+  kAnonymous,   // mmap(MAP_HUGETLB)
+  kMemfd,       // memfd_create(MFD_HUGETLB), mapped MAP_PRIVATE
+  kHugetlbfs,   // an unlinked file on the mount named by OsConfig::hugetlbfs_path, mapped MAP_PRIVATE
+  kSharedFile,  // the same, mapped MAP_SHARED: release punches holes, fork must relocate
+};
+
+enum class Reservation : std::uint8_t {
+  kNone,  // MAP_NORESERVE: the pages are proven one by one with populate()
+  kFull,  // the kernel sets all pages aside at map time: for memory that the program faults in
+};
+
+enum class BindMode : std::uint8_t {
+  kDefault,     // forget any policy of the range
+  kBind,        // only these nodes (MPOL_BIND)
+  kPreferred,   // this node, others when it is full (MPOL_PREFERRED; the first of the set)
+  kInterleave,  // page by page over the set (MPOL_INTERLEAVE)
+};
+
+// The counters of one hugetlb pool, in pages.
+struct HugePool {
+  std::size_t total = 0;
+  std::size_t free = 0;
+  std::size_t reserved = 0;  // promised but not yet faulted; 0 in per-node files, which have no such counter
+  std::size_t overcommit = 0;  // may still be added on demand (nr_overcommit - surplus); 0 in per-node files
+};
+
+struct OsOps {
+  // ---- address space -------------------------------------------------------------------------------------------
+  // Reserves address space that costs nothing: inaccessible, not accounted. nullptr where refused (RLIMIT_AS).
+  // alignment: a power of two.
+  void* (*reserve)(std::size_t bytes, std::size_t alignment);
+  // Gives address space back, whatever was mapped there.
+  void (*unreserve)(void* p, std::size_t bytes);
+  // Makes reserved anonymous memory accessible; pages are zero until written. Contents of accessible pages stay.
+  // ENOMEM under vm.overcommit_memory=2 when the commit limit is reached.
+  int (*make_readable)(void* p, std::size_t bytes);
+  int (*make_writable)(void* p, std::size_t bytes);
+  // Puts a fresh reservation in place of whatever is mapped there: contents lost, pages and pool reservations returned.
+  // After a failure the old mapping is still there.
+  int (*reset_to_reserved)(void* p, std::size_t bytes);
+  // Puts fresh anonymous read-write memory (base pages or THP) in place of whatever is mapped there; contents lost.
+  int (*map_plain)(void* p, std::size_t bytes);
+
+  // ---- backing -------------------------------------------------------------------------------------------------
+  // MADV_HUGEPAGE / MADV_NOHUGEPAGE.
+  int (*advise_thp)(void* p, std::size_t bytes, bool on);
+  // Faults every page of the range in, writable, or says why not, never by a signal (MADV_POPULATE_WRITE).
+  // EFAULT, EHWPOISON: a hugetlb pool is dry. ENOMEM: no memory. EINVAL: kernel older than 5.14, nothing done.
+  int (*populate)(void* p, std::size_t bytes);
+  // Drops the pages; the range stays mapped and reads as zero. For hugetlb multiples of its page size.
+  // EINVAL on hugetlb: kernel older than 5.18.
+  int (*discard)(void* p, std::size_t bytes);
+  // The same for HugeSource::kSharedFile (MADV_REMOVE).
+  int (*punch)(void* p, std::size_t bytes);
+
+  // Maps hugetlb memory at an address of the kernel's choice, aligned to `alignment`; move it in place with
+  // move_mapping(). nullptr where refused: no such pool, no reservation to be had, no mount, no permission; *error says why.
+  void* (*map_hugetlb)(std::size_t bytes, std::size_t page_bytes, std::size_t alignment, HugeSource source,
+                       Reservation reservation, int* error);
+  // Moves a whole mapping over `to` (mremap MREMAP_FIXED). On failure `from` and what stands at `to` are unchanged...
+  // except on kernels before 5.16 with hugetlb (EINVAL): see can_move_hugetlb.
+  int (*move_mapping)(void* from, void* to, std::size_t bytes);
+  // Where hugetlb memory cannot be moved: maps it NORESERVE straight over `at`, restoring the reservation at once on failure.
+  int (*map_hugetlb_at)(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
+
+  // ---- placement -----------------------------------------------------------------------------------------------
+  // mbind() of the range for pages still to come. EPERM, ENOSYS: not allowed here. EINVAL: nodes went away.
+  int (*bind)(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes);
+  // The nodes on which the pages at `addresses` lie; result[i] < 0 is -errno (-ENOENT: not backed).
+  int (*nodes_of)(const void* const* addresses, std::size_t count, int* result);
+
+  // ---- information ---------------------------------------------------------------------------------------------
+  // The pool of huge pages of this size; node invalid = the whole machine. false where there is none.
+  bool (*huge_pool)(std::size_t page_bytes, NodeId node, HugePool* out);
+  // THP mode: 0 never, 1 madvise, 2 always; -1 unknown.
+  int (*thp_mode)();
+
+  // ---- time and sleep --------------------------------------------------------------------------------------------
+  std::uint64_t (*now_ns)();  // monotonic
+  // Sleeps while *word == expected, for at most timeout_ns (0 = no limit). May wake early.
+  void (*futex_wait)(std::atomic<std::uint32_t>* word, std::uint32_t expected, std::uint64_t timeout_ns);
+  void (*futex_wake)(std::atomic<std::uint32_t>* word, int count);
+};
+
+// Settings of the production table, fixed before it is first used.
+struct OsConfig {
+  char hugetlbfs_path[256] = "";  // directory for kHugetlbfs and kSharedFile
+};
+
+// The production table.
+const OsOps& linux_os();
+void configure_linux_os(const OsConfig& config);
+
+// The number of system calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind).
+std::uint64_t memory_syscalls();
+
+}  // namespace nh

@@ -1,0 +1,79 @@
+#include "heap/address_space.h"
+
+#include "base/bits.h"
+
+namespace nh {
+
+bool AddressSpace::init(const OsOps& os, const Config& config) {
+  os_ = &os;
+  regions_ = config.regions;
+  for (std::size_t region = config.region_bytes; region >= config.min_region_bytes && region >= kArenaSize; region /= 2) {
+    const std::size_t bytes = region * regions_;
+    const std::size_t pages = bytes >> kPageShift;
+    // 1 GiB alignment: a region can then hold 1 GiB pages.
+    void* base = os.reserve(bytes, region < GiB ? region : GiB);
+    void* map = base == nullptr ? nullptr : os.reserve(pages * sizeof(PageEntry), kOsPageSize);
+    void* spans = map == nullptr ? nullptr : os.reserve(pages * sizeof(MSpan*), kOsPageSize);
+    if (spans != nullptr && (!config.sparse_readable || os.make_readable(map, pages * sizeof(PageEntry)) == 0)) {
+      base_ = address(base);
+      bytes_ = bytes;
+      region_shift_ = log2_floor(region);
+      page_map_ = static_cast<PageEntry*>(map);
+      spans_ = static_cast<MSpan**>(spans);
+      return true;
+    }
+    if (spans != nullptr) os.unreserve(spans, pages * sizeof(MSpan*));
+    if (map != nullptr) os.unreserve(map, pages * sizeof(PageEntry));
+    if (base != nullptr) os.unreserve(base, bytes);
+  }
+  return false;
+}
+
+void AddressSpace::destroy() {
+  const std::size_t pages = bytes_ >> kPageShift;
+  os_->unreserve(spans_, pages * sizeof(MSpan*));
+  os_->unreserve(page_map_, pages * sizeof(PageEntry));
+  os_->unreserve(reinterpret_cast<void*>(base_), bytes_);
+  *this = AddressSpace();
+}
+
+int AddressSpace::prepare(std::uintptr_t start, std::size_t bytes) {
+  const std::size_t first = index(start);
+  const std::size_t pages = bytes >> kPageShift;
+  // An arena's part of either table is a whole number of OS pages, so neighbours are not affected.
+  static_assert(kPagesPerArena * sizeof(PageEntry) % kOsPageSize == 0);
+  if (const int error = os_->make_writable(page_map_ + first, pages * sizeof(PageEntry)); error != 0) return error;
+  return os_->make_writable(spans_ + first, pages * sizeof(MSpan*));
+}
+
+void AddressSpace::publish(MSpan* span) {
+  const std::size_t first = index(span->start_addr);
+  __atomic_store_n(&spans_[first], span, __ATOMIC_RELAXED);
+  const unsigned pages = span->span_class == kLargeClass ? 1 : span->npages;
+  NH_ASSERT(pages <= 256);
+  for (unsigned i = 0; i < pages; i++) {
+    __atomic_store_n(&page_map_[first + i], make_page_entry(span->span_class, i), __ATOMIC_RELAXED);
+  }
+  span->in_use = 1;
+}
+
+void AddressSpace::retract(MSpan* span) {
+  const std::size_t first = index(span->start_addr);
+  const unsigned pages = span->span_class == kLargeClass ? 1 : span->npages;
+  for (unsigned i = 0; i < pages; i++) __atomic_store_n(&page_map_[first + i], PageEntry{0}, __ATOMIC_RELAXED);
+  __atomic_store_n(&spans_[first], static_cast<MSpan*>(nullptr), __ATOMIC_RELAXED);
+  span->in_use = 0;
+}
+
+MSpan* AddressSpace::span_around(const void* p) const {
+  if (!contains(p)) return nullptr;
+  const std::uintptr_t stop = region_start(heap_of(p));
+  for (std::uintptr_t a = align_down(address(p), kPageSize);; a -= kPageSize) {
+    if (MSpan* span = span_of(reinterpret_cast<const void*>(a)); span != nullptr) {
+      return address(p) < span->end_addr() ? span : nullptr;
+    }
+    if (a == stop) return nullptr;
+  }
+}
+
+}  // namespace nh

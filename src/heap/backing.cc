@@ -1,0 +1,261 @@
+#include "heap/backing.h"
+
+#include <cerrno>
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/format.h"
+
+namespace nh {
+namespace {
+
+FallbackCounters g_fallbacks;
+bool g_quiet = false;
+
+struct FallbackInfo {
+  const char* name;
+  const char* text;
+};
+constexpr FallbackInfo kFallbacks[] = {
+    {"hugetlb_dry", "a huge-page pool ran dry; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
+    {"hugetlb_refused", "hugetlb memory could not be mapped; transparent huge pages serve instead"},
+    {"bind_refused", "mbind is not allowed here; memory is placed by first touch"},
+    {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb pages are reserved instead of proven"},
+    {"thp_unavailable", "transparent huge pages are switched off; base pages serve instead"},
+    {"other_node", "a node ran out of memory; the nearest other node serves"},
+};
+static_assert(sizeof kFallbacks / sizeof kFallbacks[0] == static_cast<unsigned>(Fallback::kCount));
+
+void* at(std::uintptr_t base, unsigned unit) { return reinterpret_cast<void*>(base + unit * kHugeSize); }
+
+}  // namespace
+
+const char* fallback_name(Fallback f) { return kFallbacks[static_cast<unsigned>(f)].name; }
+const char* fallback_text(Fallback f) { return kFallbacks[static_cast<unsigned>(f)].text; }
+
+void note_fallback(Fallback f, bool speak) {
+  const std::uint64_t before = g_fallbacks.count[static_cast<unsigned>(f)].fetch_add(1, std::memory_order_relaxed);
+  if (before == 0 && speak && !g_quiet) warn_line(fallback_text(f));
+}
+std::uint64_t fallback_count(Fallback f) {
+  return g_fallbacks.count[static_cast<unsigned>(f)].load(std::memory_order_relaxed);
+}
+void set_fallback_quiet(bool quiet) { g_quiet = quiet; }
+
+void Backer::init(const OsOps& os, const Config& config) {
+  os_ = &os;
+  config_ = config;
+}
+
+// Whether the pools hold `bytes` in pages of that size: on every allowed node for first touch (any of them may be the
+// one that faults), at least one page on our node otherwise.
+bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
+  HugePool pool;
+  if (!os_->huge_pool(page_bytes, NodeId(), &pool)) return false;
+  const std::size_t machine_free = pool.free + pool.overcommit > pool.reserved ? pool.free + pool.overcommit - pool.reserved : 0;
+  const std::size_t wanted = config_.first_touch ? div_up(bytes, page_bytes) : 1;
+  if (machine_free < wanted) return false;
+  if (!config_.bind && config_.nodes.count() <= 1) return true;
+  // Pages added on demand come from whichever node the fault is on, so an overcommitted pool has them everywhere.
+  if (pool.overcommit >= wanted) return true;
+  for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) {
+    HugePool local;
+    const bool has = os_->huge_pool(page_bytes, n, &local) && local.free >= wanted;
+    if (config_.first_touch && !has) return false;
+    if (!config_.first_touch && has) return true;
+  }
+  return config_.first_touch;
+}
+
+void Backer::bind_arena(HeapArena& arena, std::uintptr_t base) {
+  if (!config_.bind) return;
+  const int error = os_->bind(reinterpret_cast<void*>(base), kArenaSize, config_.bind_mode, config_.nodes);
+  if (error == 0) {
+    arena.bound = static_cast<std::uint8_t>(static_cast<unsigned>(config_.bind_mode) + 1);
+  } else {
+    note_fallback(Fallback::kBindRefused, true);
+  }
+}
+
+void Backer::relax(HeapArena& arena, std::uintptr_t base) {
+  if (config_.strict || arena.bound != static_cast<unsigned>(BindMode::kBind) + 1) return;
+  if (os_->bind(reinterpret_cast<void*>(base), kArenaSize, BindMode::kPreferred, config_.nodes) == 0) {
+    arena.bound = static_cast<unsigned>(BindMode::kPreferred) + 1;
+  }
+}
+
+int Backer::map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool thp) {
+  int error = 0;
+  for_each_run(units, [&](unsigned first, unsigned count) {
+    if (error != 0) return;
+    error = os_->make_writable(at(base, first), count * kHugeSize);
+    if (error != 0) return;
+    const bool advised = os_->advise_thp(at(base, first), count * kHugeSize, thp) == 0 && thp;
+    const std::uint32_t bits = unit_bits(first, count);
+    arena.mapped |= bits;
+    arena.hugetlb &= ~bits;
+    arena.thp = advised ? arena.thp | bits : arena.thp & ~bits;
+  });
+  return error;
+}
+
+bool Backer::map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units) {
+  bool ok = true;
+  for_each_run(units, [&](unsigned first, unsigned count) {
+    if (!ok) return;
+    const std::size_t bytes = count * kHugeSize;
+    const Reservation reservation = config_.first_touch ? Reservation::kFull : Reservation::kNone;
+    int error = 0;
+    void* pages = os_->map_hugetlb(bytes, kHugeSize, kHugeSize, config_.source, reservation, &error);
+    if (pages == nullptr) {
+      ok = false;
+      return;
+    }
+    error = os_->move_mapping(pages, at(base, first), bytes);
+    if (error != 0) {
+      os_->unreserve(pages, bytes);
+      // Kernels before 5.16 cannot move hugetlb memory.
+      if (error == EINVAL) error = os_->map_hugetlb_at(at(base, first), bytes, kHugeSize, config_.source, reservation);
+    }
+    if (error != 0) {
+      ok = false;
+      return;
+    }
+    const std::uint32_t bits = unit_bits(first, count);
+    arena.mapped |= bits;
+    arena.hugetlb |= bits;
+    arena.thp &= ~bits;
+  });
+  return ok;
+}
+
+int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, std::size_t whole_extent) {
+  const std::uint32_t small = first_arena && config_.has_small_unit ? 1 : 0;
+  if ((units & small & ~arena.mapped) != 0) {
+    if (const int error = map_plain_units(arena, base, small, false); error != 0) return error;
+  }
+  std::uint32_t wanted = units & ~small & ~arena.mapped;
+  if (wanted == 0) return 0;
+
+  const bool fresh = !arena.decided;
+  if (fresh || config_.first_touch) {
+    const bool want_hugetlb = config_.huge_pages == HugePages::kAuto || config_.huge_pages == HugePages::k2M ||
+                              config_.huge_pages == HugePages::k1G;
+    const bool may = want_hugetlb && (!config_.first_touch || config_.reservation_counts);
+    // Node heaps lay hugetlb over the whole arena at once: such mappings never merge, and their number is limited.
+    const std::uint32_t area = config_.first_touch ? wanted : ~small & ~arena.mapped;
+    arena.decided = true;
+    if (may && pool_has(kHugeSize, config_.first_touch ? whole_extent : kHugeSize)) {
+      if (!map_hugetlb_units(arena, base, area)) note_fallback(Fallback::kHugetlbRefused, true);
+    } else if (want_hugetlb) {
+      note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePages::kAuto);
+    }
+    if (fresh) bind_arena(arena, base);
+  }
+  wanted &= ~arena.mapped;
+  if (wanted == 0) return 0;
+  bool thp = config_.huge_pages != HugePages::kOff;
+  if (thp && os_->thp_mode() == 0) {
+    note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePages::kThp);
+    thp = false;
+  }
+  return map_plain_units(arena, base, wanted, thp);
+}
+
+int Backer::replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit) {
+  const std::uint32_t bit = std::uint32_t{1} << unit;
+  if (const int error = os_->map_plain(at(base, unit), kHugeSize); error != 0) return error;
+  arena.hugetlb &= ~bit;
+  arena.thp = os_->advise_thp(at(base, unit), kHugeSize, true) == 0 ? arena.thp | bit : arena.thp & ~bit;
+  // A fresh mapping forgot the arena's policy.
+  if (arena.bound != 0) os_->bind(at(base, unit), kHugeSize, static_cast<BindMode>(arena.bound - 1), config_.nodes);
+  return 0;
+}
+
+int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, unsigned count) {
+  const std::uint32_t bits = unit_bits(first, count);
+  if ((arena.hugetlb & bits) == 0) {
+    const int error = os_->populate(at(base, first), count * kHugeSize);
+    // Without the call plain memory is faulted in by use: slower the first time, as safe.
+    return error == EINVAL ? 0 : error;
+  }
+  for (unsigned u = first; u < first + count; u++) {
+    int error = os_->populate(at(base, u), kHugeSize);
+    if (error == 0) continue;
+    if (error == ENOMEM && (arena.hugetlb >> u & 1) == 0) return error;
+    note_fallback(error == EINVAL ? Fallback::kNoPopulate : Fallback::kHugetlbDry, config_.huge_pages != HugePages::kAuto);
+    if ((error = replace_with_thp(arena, base, u)) != 0) return error;
+    error = os_->populate(at(base, u), kHugeSize);
+    if (error != 0 && error != EINVAL) return error;
+  }
+  return 0;
+}
+
+int Backer::populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool first_arena) {
+  if (config_.first_touch) return 0;
+  if (first_arena && config_.has_small_unit) units &= ~std::uint32_t{1};
+  int error = 0;
+  for (std::uint32_t kind : {units & arena.hugetlb & ~arena.huge_1g, units & ~arena.hugetlb}) {
+    for_each_run(kind, [&](unsigned first, unsigned count) {
+      if (error == 0) error = populate_run(arena, base, first, count);
+    });
+  }
+  return error;
+}
+
+void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units, std::uint32_t* released) {
+  *released = 0;
+  const std::uint32_t huge = units & arena.hugetlb & ~arena.huge_1g;
+  for_each_run(units & ~arena.hugetlb, [&](unsigned first, unsigned count) {
+    if (os_->discard(at(base, first), count * kHugeSize) == 0) *released |= unit_bits(first, count);
+  });
+  for_each_run(huge, [&](unsigned first, unsigned count) {
+    const std::uint32_t bits = unit_bits(first, count);
+    if (config_.first_touch) {
+      // A dropped page does not get its reservation back; the next fault could find the pool dry. Start over.
+      if (os_->reset_to_reserved(at(base, first), count * kHugeSize) != 0) return;
+      arena.mapped &= ~bits;
+      arena.hugetlb &= ~bits;
+      *released |= bits;
+      return;
+    }
+    const bool shared = config_.source == HugeSource::kSharedFile;
+    const int error = shared ? os_->punch(at(base, first), count * kHugeSize) : os_->discard(at(base, first), count * kHugeSize);
+    if (error == 0) *released |= bits;
+  });
+}
+
+bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
+  if (config_.huge_pages != HugePages::k1G || (config_.first_touch && !config_.reservation_counts)) return false;
+  for (std::size_t i = 0; i < kArenasPerGiB; i++) {
+    if (group[i].decided || group[i].mapped != 0 || group[i].busy != HeapArena::kAll) return false;
+  }
+  if (!pool_has(GiB, GiB)) {
+    note_fallback(Fallback::kHugetlbDry, true);
+    return false;
+  }
+  const Reservation reservation = config_.first_touch ? Reservation::kFull : Reservation::kNone;
+  int error = 0;
+  void* pages = os_->map_hugetlb(GiB, GiB, GiB, config_.source, reservation, &error);
+  if (pages == nullptr) {
+    note_fallback(Fallback::kHugetlbRefused, true);
+    return false;
+  }
+  // Proven before it is moved in, so that a failure leaves no trace.
+  if (config_.bind) os_->bind(pages, GiB, config_.bind_mode, config_.nodes);
+  if (!config_.first_touch) error = os_->populate(pages, GiB);
+  if (error == 0) error = os_->move_mapping(pages, reinterpret_cast<void*>(base), GiB);
+  if (error != 0) {
+    os_->unreserve(pages, GiB);
+    note_fallback(Fallback::kHugetlbDry, true);
+    return false;
+  }
+  for (std::size_t i = 0; i < kArenasPerGiB; i++) {
+    group[i].decided = true;
+    group[i].mapped = group[i].backed = group[i].hugetlb = group[i].huge_1g = HeapArena::kAll;
+    if (config_.bind) group[i].bound = static_cast<std::uint8_t>(static_cast<unsigned>(config_.bind_mode) + 1);
+  }
+  return true;
+}
+
+}  // namespace nh

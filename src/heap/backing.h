@@ -1,0 +1,134 @@
+// What the memory of an arena is made of: the huge-page ladder.
+//
+// An arena is 32 units of 2 MiB. A unit is, in this order: reserved (address space only), mapped (accessible, of some
+// kind), backed (its pages are there, or the program may fault them in). Backing takes the best rung that can be had:
+// hugetlb 1 GiB (asked for), hugetlb 2 MiB, transparent huge pages, base pages. It never leads to a signal later: node
+// heaps prove every huge page with populate() before anyone may touch it, first-touch memory keeps its reservation.
+//
+// Source of the rules: design.md section 4, each seen on Linux 6.1 and 6.18.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/node_set.h"
+#include "base/units.h"
+#include "os/os.h"
+
+namespace nh {
+
+// The metadata of one arena (the runtime's heapArena). Guarded by its heap's lock; `busy` units are changed by the
+// thread that marked them, with the lock released.
+struct HeapArena {
+  static constexpr std::uint32_t kAll = ~std::uint32_t{0};
+
+  std::uint32_t mapped;    // units that are accessible
+  std::uint32_t backed;    // units whose memory may be used
+  std::uint32_t busy;      // units that some thread is mapping, populating or releasing
+  std::uint32_t hugetlb;   // mapped units that are hugetlb memory (2 MiB or 1 GiB)
+  std::uint32_t huge_1g;   // of those, the ones inside a 1 GiB page
+  std::uint32_t thp;       // mapped units advised to be transparent huge pages
+  bool decided;            // the kind of mapping has been chosen
+  bool grown;              // handed to the page allocator
+  std::uint8_t bound;      // BindMode in force + 1; 0 = none asked for yet
+  std::uint32_t freed_tick[kHugePerArena];  // when a page of the unit was last freed, in scavenger ticks
+
+  Backing backing_of(unsigned unit) const {
+    const std::uint32_t bit = std::uint32_t{1} << unit;
+    if ((backed & bit) == 0) return Backing::kNone;
+    if ((huge_1g & bit) != 0) return Backing::kHuge1G;
+    if ((hugetlb & bit) != 0) return Backing::kHuge2M;
+    return (thp & bit) != 0 ? Backing::kThp : Backing::kBase;
+  }
+};
+
+inline constexpr std::size_t kArenasPerGiB = GiB / kArenaSize;  // 16
+
+enum class HugePages : std::uint8_t { kAuto, k2M, k1G, kThp, kOff };
+
+// Why something less than asked for had to do; counted, and the first of each kind said on stderr.
+enum class Fallback : std::uint8_t {
+  kHugetlbDry,       // a pool had no page left: THP instead
+  kHugetlbRefused,   // mapping hugetlb memory failed
+  kBindRefused,      // mbind not allowed here: first touch from the right CPU
+  kNoPopulate,       // kernel without MADV_POPULATE_WRITE
+  kThpUnavailable,   // transparent huge pages are off: base pages
+  kOtherNode,        // a node was full: the next nearest served
+  kCount,
+};
+const char* fallback_name(Fallback f);
+const char* fallback_text(Fallback f);  // one sentence for stderr
+
+struct FallbackCounters {
+  std::atomic<std::uint64_t> count[static_cast<unsigned>(Fallback::kCount)];
+};
+// Counts; says it once on stderr unless quiet or not worth a line (speak = false).
+void note_fallback(Fallback f, bool speak);
+std::uint64_t fallback_count(Fallback f);
+void set_fallback_quiet(bool quiet);
+
+class Backer {
+ public:
+  struct Config {
+    HugePages huge_pages = HugePages::kAuto;
+    HugeSource source = HugeSource::kAnonymous;
+    bool first_touch = false;       // the program faults the pages in; never populate, keep reservations
+    bool reservation_counts = true;  // no policy, cpuset or cgroup limit makes a reservation worthless
+    bool bind = false;              // more than one node and mbind is allowed
+    BindMode bind_mode = BindMode::kBind;
+    NodeSet nodes;                  // where the memory is to be; for first touch the nodes that may be used
+    bool has_small_unit = true;     // the heap's very first unit stays on base pages
+    bool strict = false;            // never soften BIND to PREFERRED
+  };
+
+  void init(const OsOps& os, const Config& config);
+
+  // Maps the units of `units` that are not yet mapped, all within one arena at `base`. The caller has marked them busy;
+  // where the arena was not decided, all of its units. whole_extent: bytes of the request this belongs to, which a
+  // first-touch extent must get from the pools as a whole. Returns 0 or an errno value. Updates mapped, hugetlb, thp, decided.
+  int map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, std::size_t whole_extent);
+
+  // Backs mapped units: populates them (node heaps). On success the caller sets `backed`.
+  int populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool first_arena);
+
+  // Gives the pages of backed units back to the OS. On return `*released` holds the units that were.
+  void release(HeapArena& arena, std::uintptr_t base, std::uint32_t units, std::uint32_t* released);
+
+  // Maps and backs 16 undecided arenas with one 1 GiB page. False: nothing changed.
+  bool map_1g(HeapArena* group, std::uintptr_t base);
+
+  // When an arena is full: later copy-on-write may go to other nodes rather than kill.
+  void relax(HeapArena& arena, std::uintptr_t base);
+
+  const Config& config() const { return config_; }
+  void set_huge_pages(HugePages h) { config_.huge_pages = h; }
+
+ private:
+  bool pool_has(std::size_t page_bytes, std::size_t bytes) const;
+  int map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool thp);
+  bool map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units);
+  int populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, unsigned count);
+  int replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit);
+  void bind_arena(HeapArena& arena, std::uintptr_t base);
+
+  const OsOps* os_ = nullptr;
+  Config config_;
+};
+
+// Calls f(first unit, number of units) for every run of set bits.
+template <typename F>
+void for_each_run(std::uint32_t units, F&& f) {
+  while (units != 0) {
+    const unsigned first = static_cast<unsigned>(__builtin_ctz(units));
+    const std::uint32_t shifted = units >> first;
+    const unsigned count = shifted == ~std::uint32_t{0} ? 32 : static_cast<unsigned>(__builtin_ctz(~shifted));
+    f(first, count);
+    units &= count == 32 ? 0 : ~(((std::uint32_t{1} << count) - 1) << first);
+  }
+}
+
+constexpr std::uint32_t unit_bits(unsigned first, unsigned count) {
+  return count == 32 ? ~std::uint32_t{0} : ((std::uint32_t{1} << count) - 1) << first;
+}
+
+}  // namespace nh

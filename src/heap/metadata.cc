@@ -1,0 +1,86 @@
+#include "heap/metadata.h"
+
+#include "base/bits.h"
+
+namespace nh {
+namespace {
+
+// The first chunk is what a small process pays; later ones are sized so that their number stays small.
+constexpr std::size_t kFirstChunk = 128 * KiB;
+constexpr std::size_t kLaterChunk = 2 * MiB;
+
+}  // namespace
+
+void MetadataPool::init(const OsOps& os, NodeId node, bool bind) {
+  os_ = &os;
+  node_ = node;
+  bind_ = bind;
+}
+
+void* MetadataPool::map_chunk(std::size_t bytes) {
+  void* p = os_->reserve(bytes, kOsPageSize);
+  if (p == nullptr) return nullptr;
+  if (os_->make_writable(p, bytes) != 0) {
+    os_->unreserve(p, bytes);
+    return nullptr;
+  }
+  // With THP=always the first touch of a small pool would cost 2 MiB.
+  if (bytes < kHugeSize) os_->advise_thp(p, bytes, false);
+  // A refusal leaves first touch, which comes from a CPU of the node in all but rare cases.
+  if (bind_) os_->bind(p, bytes, BindMode::kPreferred, NodeSet::of(node_));
+  return p;
+}
+
+void* MetadataPool::alloc(std::size_t bytes, std::size_t alignment) {
+  for (;;) {
+    std::size_t chunk;
+    {
+      LockGuard guard(lock_);
+      const std::uintptr_t start = align_up(next_, alignment);
+      if (next_ != 0 && start + bytes <= end_) {
+        next_ = start + bytes;
+        return reinterpret_cast<void*>(start);
+      }
+      chunk = total_ == 0 ? kFirstChunk : kLaterChunk;
+    }
+    if (chunk < bytes) chunk = align_up(bytes, kOsPageSize);
+    void* p = map_chunk(chunk);
+    if (p == nullptr) return nullptr;
+    LockGuard guard(lock_);
+    __atomic_store_n(&total_, total_ + chunk, __ATOMIC_RELAXED);
+    if (chunk > kLaterChunk / 2 && chunk == align_up(bytes, kOsPageSize)) return p;  // all of it is asked for
+    // Two threads may have mapped at once; the chunk with more left is kept, the rest of the other is lost: it is small.
+    if (end_ - next_ < chunk) {
+      next_ = address(p);
+      end_ = next_ + chunk;
+    }
+  }
+}
+
+bool GrowingTable::init(const OsOps& os, std::size_t bytes, NodeId node, bool bind) {
+  os_ = &os;
+  reserved_ = align_up(bytes, kOsPageSize);
+  data_ = os.reserve(reserved_, kOsPageSize);
+  if (data_ == nullptr) return false;
+  os.advise_thp(data_, reserved_, false);
+  if (bind) os.bind(data_, reserved_, BindMode::kPreferred, NodeSet::of(node));
+  return true;
+}
+
+int GrowingTable::ensure(std::size_t bytes) {
+  NH_ASSERT(bytes <= reserved_);
+  if (bytes <= writable_) return 0;
+  // Half as much again: the number of calls grows with the logarithm of the size.
+  std::size_t wanted = align_up(bytes + writable_ / 2, kOsPageSize);
+  if (wanted > reserved_) wanted = reserved_;
+  const int error = os_->make_writable(static_cast<char*>(data_) + writable_, wanted - writable_);
+  if (error == 0) writable_ = wanted;
+  return error;
+}
+
+void GrowingTable::destroy() {
+  if (data_ != nullptr) os_->unreserve(data_, reserved_);
+  *this = GrowingTable();
+}
+
+}  // namespace nh

@@ -1,0 +1,54 @@
+// Memory for a heap's own structures: never from malloc, on the heap's node, never given back.
+#pragma once
+
+#include <cstddef>
+
+#include "base/lock.h"
+#include "base/units.h"
+#include "os/os.h"
+
+namespace nh {
+
+// A bump allocator over chunks from the OS. Thread-safe; the OS is asked outside the lock.
+class MetadataPool {
+ public:
+  // node invalid: memory of any node. With bind false no placement is asked for (one node, or mbind refused).
+  void init(const OsOps& os, NodeId node, bool bind);
+
+  // Zeroed memory; alignment a power of two up to kOsPageSize. nullptr when the OS gives no more.
+  void* alloc(std::size_t bytes, std::size_t alignment);
+
+  std::size_t bytes() const { return __atomic_load_n(&total_, __ATOMIC_RELAXED); }
+  Lock& lock() { return lock_; }
+
+ private:
+  void* map_chunk(std::size_t bytes);
+
+  Lock lock_{LockRank::kMetadata};
+  const OsOps* os_ = nullptr;
+  NodeId node_;
+  bool bind_ = false;
+  std::uintptr_t next_ = 0;
+  std::uintptr_t end_ = 0;
+  std::size_t total_ = 0;
+};
+
+// A flat array over reserved address space that becomes writable from the front as it is needed.
+class GrowingTable {
+ public:
+  // Reserves room for `bytes`. False where refused.
+  bool init(const OsOps& os, std::size_t bytes, NodeId node, bool bind);
+  // Makes at least the first `bytes` writable. 0 or an errno value. Callers take turns.
+  int ensure(std::size_t bytes);
+  void* data() const { return data_; }
+  std::size_t writable() const { return writable_; }
+  void destroy();
+
+ private:
+  const OsOps* os_ = nullptr;
+  void* data_ = nullptr;
+  std::size_t reserved_ = 0;
+  std::size_t writable_ = 0;
+};
+
+}  // namespace nh

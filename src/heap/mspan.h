@@ -1,0 +1,134 @@
+// mspan: a run of pages that holds objects of one span class, or one large object.
+//
+// Which objects are free is told by two words together: alloc_bits holds one bit per object, 1 = handed out, and
+// alloc_cache is a 64-bit window over the objects from free_index on, 1 = free, so that the next free object is a
+// count-trailing-zeros away. While a word's objects are in the window, the window alone is right about them and their
+// bits in alloc_bits are all 1: there is never a second opinion.
+//
+// A span belongs to the mcentral of its class, under whose lock everything here but the page run changes.
+#pragma once
+
+#include <cstdint>
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/units.h"
+
+namespace nh {
+
+inline constexpr unsigned kSizeClasses = 68;   // 0 = large
+inline constexpr unsigned kSpanClasses = 136;  // size class << 1 | noscan
+
+// A size class and whether its objects hold no pointers. Two codes past the 136 exist only in the page map.
+using SpanClass = std::uint8_t;
+inline constexpr SpanClass kTinyClass = 136;    // 16-byte blocks of the tiny allocator
+inline constexpr SpanClass kLargeClass = 137;   // first page of a large object
+inline constexpr unsigned kCachedClasses = 137;  // classes that have lists in a CPU's cache: all but kLargeClass
+inline constexpr unsigned kClassCodes = 138;
+
+constexpr SpanClass make_span_class(unsigned size_class, bool noscan) {
+  return static_cast<SpanClass>(size_class << 1 | (noscan ? 1 : 0));
+}
+constexpr unsigned size_class_of(SpanClass c) { return c == kTinyClass ? 2 : c >> 1; }
+
+inline constexpr unsigned kMaxObjectsPerSpan = 1024;
+
+enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcentral keeps it
+
+struct alignas(64) MSpan {
+  MSpan* next;  // in a mcentral's set, or in a list of unused descriptors
+  MSpan* prev;
+  std::uintptr_t start_addr;
+  std::size_t elem_size;      // bytes per object; of a large object: its usable bytes
+  std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free
+  std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory; else nullptr
+  std::uint32_t npages;
+  std::uint16_t nelems;
+  std::uint16_t alloc_count;  // objects handed out, to caches or to the program
+  std::uint16_t free_index;   // start of the window, a multiple of 64
+  std::uint16_t heap;         // HeapId
+  SpanClass span_class;
+  SpanSet set;
+  bool need_zero;             // some page was written since the OS gave it
+  std::uint8_t in_use;        // 1 from the moment the page map names it until its pages are freed
+  std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
+
+  PageCount pages() const { return PageCount(npages); }
+  std::uintptr_t end_addr() const { return start_addr + (std::uintptr_t{npages} << kPageShift); }
+
+  // Makes all objects free. npages, start_addr, span_class are set already.
+  void init_objects(std::size_t size, unsigned count) {
+    NH_ASSERT(count > 0 && count <= kMaxObjectsPerSpan);
+    elem_size = size;
+    nelems = static_cast<std::uint16_t>(count);
+    alloc_count = 0;
+    for (unsigned w = 0; w < div_up(count, 64); w++) alloc_bits[w] = 0;
+    // Objects past the end are handed out for ever.
+    if (count % 64 != 0) alloc_bits[count / 64] = ~low_bits(count % 64);
+    open_window(0);
+  }
+
+  bool full() const { return alloc_count == nelems; }
+
+  // Takes up to `wanted` free objects in address order of the window, calling take(index) for each; returns how many.
+  template <typename Take>
+  unsigned take_free(unsigned wanted, Take&& take) {
+    unsigned taken = 0;
+    const unsigned words = static_cast<unsigned>(div_up(nelems, 64));
+    while (taken < wanted && alloc_count < nelems) {
+      if (alloc_cache == 0) {
+        close_window();
+        unsigned w = free_index / 64u;
+        do {
+          w = w + 1 == words ? 0 : w + 1;
+        } while (alloc_bits[w] == ~std::uint64_t{0});
+        open_window(w);
+      }
+      const unsigned bit = static_cast<unsigned>(std::countr_zero(alloc_cache));
+      alloc_cache &= alloc_cache - 1;
+      alloc_count++;
+      take(free_index + bit);
+      taken++;
+    }
+    return taken;
+  }
+
+  // Gives object `index` back. False where it was free already: a double free.
+  bool give_back(unsigned index) {
+    const std::uint64_t bit = std::uint64_t{1} << (index % 64);
+    if (index / 64 == free_index / 64u) {
+      if ((alloc_cache & bit) != 0) return false;
+      alloc_cache |= bit;
+    } else {
+      if ((alloc_bits[index / 64] & bit) == 0) return false;
+      alloc_bits[index / 64] &= ~bit;
+    }
+    alloc_count--;
+    return true;
+  }
+
+  bool is_free(unsigned index) const {
+    const std::uint64_t bit = std::uint64_t{1} << (index % 64);
+    if (index / 64 == free_index / 64u) return (alloc_cache & bit) != 0;
+    return (alloc_bits[index / 64] & bit) == 0;
+  }
+
+  // Audit: the counts agree with the bits.
+  bool check() const {
+    unsigned free_objects = 0;
+    for (unsigned i = 0; i < nelems; i++) free_objects += is_free(i);
+    return free_objects + alloc_count == nelems && alloc_bits[free_index / 64u] == ~std::uint64_t{0};
+  }
+
+ private:
+  void open_window(unsigned word) {
+    free_index = static_cast<std::uint16_t>(word * 64);
+    alloc_cache = ~alloc_bits[word];
+    alloc_bits[word] = ~std::uint64_t{0};
+  }
+  void close_window() { alloc_bits[free_index / 64u] = ~alloc_cache; }
+};
+
+static_assert(sizeof(MSpan) == 192, "three cache lines: fields, then 128 bytes of bits");
+
+}  // namespace nh

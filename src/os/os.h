@@ -65,6 +65,8 @@ struct OsOps {
   // After a failure the old mapping is still there.
   int (*reset_to_reserved)(void* p, std::size_t bytes);
   // Puts fresh anonymous read-write memory (base pages or THP) in place of whatever is mapped there; contents lost.
+  // After a failure (ENOMEM under vm.overcommit_memory=2, too many mappings) the range is a reservation or what it was,
+  // never a hole.
   int (*map_plain)(void* p, std::size_t bytes);
 
   // ---- backing -------------------------------------------------------------------------------------------------
@@ -74,7 +76,7 @@ struct OsOps {
   // EFAULT, EHWPOISON: a hugetlb pool is dry. ENOMEM: no memory. EINVAL: kernel older than 5.14, nothing done.
   int (*populate)(void* p, std::size_t bytes);
   // Drops the pages; the range stays mapped and reads as zero. For hugetlb multiples of its page size.
-  // EINVAL on hugetlb: kernel older than 5.18.
+  // EINVAL: hugetlb on a kernel older than 5.18, or locked memory (mlockall); nothing was dropped then.
   int (*discard)(void* p, std::size_t bytes);
   // The same for HugeSource::kSharedFile (MADV_REMOVE).
   int (*punch)(void* p, std::size_t bytes);
@@ -83,10 +85,15 @@ struct OsOps {
   // move_mapping(). nullptr where refused: no such pool, no reservation to be had, no mount, no permission; *error says why.
   void* (*map_hugetlb)(std::size_t bytes, std::size_t page_bytes, std::size_t alignment, HugeSource source,
                        Reservation reservation, int* error);
-  // Moves a whole mapping over `to` (mremap MREMAP_FIXED). On failure `from` and what stands at `to` are unchanged...
-  // except on kernels before 5.16 with hugetlb (EINVAL): see can_move_hugetlb.
+  // Whether move_mapping() works for hugetlb memory (kernel >= 5.16). Found out once by a trial that costs no page;
+  // false also where the kernel has no hugetlb at all.
+  bool (*can_move_hugetlb)();
+  // Moves a whole mapping over `to` (mremap MREMAP_FIXED). On failure `from` is unchanged, and `to` is either unchanged
+  // or a fresh reservation: kernels before 5.16 unmap it before they refuse hugetlb memory.
   int (*move_mapping)(void* from, void* to, std::size_t bytes);
-  // Where hugetlb memory cannot be moved: maps it NORESERVE straight over `at`, restoring the reservation at once on failure.
+  // Where hugetlb memory cannot be moved: maps it straight over `at`, restoring the reservation at once on failure.
+  // EEXIST: another thread may have mapped something into the hole before that; the range is lost to us and must
+  // never be touched again.
   int (*map_hugetlb_at)(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
 
   // ---- placement -----------------------------------------------------------------------------------------------

@@ -1,0 +1,238 @@
+// The production table: hugetlb memory and its pools.
+#include <cerrno>
+#include <cstring>
+
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/format.h"
+#include "os/linux_calls.h"
+#include "os/os.h"
+#include "os/procfs.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 8u  // Linux 6.3
+#endif
+
+namespace nh::linux_os_detail {
+namespace {
+
+constexpr long kHugetlbfsMagic = 0x958458f6;  // f_type of a hugetlbfs mount
+
+// The size of a huge page as mmap and memfd_create want it in their flags; both use the same bits.
+constexpr unsigned size_flags(std::size_t page_bytes) { return log2_floor(page_bytes) << MAP_HUGE_SHIFT; }
+
+void close_file(int fd) { ::syscall(SYS_close, fd); }  // libc's close() is a cancellation point
+
+// These return a descriptor or -errno.
+int open_memfd(std::size_t page_bytes) {
+  const unsigned flags = MFD_CLOEXEC | MFD_HUGETLB | size_flags(page_bytes);
+  // With vm.memfd_noexec=2 only sealed files are allowed; kernels before 6.3 do not know the flag.
+  long fd = ::syscall(SYS_memfd_create, "numaheap", flags | MFD_NOEXEC_SEAL);
+  if (fd < 0 && errno == EINVAL) fd = ::syscall(SYS_memfd_create, "numaheap", flags);
+  return fd >= 0 ? static_cast<int>(fd) : -errno;
+}
+
+int open_hugetlbfs_file(std::size_t page_bytes) {
+  const char* const directory = hugetlbfs_path();
+  if (directory[0] == '\0') return -ENOENT;
+  // Asked first: a file of this size on an ordinary file system would be memory backed by a disk.
+  struct statfs fs;
+  if (::statfs(directory, &fs) != 0) return -errno;
+  if (fs.f_type != kHugetlbfsMagic || static_cast<std::size_t>(fs.f_bsize) != page_bytes) return -EINVAL;
+
+  // The name exists for an instant. Processes of several pid namespaces can share a mount, hence time and counter.
+  static constinit std::atomic<std::uint64_t> serial{0};
+  for (int attempt = 0; attempt < 100; attempt++) {
+    Text<sizeof(OsConfig::hugetlbfs_path) + 80> path;
+    path.text(directory).text("/numaheap-").dec(static_cast<std::uint64_t>(::syscall(SYS_getpid))).ch('-');
+    path.dec(linux_os().now_ns()).ch('-').dec(serial.fetch_add(1, std::memory_order_relaxed));
+    const long fd = ::syscall(SYS_openat, AT_FDCWD, path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0) {
+      ::unlink(path.c_str());
+      return static_cast<int>(fd);
+    }
+    if (errno != EEXIST && errno != EINTR) return -errno;
+  }
+  return -EEXIST;
+}
+
+// What one mmap of a source needs. Closes the file again: the mapping holds it.
+class Mapper {
+ public:
+  Mapper(std::size_t page_bytes, HugeSource source, Reservation reservation) {
+    if (reservation == Reservation::kNone) flags_ |= MAP_NORESERVE;
+    switch (source) {
+      case HugeSource::kAnonymous:
+        flags_ |= MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | static_cast<int>(size_flags(page_bytes));
+        return;
+      case HugeSource::kMemfd:
+        flags_ |= MAP_PRIVATE;
+        fd_ = open_memfd(page_bytes);
+        break;
+      case HugeSource::kHugetlbfs:
+        flags_ |= MAP_PRIVATE;
+        fd_ = open_hugetlbfs_file(page_bytes);
+        break;
+      case HugeSource::kSharedFile:
+        flags_ |= MAP_SHARED;
+        fd_ = open_hugetlbfs_file(page_bytes);
+        break;
+    }
+    if (fd_ < 0) error_ = -fd_;
+  }
+  ~Mapper() {
+    if (fd_ >= 0) close_file(fd_);
+  }
+  Mapper(const Mapper&) = delete;
+  Mapper& operator=(const Mapper&) = delete;
+
+  // MAP_FAILED and errno on failure.
+  void* map(void* at, std::size_t bytes, int more_flags) {
+    // Faults behind the end of the file are SIGBUS, also in private mappings.
+    if (error_ == 0 && fd_ >= 0 && ::ftruncate(fd_, static_cast<off_t>(bytes)) != 0) error_ = errno;
+    if (error_ != 0) {
+      errno = error_;
+      return MAP_FAILED;
+    }
+    return counted_mmap(at, bytes, PROT_READ | PROT_WRITE, flags_ | more_flags, fd_);
+  }
+
+ private:
+  int fd_ = -1;
+  int flags_ = 0;
+  int error_ = 0;
+};
+
+// Maps at a multiple of alignment. Extra length that is trimmed afterwards would need reservations for it, and mapping
+// over a range that we hold would leave a hole on failure. So: find a free range that fits, let go of it, and ask for
+// just this place; if another thread was faster, look for the next.
+void* map_aligned(Mapper& mapper, std::size_t bytes, std::size_t alignment) {
+  for (int attempt = 0; attempt < 16; attempt++) {
+    void* const place = reserve(bytes, alignment);
+    if (place == nullptr) {
+      errno = ENOMEM;
+      return MAP_FAILED;
+    }
+    counted_munmap(place, bytes);
+    void* const p = mapper.map(place, bytes, MAP_FIXED_NOREPLACE);
+    if (p == place) return p;
+    if (p != MAP_FAILED) {
+      counted_munmap(p, bytes);  // a kernel before 4.17, for which the address is a hint
+    } else if (errno != EEXIST) {
+      return MAP_FAILED;
+    }
+  }
+  errno = EAGAIN;
+  return MAP_FAILED;
+}
+
+}  // namespace
+
+void* map_hugetlb(std::size_t bytes, std::size_t page_bytes, std::size_t alignment, HugeSource source,
+                  Reservation reservation, int* error) {
+  const ErrnoKeeper keep;
+  NH_ASSERT(is_pow2(page_bytes) && is_pow2(alignment) && is_aligned(bytes, page_bytes));
+  Mapper mapper(page_bytes, source, reservation);
+  // The kernel aligns hugetlb mappings to their page size by itself.
+  void* const p = alignment <= page_bytes ? mapper.map(nullptr, bytes, 0) : map_aligned(mapper, bytes, alignment);
+  if (p == MAP_FAILED) {
+    *error = errno;
+    return nullptr;
+  }
+  *error = 0;
+  return p;
+}
+
+bool can_move_hugetlb() {
+  static constinit std::atomic<int> known{0};  // 0 not asked yet, 1 yes, 2 no
+  // relaxed: the answer is the whole of the data, and threads that ask at the same time find the same one.
+  const int before = known.load(std::memory_order_relaxed);
+  if (before != 0) return before == 1;
+
+  const ErrnoKeeper keep;
+  // A mapping without reservation that nobody touches needs no page in the pool.
+  int error = 0;
+  void* const from = map_hugetlb(kHugeSize, kHugeSize, kHugeSize, HugeSource::kAnonymous, Reservation::kNone, &error);
+  if (from == nullptr) return false;  // not remembered: address space may have been short
+  void* const to = reserve(kHugeSize, kHugeSize);
+  if (to == nullptr) {
+    counted_munmap(from, kHugeSize);
+    return false;
+  }
+  const bool moved = counted_mremap_to(from, kHugeSize, to) != MAP_FAILED;
+  if (moved) {
+    counted_munmap(to, kHugeSize);
+  } else {
+    // `to` may be a hole by now that another thread has filled; only its refilled part is certainly ours.
+    counted_munmap(from, kHugeSize);
+    if (refill_hole(to, kHugeSize) == 0) counted_munmap(to, kHugeSize);
+  }
+  known.store(moved ? 1 : 2, std::memory_order_relaxed);
+  return moved;
+}
+
+int map_hugetlb_at(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation) {
+  const ErrnoKeeper keep;
+  NH_ASSERT(is_pow2(page_bytes) && is_aligned(address(at), page_bytes) && is_aligned(bytes, page_bytes));
+  Mapper mapper(page_bytes, source, reservation);
+  // Rehearsed elsewhere first: what fails here (no such page size, no mount, no reservation) costs nothing, while a
+  // failure over `at` has already unmapped what stood there.
+  void* const rehearsal = mapper.map(nullptr, bytes, 0);
+  if (rehearsal == MAP_FAILED) return errno;
+  counted_munmap(rehearsal, bytes);
+  if (mapper.map(at, bytes, MAP_FIXED) != MAP_FAILED) return 0;
+  const int error = errno;
+  return refill_hole(at, bytes) == 0 ? error : EEXIST;
+}
+
+bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out) {
+  // .../hugepages-2048kB/, the counters are files in it.
+  Text<160> path;
+  if (node.valid()) {
+    path.text("/sys/devices/system/node/node").dec(static_cast<std::uint64_t>(node.value)).text("/hugepages");
+  } else {
+    path.text("/sys/kernel/mm/hugepages");
+  }
+  path.text("/hugepages-").dec(page_bytes / KiB).text("kB/");
+  const auto read_counter = [&path](std::string_view name, std::size_t* value) {
+    Text<200> file;
+    file.text(path.view()).text(name);
+    std::uint64_t number = 0;
+    if (!read_number(file.c_str(), &number)) return false;
+    *value = number;
+    return true;
+  };
+
+  HugePool pool;
+  if (!read_counter("nr_hugepages", &pool.total) || !read_counter("free_hugepages", &pool.free)) return false;
+  if (!node.valid()) {
+    // Missing counters mean zero: nothing promised, nothing to be had on demand.
+    read_counter("resv_hugepages", &pool.reserved);
+    std::size_t allowed = 0;
+    std::size_t surplus = 0;
+    read_counter("nr_overcommit_hugepages", &allowed);
+    read_counter("surplus_hugepages", &surplus);
+    pool.overcommit = allowed > surplus ? allowed - surplus : 0;
+  }
+  *out = pool;
+  return true;
+}
+
+int thp_mode() {
+  char text[128];
+  if (read_file("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof text) <= 0) return -1;
+  // "always [madvise] never": the brackets mark the one in force.
+  static constexpr const char* kModes[] = {"[never]", "[madvise]", "[always]"};
+  for (int mode = 0; mode < 3; mode++) {
+    if (std::strstr(text, kModes[mode]) != nullptr) return mode;
+  }
+  return -1;
+}
+
+}  // namespace nh::linux_os_detail

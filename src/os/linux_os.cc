@@ -1,0 +1,229 @@
+// The production table: address space, backing, placement, time. hugetlb has linux_hugetlb.cc to itself.
+//
+// The mappings are not given a name with PR_SET_VMA_ANON_NAME: a named mapping merges only with neighbours of the same
+// name, and what mremap or a fresh mmap brings into a heap would have to be named again each time, at one system call
+// apiece, or split the heap into mappings that never merge.
+#include "os/os.h"
+
+#include <cerrno>
+#include <ctime>
+
+#include <linux/futex.h>
+#include <linux/mempolicy.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/check.h"
+#include "os/linux_calls.h"
+
+namespace nh {
+namespace linux_os_detail {
+
+// Constant-initialised, so that it counts before any constructor has run.
+constinit std::atomic<std::uint64_t> g_memory_syscalls{0};
+
+namespace {
+
+constinit OsConfig g_config;
+
+// ---- address space ---------------------------------------------------------------------------------------------
+
+void unreserve(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  if (counted_munmap(p, bytes) == 0) return;
+  // ENOMEM: a hole in the middle of a mapping needs one mapping more than vm.max_map_count allows. The addresses stay
+  // ours then, but the memory must not.
+  counted_madvise(p, bytes, MADV_DONTNEED);
+}
+
+int make_readable(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  return counted_mprotect(p, bytes, PROT_READ) == 0 ? 0 : errno;
+}
+
+int make_writable(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  return counted_mprotect(p, bytes, PROT_READ | PROT_WRITE) == 0 ? 0 : errno;
+}
+
+int reset_to_reserved(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  // Inaccessible memory is never charged, so none of the checks that kernels make after they have unmapped the old
+  // pages can refuse it; those made before (vm.max_map_count) leave everything in place.
+  return counted_mmap(p, bytes, PROT_NONE, kReservedFlags | MAP_FIXED) != MAP_FAILED ? 0 : errno;
+}
+
+int map_plain(void* p, std::size_t bytes) {
+  // In two steps: under vm.overcommit_memory=2 a writable mmap(MAP_FIXED) is charged only after the old mapping is
+  // gone (kernels before 6.12), and its failure leaves a hole that the next unrelated mmap can land in. mprotect is
+  // charged before it changes anything.
+  const int error = reset_to_reserved(p, bytes);
+  return error == 0 ? make_writable(p, bytes) : error;
+}
+
+// ---- backing ---------------------------------------------------------------------------------------------------
+
+int advise_thp(void* p, std::size_t bytes, bool on) {
+  const ErrnoKeeper keep;
+  return counted_madvise(p, bytes, on ? MADV_HUGEPAGE : MADV_NOHUGEPAGE) == 0 ? 0 : errno;
+}
+
+int populate(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  // Interrupted calls keep what they have faulted in, so a retry makes progress. The bound is there because a caller
+  // of malloc must never hang: whatever repeats a thousand times is an answer.
+  for (int attempt = 0;; attempt++) {
+    if (counted_madvise(p, bytes, MADV_POPULATE_WRITE) == 0) return 0;
+    if ((errno != EINTR && errno != EAGAIN) || attempt == 1000) return errno;
+  }
+}
+
+int discard(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  return counted_madvise(p, bytes, MADV_DONTNEED) == 0 ? 0 : errno;
+}
+
+int punch(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  return counted_madvise(p, bytes, MADV_REMOVE) == 0 ? 0 : errno;
+}
+
+int move_mapping(void* from, void* to, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  if (counted_mremap_to(from, bytes, to) != MAP_FAILED) return 0;
+  const int error = errno;
+  // mremap unmaps the target before its last checks. After a failure the target is either untouched, which
+  // refill_hole() finds out, or a hole that it closes.
+  refill_hole(to, bytes);
+  return error;
+}
+
+// ---- placement -------------------------------------------------------------------------------------------------
+
+int bind(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes) {
+  const ErrnoKeeper keep;
+  NodeSet one;
+  const NodeSet* set = &nodes;
+  int policy = MPOL_DEFAULT;
+  switch (mode) {
+    case BindMode::kDefault: set = nullptr; break;
+    case BindMode::kBind: policy = MPOL_BIND; break;
+    case BindMode::kInterleave: policy = MPOL_INTERLEAVE; break;
+    case BindMode::kPreferred:
+      policy = MPOL_PREFERRED;
+      // An empty set would mean "local", which the caller did not say.
+      if (nodes.empty()) return EINVAL;
+      one.add(nodes.first());
+      set = &one;
+      break;
+  }
+  count_memory_syscall();
+  // The kernel takes one off maxnode before it counts bits. A kernel with fewer nodes accepts a longer mask as long as
+  // the rest is zero.
+  const unsigned long max_node = set != nullptr ? NodeSet::kBits + 1 : 0;
+  return ::syscall(SYS_mbind, p, bytes, policy, set != nullptr ? set->words() : nullptr, max_node, 0) == 0 ? 0 : errno;
+}
+
+int nodes_of(const void* const* addresses, std::size_t count, int* result) {
+  const ErrnoKeeper keep;
+  // Without target nodes move_pages only reports.
+  return ::syscall(SYS_move_pages, 0, count, addresses, nullptr, result, 0) >= 0 ? 0 : errno;
+}
+
+// ---- time and sleep --------------------------------------------------------------------------------------------
+
+std::uint64_t now_ns() {
+  timespec t{};
+  ::clock_gettime(CLOCK_MONOTONIC, &t);  // cannot fail for this clock
+  return static_cast<std::uint64_t>(t.tv_sec) * 1'000'000'000u + static_cast<std::uint64_t>(t.tv_nsec);
+}
+
+static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t), "the kernel reads the word itself");
+
+void futex_wait(std::atomic<std::uint32_t>* word, std::uint32_t expected, std::uint64_t timeout_ns) {
+  const ErrnoKeeper keep;
+  timespec t{};
+  t.tv_sec = static_cast<time_t>(timeout_ns / 1'000'000'000u);
+  t.tv_nsec = static_cast<long>(timeout_ns % 1'000'000'000u);
+  ::syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, expected, timeout_ns != 0 ? &t : nullptr, nullptr, 0);
+}
+
+void futex_wake(std::atomic<std::uint32_t>* word, int count) {
+  const ErrnoKeeper keep;
+  ::syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+}
+
+}  // namespace
+
+void* reserve(std::size_t bytes, std::size_t alignment) {
+  const ErrnoKeeper keep;
+  NH_ASSERT(is_pow2(alignment) && is_aligned(bytes, kOsPageSize));
+  // As it comes first: often it is aligned already, and twice the size may be more than RLIMIT_AS allows.
+  void* const first = counted_mmap(nullptr, bytes, PROT_NONE, kReservedFlags);
+  if (first == MAP_FAILED) return nullptr;
+  if (is_aligned(address(first), alignment)) return first;
+  counted_munmap(first, bytes);
+
+  const std::size_t slack = alignment - kOsPageSize;
+  if (bytes + slack < bytes) return nullptr;
+  void* const p = counted_mmap(nullptr, bytes + slack, PROT_NONE, kReservedFlags);
+  if (p == MAP_FAILED) return nullptr;
+  char* const begin = static_cast<char*>(p);
+  const std::size_t head = align_up(address(p), alignment) - address(p);
+  // A trim at either end of a mapping needs no additional mapping, so it does not fail.
+  if (head != 0) counted_munmap(begin, head);
+  if (head != slack) counted_munmap(begin + head + bytes, slack - head);
+  return begin + head;
+}
+
+int refill_hole(void* at, std::size_t bytes) {
+  void* const p = counted_mmap(at, bytes, PROT_NONE, kReservedFlags | MAP_FIXED_NOREPLACE);
+  if (p == at) return 0;
+  if (p == MAP_FAILED) return errno;
+  // Kernels before 4.17 take the flag for a hint and choose another place when this one is taken.
+  counted_munmap(p, bytes);
+  return EEXIST;
+}
+
+const char* hugetlbfs_path() { return g_config.hugetlbfs_path; }
+
+}  // namespace linux_os_detail
+
+namespace {
+
+namespace detail = linux_os_detail;
+
+constexpr OsOps kLinuxOs = {
+    .reserve = detail::reserve,
+    .unreserve = detail::unreserve,
+    .make_readable = detail::make_readable,
+    .make_writable = detail::make_writable,
+    .reset_to_reserved = detail::reset_to_reserved,
+    .map_plain = detail::map_plain,
+    .advise_thp = detail::advise_thp,
+    .populate = detail::populate,
+    .discard = detail::discard,
+    .punch = detail::punch,
+    .map_hugetlb = detail::map_hugetlb,
+    .can_move_hugetlb = detail::can_move_hugetlb,
+    .move_mapping = detail::move_mapping,
+    .map_hugetlb_at = detail::map_hugetlb_at,
+    .bind = detail::bind,
+    .nodes_of = detail::nodes_of,
+    .huge_pool = detail::huge_pool,
+    .thp_mode = detail::thp_mode,
+    .now_ns = detail::now_ns,
+    .futex_wait = detail::futex_wait,
+    .futex_wake = detail::futex_wake,
+};
+
+}  // namespace
+
+const OsOps& linux_os() { return kLinuxOs; }
+
+void configure_linux_os(const OsConfig& config) { detail::g_config = config; }
+
+std::uint64_t memory_syscalls() { return detail::g_memory_syscalls.load(std::memory_order_relaxed); }
+
+}  // namespace nh

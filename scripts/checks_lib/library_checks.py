@@ -1,0 +1,114 @@
+"""Checks of what was built: each takes the root of the tree and a build directory and returns a list of violations."""
+import pathlib
+import re
+import subprocess
+
+# ld-linux is part of libc: it defines __rseq_offset and __tls_get_addr.
+ALLOWED_NEEDED = re.compile(r"libc\.so\.6|ld-linux[-\w]*\.so\.\d+")
+# Functions of libc that allocate or take stdio's locks: called from inside malloc they recurse or deadlock.
+# fputs and fwrite are left out: malloc_info() writes to the stream it is given.
+FORBIDDEN_IMPORTS = set("""
+malloc calloc realloc free memalign aligned_alloc posix_memalign reallocarray valloc pvalloc
+printf fprintf vprintf vfprintf dprintf vdprintf sprintf snprintf vsnprintf asprintf vasprintf puts putchar perror
+__printf_chk __fprintf_chk __vfprintf_chk __sprintf_chk __snprintf_chk __vsnprintf_chk __asprintf_chk
+fopen fdopen freopen getline getdelim popen opendir fdopendir scandir strdup strndup qsort setenv putenv
+""".split())
+FORBIDDEN_IMPORT_PATTERN = re.compile(r"_Z|__cxa_(?!finalize|atexit)|_Unwind_|__gxx_")
+
+BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
+
+
+def output(*command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def expected_exports(root):
+    lines = (pathlib.Path(root) / "src/api/exports.txt").read_text().splitlines()
+    return {line for line in lines if line and not line.startswith("#")}
+
+
+def compare_exports(root, names, library):
+    expected = expected_exports(root)
+    return ([f"{library}: exports {name}, which src/api/exports.txt does not list" for name in sorted(names - expected)] +
+            [f"{library}: does not export {name}" for name in sorted(expected - names)])
+
+
+def forbidden_imports(names, library):
+    return [f"{library}: imports {name}" for name in sorted(names)
+            if name in FORBIDDEN_IMPORTS or FORBIDDEN_IMPORT_PATTERN.match(name)]
+
+
+def symbols(library, *options):
+    """(name without version, type letter) of every symbol."""
+    result = set()
+    for line in output("nm", "--format=posix", *options, str(library)).splitlines():
+        fields = line.split()
+        if len(fields) >= 2 and not line.endswith(":"):
+            result.add((fields[0].split("@")[0], fields[1]))
+    return result
+
+
+def shared_library(root, build):
+    library = pathlib.Path(build) / "libnumaheap.so"
+    found = []
+    dynamic = output("readelf", "--dynamic", "--wide", str(library))
+    for needed in re.findall(r"\(NEEDED\).*\[(.*)\]", dynamic):
+        if not ALLOWED_NEEDED.fullmatch(needed):
+            found.append(f"{library.name}: NEEDED {needed}; it may need libc and nothing else")
+    flags = " ".join(re.findall(r"\(FLAGS(?:_1)?\)(.*)", dynamic)).split()
+    found += [f"{library.name}: not linked with -z {flag.lower()}" for flag in ("NOW", "NODELETE") if flag not in flags]
+    if "TEXTREL" in dynamic:
+        found.append(f"{library.name}: has relocations in its code")
+    found += compare_exports(root, {n for n, _ in symbols(library, "-D", "--defined-only")}, library.name)
+    found += forbidden_imports({n for n, _ in symbols(library, "-D", "--undefined-only")}, library.name)
+    # General-dynamic TLS is allocated lazily, by malloc.
+    if "R_X86_64_DTPMOD64" in output("readelf", "--relocs", "--wide", str(library)):
+        found.append(f"{library.name}: has thread-local variables that are not initial-exec")
+    return found
+
+
+def static_library(root, build):
+    library = pathlib.Path(build) / "libnumaheap.a"
+    found = []
+    members = output("ar", "t", str(library)).split()
+    if len(members) != 1:
+        found.append(f"{library.name}: {len(members)} members; a program must get all of the family or none")
+    found += compare_exports(root, {n for n, _ in symbols(library, "-g", "--defined-only")}, library.name)
+    imports = {n for n, kind in symbols(library, "-g", "--undefined-only")}
+    found += forbidden_imports(imports, library.name)
+    return found
+
+
+def option_table(build):
+    return output(str(pathlib.Path(build) / "numaheap"), "options", "--markdown").strip()
+
+
+def split_readme(root):
+    text = (pathlib.Path(root) / "README.md").read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        return None
+    head, rest = text.split(BEGIN)
+    table, tail = rest.split(END)
+    return head, table.strip(), tail
+
+
+def readme_options(root, build):
+    parts = split_readme(root)
+    if parts is None:
+        return [f"README.md: no single {BEGIN} ... {END}"]
+    if parts[1] != option_table(build):
+        return ["README.md: the table of options is not what `numaheap options --markdown` says; "
+                "scripts/checks --build DIR --update-readme rewrites it"]
+    return []
+
+
+def update_readme(root, build):
+    head, _, tail = split_readme(root)
+    (pathlib.Path(root) / "README.md").write_text(f"{head}{BEGIN}\n{option_table(build)}\n{END}{tail}")
+
+
+CHECKS = {
+    "shared library": shared_library,
+    "static library": static_library,
+    "README options": readme_options,
+}

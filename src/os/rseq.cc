@@ -14,6 +14,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "base/check.h"
 #include "os/linux_calls.h"
 
 // glibc 2.35: offset from the thread pointer, and size, which is 0 where glibc has not registered. Weak, so that the
@@ -51,22 +52,10 @@ RseqMode g_mode = RseqMode::kOff;
 
 }  // namespace
 
-// Named for the assembly below. used: the compiler does not see that reference.
+// Named for rseq_offset.cc. used: the compiler does not see that reference.
 extern __thread RseqArea t_own_area __asm__("nh_rseq_own_area")
     __attribute__((visibility("hidden"), tls_model("initial-exec")));
 __thread RseqArea t_own_area __attribute__((used)) = {0, kRseqUninitialized, 0, 0, {}};
-
-// The only form in which the offset of a thread-local variable is a constant: in a shared library the dynamic linker
-// fills it in (R_X86_64_TPOFF64) before any constructor, in an executable the linker does. C++ has no expression for it.
-__asm__(
-    ".pushsection .data.nh_rseq_offset, \"aw\", @progbits\n"
-    ".balign 8\n"
-    ".globl nh_rseq_offset\n"
-    ".hidden nh_rseq_offset\n"
-    ".type nh_rseq_offset, @object\n"
-    ".size nh_rseq_offset, 8\n"
-    "nh_rseq_offset: .quad nh_rseq_own_area@tpoff\n"
-    ".popsection\n");
 
 namespace {
 
@@ -75,20 +64,24 @@ volatile RseqArea* area_at(std::ptrdiff_t offset) {
   return reinterpret_cast<volatile RseqArea*>(static_cast<char*>(__builtin_thread_pointer()) + offset);
 }
 
+std::ptrdiff_t own_offset() {
+  return reinterpret_cast<char*>(&t_own_area) - static_cast<char*>(__builtin_thread_pointer());
+}
+
 // Registers our own area for the calling thread. A refusal is remembered in cpu_id, as glibc does.
 bool register_own() {
   const linux_os_detail::ErrnoKeeper keep;
   if (::syscall(SYS_rseq, &t_own_area, sizeof(RseqArea), 0, kRseqSignature) == 0) return true;
   // ENOSYS or EPERM: no rseq. EINVAL, EBUSY, EPERM: another library has registered an area of its own for this thread,
   // and there can be only one.
-  area_at(reinterpret_cast<char*>(&t_own_area) - static_cast<char*>(__builtin_thread_pointer()))->cpu_id =
-      kRseqRegistrationFailed;
+  area_at(own_offset())->cpu_id = kRseqRegistrationFailed;
   return false;
 }
 
 }  // namespace
 
 RseqMode rseq_init() {
+  NH_ASSERT(g_rseq_offset == own_offset());
   if (&__rseq_size != nullptr && &__rseq_offset != nullptr && __rseq_size != 0 &&
       area_at(__rseq_offset)->cpu_id >= 0) {
     // One aligned store: a thread that reads the old offset finds an unregistered area and takes the slow path.

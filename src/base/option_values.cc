@@ -87,7 +87,6 @@ bool parse_policy(std::string_view s, PolicyOption* policy) {
     if (has_list) return false;
   } else if (word == "interleave") {
     parsed.kind = PolicyKind::kInterleave;
-    if (!has_list) parsed.where.all = true;
   } else if (word == "bind") {
     if (!has_list) return false;
     parsed.kind = PolicyKind::kBind;
@@ -139,13 +138,12 @@ void write_node_list(TextWriter& out, const NodeSet& nodes) {
 void write_policy(TextWriter& out, const PolicyOption& policy) {
   static constexpr std::string_view kWords[] = {"local", "interleave", "bind", "preferred"};
   out.text(kWords[static_cast<unsigned>(policy.kind)]);
-  if (policy.kind == PolicyKind::kLocal) return;
   if (policy.where.all) {
-    if (policy.kind != PolicyKind::kInterleave) out.text(":all");
-    return;
+    out.text(":all");
+  } else if (!policy.where.nodes.empty()) {
+    out.ch(':');
+    write_node_list(out, policy.where.nodes);
   }
-  out.ch(':');
-  write_node_list(out, policy.where.nodes);
 }
 
 }  // namespace nh

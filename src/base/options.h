@@ -33,7 +33,8 @@ struct NodeList {
 
 enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
 
-// local | interleave | interleave:LIST | bind:LIST | preferred:N. "interleave" alone means all nodes.
+// local | interleave | interleave:LIST | bind:LIST | preferred:N. "interleave" alone leaves `where` empty: all nodes that
+// have CPUs, whereas "interleave:all" includes memory-only ones.
 struct PolicyOption {
   PolicyKind kind = PolicyKind::kLocal;
   NodeList where;

@@ -1,6 +1,6 @@
 // Reading text piece by piece from the front of a string_view: what the parsers of options, /sys files and cpu lists share.
 //
-// string_view::substr is not used in this project: its range check refers to a function of libstdc++.
+// string_view's substr and starts_with are not used in this project: their range check refers to a function of libstdc++.
 #pragma once
 
 #include <cstddef>
@@ -43,7 +43,7 @@ constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) {
 
 // The take_ functions remove what they name from the front of *s. After a false *s is as it was.
 constexpr bool take(std::string_view* s, std::string_view prefix) {
-  if (!s->starts_with(prefix)) return false;
+  if (head(*s, prefix.size()) != prefix) return false;
   s->remove_prefix(prefix.size());
   return true;
 }

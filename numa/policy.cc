@@ -1,0 +1,153 @@
+#include "numa/policy.h"
+
+#include <cerrno>
+
+#include <linux/mempolicy.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+namespace nh {
+namespace {
+
+// Newer than the oldest kernel headers we build with.
+constexpr int kPreferredManyMode = 5;       // MPOL_PREFERRED_MANY, 5.15
+constexpr int kWeightedInterleaveMode = 6;  // MPOL_WEIGHTED_INTERLEAVE, 6.9
+
+NodeSet intersection(const NodeSet& a, const NodeSet& b) {
+  NodeSet both;
+  for (NodeId n = a.first(); n.valid(); n = a.next(NodeId(n.value + 1))) {
+    if (b.has(n)) both.add(n);
+  }
+  return both;
+}
+
+// The nodes that may be used at all: with memory, in the cpuset, in an inherited binding.
+NodeSet usable_nodes(const InheritedPolicy& inherited, const Topology& topology) {
+  const NodeSet allowed = topology.allowed_nodes(true);
+  if (inherited.mode != InheritedPolicy::Mode::kBind) return allowed;
+  const NodeSet bound = intersection(allowed, inherited.nodes);
+  return bound.empty() ? allowed : bound;
+}
+
+// The member of nodes that a CPU or node with this dense index reaches first.
+HeapId nearest_of(const NodeSet& nodes, const Topology& topology, unsigned node_index) {
+  for (unsigned rank = 0; rank < topology.heap_count(); rank++) {
+    const HeapId heap = topology.fallback(node_index, rank);
+    if (nodes.has(topology.node_of_heap(heap))) return heap;
+  }
+  return topology.fallback(node_index, 0);
+}
+
+Placement inherited_placement(const InheritedPolicy& inherited, const Topology& topology) {
+  Placement placement;
+  placement.nodes = intersection(inherited.nodes, usable_nodes(inherited, topology));
+  if (!inherited.is_set() || placement.nodes.empty()) {
+    placement.nodes = NodeSet();
+    return placement;
+  }
+  placement.inherited = true;
+  switch (inherited.mode) {
+    case InheritedPolicy::Mode::kBind: placement.kind = PlacementKind::kBind; break;
+    case InheritedPolicy::Mode::kInterleave: placement.kind = PlacementKind::kInterleave; break;
+    default: placement.kind = PlacementKind::kPreferred; break;
+  }
+  return placement;
+}
+
+}  // namespace
+
+InheritedPolicy read_inherited_policy() {
+  InheritedPolicy policy;
+  const int saved = errno;
+  int mode = 0;
+  if (::syscall(SYS_get_mempolicy, &mode, policy.nodes.words(), static_cast<unsigned long>(NodeSet::kBits), nullptr, 0) != 0) {
+    policy.error = errno;
+    policy.nodes = NodeSet();
+    errno = saved;
+    return policy;
+  }
+  switch (mode & ~MPOL_MODE_FLAGS) {
+    case MPOL_PREFERRED:
+      // Without nodes it is the old spelling of "local".
+      policy.mode = policy.nodes.empty() ? InheritedPolicy::Mode::kDefault : InheritedPolicy::Mode::kPreferred;
+      break;
+    case MPOL_BIND: policy.mode = InheritedPolicy::Mode::kBind; break;
+    case MPOL_INTERLEAVE:
+    case kWeightedInterleaveMode: policy.mode = InheritedPolicy::Mode::kInterleave; break;
+    case kPreferredManyMode: policy.mode = InheritedPolicy::Mode::kPreferredMany; break;
+    default: policy.mode = InheritedPolicy::Mode::kDefault; break;
+  }
+  return policy;
+}
+
+Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
+                           const Topology& topology, TextWriter* problem) {
+  const Placement fallback = inherited_placement(inherited, topology);
+  if (!given) return fallback;
+
+  Placement placement;
+  switch (policy.kind) {
+    case PolicyKind::kLocal:
+      // An inherited binding is a limit, so "local" is local within it; an inherited preference or interleaving is not.
+      return fallback.kind == PlacementKind::kBind ? fallback : placement;
+    case PolicyKind::kInterleave: placement.kind = PlacementKind::kInterleave; break;
+    case PolicyKind::kBind: placement.kind = PlacementKind::kBind; break;
+    case PolicyKind::kPreferred: placement.kind = PlacementKind::kPreferred; break;
+  }
+  const NodeSet usable = usable_nodes(inherited, topology);
+  if (policy.where.all) {
+    placement.nodes = usable;
+    return placement;
+  }
+  if (policy.where.nodes.empty()) {
+    placement.nodes = intersection(topology.allowed_nodes(false), usable);
+    if (placement.nodes.empty()) placement.nodes = usable;
+    return placement;
+  }
+  placement.nodes = intersection(policy.where.nodes, usable);
+  if (placement.nodes == policy.where.nodes) return placement;
+  if (problem != nullptr) {
+    problem->text("NUMAHEAP_POLICY=");
+    write_policy(*problem, policy);
+    problem->text(": memory can be had on nodes ");
+    write_node_list(*problem, usable);
+    problem->text(placement.nodes.empty() ? " only; the policy is ignored" : " only; the others are left out");
+  }
+  return placement.nodes.empty() ? fallback : placement;
+}
+
+HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu, std::uint64_t turn) {
+  switch (placement.kind) {
+    case PlacementKind::kLocal: break;
+    case PlacementKind::kBind:
+    case PlacementKind::kPreferred:
+      return nearest_of(placement.nodes, topology, topology.index_of(topology.node_of_cpu(cpu)));
+    case PlacementKind::kInterleave: {
+      const unsigned count = placement.nodes.count();
+      if (count == 0) break;
+      NodeId node = placement.nodes.first();
+      for (std::uint64_t skip = turn % count; skip > 0; skip--) node = placement.nodes.next(NodeId(node.value + 1));
+      HeapId heap;
+      if (topology.heap_of_node(node, &heap)) return heap;
+      break;
+    }
+  }
+  return topology.heap_of_cpu(cpu);
+}
+
+bool next_heap(const Placement& placement, const Topology& topology, HeapId first, unsigned rank, HeapId* next) {
+  // Walks the fallback order of `first`, counting what may be named: at most a few nodes, on a path that has just failed
+  // to get memory.
+  unsigned named = 0;
+  for (unsigned i = 0; i < topology.allowed_heap_count(); i++) {
+    const HeapId heap = topology.fallback(first.value, i);
+    if (heap == first) continue;
+    if (placement.kind == PlacementKind::kBind && !placement.nodes.has(topology.node_of_heap(heap))) continue;
+    if (++named < rank) continue;
+    *next = heap;
+    return true;
+  }
+  return false;
+}
+
+}  // namespace nh

@@ -1,0 +1,61 @@
+// Where memory may go and in which order: what the user asked for, what the process inherited, settled against the
+// topology.
+//
+// Pure functions over a filled Topology; only read_inherited_policy() asks the kernel.
+#pragma once
+
+#include <cstdint>
+
+#include "base/format.h"
+#include "base/node_set.h"
+#include "base/options.h"
+#include "base/units.h"
+#include "numa/topology.h"
+
+namespace nh {
+
+// The memory policy with which the process was started (numactl, a batch system), as get_mempolicy() tells it.
+struct InheritedPolicy {
+  enum class Mode : std::uint8_t {
+    kUnknown,  // the kernel does not say: no NUMA, or a container whose profile forbids the question
+    kDefault,  // none, or "local"
+    kPreferred,
+    kPreferredMany,
+    kBind,
+    kInterleave,  // plain or weighted
+  };
+  Mode mode = Mode::kUnknown;
+  NodeSet nodes;
+  int error = 0;  // errno value for kUnknown
+
+  bool is_set() const { return mode != Mode::kUnknown && mode != Mode::kDefault; }
+};
+InheritedPolicy read_inherited_policy();
+
+enum class PlacementKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
+
+// The policy in force.
+struct Placement {
+  PlacementKind kind = PlacementKind::kLocal;
+  bool inherited = false;  // not our option's doing
+  NodeSet nodes;           // kInterleave, kBind, kPreferred: nodes with memory, at least one
+};
+
+// Settles NUMAHEAP_POLICY against what was inherited and what the machine has:
+//   - NUMAHEAP_POLICY not given: the inherited policy, if any, else local;
+//   - nodes outside the cpuset, an inherited binding, or the machine's nodes with memory are dropped; where none is left
+//     the option is ignored;
+//   - a bare "interleave" means the ordinary nodes, "all" means the memory-only ones too.
+// What had to be dropped is said in *problem (one line, empty where all is well; may be nullptr).
+Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
+                           const Topology& topology, TextWriter* problem);
+
+// The heap that a request from this CPU tries first. For kInterleave, `turn` picks the member: any counter of the
+// caller's, one step per object or extent.
+HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu, std::uint64_t turn);
+
+// The rank-th heap to try after `first` (rank 1, 2, ...). false where there is no further one: all were named, or the
+// placement is strict (kBind) and its nodes have been. Heaps that the cpuset forbids are not named.
+bool next_heap(const Placement& placement, const Topology& topology, HeapId first, unsigned rank, HeapId* next);
+
+}  // namespace nh

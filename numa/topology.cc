@@ -1,0 +1,246 @@
+#include "numa/topology.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace nh {
+namespace {
+
+constexpr std::uint8_t kLocalDistance = 10;
+constexpr std::uint8_t kRemoteDistance = 20;
+
+bool stands_before(const NodeInfo& a, const NodeInfo& b) {
+  if (a.has_memory != b.has_memory) return a.has_memory;
+  return a.id < b.id;
+}
+
+}  // namespace
+
+const char* topology_source_name(TopologySource source) {
+  switch (source) {
+    case TopologySource::kSingleNode: return "single-node";
+    case TopologySource::kSysfs: return "sysfs";
+    case TopologySource::kHwloc: return "hwloc";
+    case TopologySource::kXml: return "xml";
+    case TopologySource::kSynthetic: return "synthetic";
+    case TopologySource::kInherited: return "inherited";
+  }
+  return "unknown";
+}
+
+const char* memory_kind_name(MemoryKind kind) {
+  switch (kind) {
+    case MemoryKind::kUnknown: return "unknown";
+    case MemoryKind::kDram: return "DRAM";
+    case MemoryKind::kHighBandwidth: return "HBM";
+    case MemoryKind::kPersistent: return "NVM";
+    case MemoryKind::kCxl: return "CXL";
+  }
+  return "unknown";
+}
+
+void Topology::clear() {
+  // Row by row, as far as the last machine filled it: a blanket memset would touch all pages of the arrays.
+  for (unsigned i = 0; i < node_count_; i++) {
+    std::memset(distance_[i], 0, sizeof distance_[i]);
+    for (unsigned rank = 0; rank < heap_count_; rank++) order_[i][rank].store(0, std::memory_order_relaxed);
+    allowed_[i].store(false, std::memory_order_relaxed);
+    nodes_[i] = NodeInfo();
+  }
+  for (CpuId c = known_.first(); c.valid(); c = known_.next(CpuId(c.value + 1))) cpu_index_[c.value] = 0;
+  possible_ = known_ = CpuSet();
+  source_ = TopologySource::kSingleNode;
+  truncated_ = false;
+  node_count_ = heap_count_ = cpu_limit_ = 0;
+  allowed_heap_count_.store(0, std::memory_order_relaxed);
+}
+
+bool Topology::add_node(const NodeInfo& node) {
+  if (node.id < 0 || node.id >= int{NodeSet::kBits} || index_of(node.node()) < node_count_) return false;
+  if (node_count_ == kMaxNodes) {
+    truncated_ = true;
+    return false;
+  }
+  unsigned at = node_count_++;
+  for (; at > 0 && stands_before(node, nodes_[at - 1]); at--) nodes_[at] = nodes_[at - 1];
+  nodes_[at] = node;
+  nodes_[at].cpus = 0;
+  if (node.has_memory) heap_count_++;
+  return true;
+}
+
+void Topology::add_possible_cpu(CpuId cpu) {
+  if (!CpuSet::holds(cpu)) return;
+  possible_.add(cpu);
+  cpu_limit_ = std::max(cpu_limit_, static_cast<unsigned>(cpu.value) + 1);
+}
+
+bool Topology::add_cpu(CpuId cpu, NodeId node) {
+  const unsigned index = index_of(node);
+  if (!CpuSet::holds(cpu) || index == node_count_ || known_.has(cpu)) return false;
+  known_.add(cpu);
+  add_possible_cpu(cpu);
+  nodes_[index].cpus++;
+  // Index 0 stands there already: do not touch the page for it.
+  if (index != 0) cpu_index_[cpu.value] = static_cast<std::uint8_t>(index);
+  return true;
+}
+
+void Topology::set_distance(NodeId from, NodeId to, std::uint8_t distance) {
+  const unsigned i = index_of(from);
+  const unsigned j = index_of(to);
+  if (i < node_count_ && j < node_count_) distance_[i][j] = distance;
+}
+
+void Topology::finish(TopologySource source) {
+  if (node_count_ == 0) {
+    NodeInfo only;
+    only.has_memory = true;
+    add_node(only);
+  }
+  if (heap_count_ == 0) {
+    nodes_[0].has_memory = true;
+    heap_count_ = 1;
+  }
+  if (cpu_limit_ == 0) add_possible_cpu(CpuId(0));
+  source_ = source;
+  set_allowed(NodeSet());
+}
+
+void Topology::set_allowed(const NodeSet& nodes) {
+  unsigned count = 0;
+  for (unsigned h = 0; h < heap_count_; h++) count += nodes.has(nodes_[h].node());
+  for (unsigned h = 0; h < heap_count_; h++) {
+    allowed_[h].store(count == 0 || nodes.has(nodes_[h].node()), std::memory_order_relaxed);
+  }
+  allowed_heap_count_.store(count == 0 ? heap_count_ : count, std::memory_order_relaxed);
+  compute_orders();
+}
+
+bool Topology::refine(const Topology& other) {
+  if (other.node_count_ != node_count_ || other.heap_count_ != heap_count_) return false;
+  for (unsigned i = 0; i < node_count_; i++) {
+    if (nodes_[i].id != other.nodes_[i].id) return false;
+  }
+  for (CpuId c = known_.first(); c.valid(); c = known_.next(CpuId(c.value + 1))) {
+    // One of the two may not know a CPU (it is offline): no contradiction.
+    if (other.known_.has(c) && cpu_index_[c.value] != other.cpu_index_[c.value]) return false;
+  }
+  for (unsigned i = 0; i < node_count_; i++) {
+    const NodeInfo& theirs = other.nodes_[i];
+    if (theirs.memory_bytes != 0) nodes_[i].memory_bytes = theirs.memory_bytes;
+    if (theirs.tier != 0) nodes_[i].tier = theirs.tier;
+    if (theirs.kind != MemoryKind::kUnknown) nodes_[i].kind = theirs.kind;
+    for (unsigned j = 0; j < node_count_; j++) {
+      if (other.distance_[i][j] != 0) distance_[i][j] = other.distance_[i][j];
+    }
+  }
+  source_ = other.source_;
+  compute_orders();
+  return true;
+}
+
+void Topology::compute_orders() {
+  for (unsigned i = 0; i < node_count_; i++) compute_order_of(i);
+}
+
+void Topology::compute_order_of(unsigned node_index) {
+  // One number per heap whose size is its place: the parts of the rule from the weightiest bits down.
+  std::uint64_t keys[kMaxNodes];
+  const int own = nodes_[node_index].id;
+  for (unsigned h = 0; h < heap_count_; h++) {
+    const std::uint64_t denied = allowed_[h].load(std::memory_order_relaxed) ? 0 : 1;
+    const std::uint64_t other = h == node_index ? 0 : 1;
+    const std::uint64_t memory_only = nodes_[h].memory_only() ? 1 : 0;
+    const auto steps_up = static_cast<std::uint64_t>(nodes_[h].id - own) % NodeSet::kBits;
+    keys[h] = denied << 40 | other << 36 | std::uint64_t{distance(node_index, h)} << 28 | memory_only << 24 | steps_up << 8 | h;
+  }
+  std::sort(keys, keys + heap_count_);
+  for (unsigned rank = 0; rank < heap_count_; rank++) {
+    order_[node_index][rank].store(static_cast<std::uint8_t>(keys[rank] & 0xff), std::memory_order_relaxed);
+  }
+}
+
+unsigned Topology::index_of(NodeId node) const {
+  for (unsigned i = 0; i < node_count_; i++) {
+    if (nodes_[i].id == node.value) return i;
+  }
+  return node_count_;
+}
+
+bool Topology::heap_of_node(NodeId node, HeapId* heap) const {
+  const unsigned index = index_of(node);
+  if (index >= heap_count_) return false;
+  *heap = HeapId(index);
+  return true;
+}
+
+NodeId Topology::node_of_cpu(CpuId cpu) const {
+  return nodes_[CpuSet::holds(cpu) ? cpu_index_[cpu.value] : 0].node();
+}
+
+HeapId Topology::heap_of_cpu(CpuId cpu) const {
+  return fallback(CpuSet::holds(cpu) ? cpu_index_[cpu.value] : 0, 0);
+}
+
+std::uint8_t Topology::distance(unsigned from, unsigned to) const {
+  const std::uint8_t known = distance_[from][to];
+  if (known != 0) return known;
+  return from == to ? kLocalDistance : kRemoteDistance;
+}
+
+bool Topology::is_allowed(NodeId node) const {
+  HeapId heap;
+  return heap_of_node(node, &heap) && allowed_[heap.value].load(std::memory_order_relaxed);
+}
+
+NodeSet Topology::allowed_nodes(bool with_memory_only) const {
+  NodeSet ordinary, all;
+  for (unsigned h = 0; h < heap_count_; h++) {
+    if (!allowed_[h].load(std::memory_order_relaxed)) continue;
+    all.add(nodes_[h].node());
+    if (!nodes_[h].memory_only()) ordinary.add(nodes_[h].node());
+  }
+  return with_memory_only || ordinary.empty() ? all : ordinary;
+}
+
+CpuSet Topology::cpus_of_node(unsigned index) const {
+  CpuSet cpus;
+  for (CpuId c = known_.first(); c.valid(); c = known_.next(CpuId(c.value + 1))) {
+    if (cpu_index_[c.value] == index) cpus.add(c);
+  }
+  return cpus;
+}
+
+bool Topology::check() const {
+  if (node_count_ == 0 || node_count_ > kMaxNodes || heap_count_ == 0 || heap_count_ > node_count_) return false;
+  std::uint64_t cpus = 0;
+  for (unsigned i = 0; i < node_count_; i++) {
+    if (nodes_[i].has_memory != (i < heap_count_)) return false;
+    if (i > 0 && !stands_before(nodes_[i - 1], nodes_[i])) return false;
+    if (cpus_of_node(i).count() != nodes_[i].cpus) return false;
+    cpus += nodes_[i].cpus;
+  }
+  if (cpus != known_.count()) return false;
+  for (CpuId c = known_.first(); c.valid(); c = known_.next(CpuId(c.value + 1))) {
+    if (!possible_.has(c)) return false;
+  }
+  if (cpu_limit_ == 0 || !possible_.has(CpuId(static_cast<int>(cpu_limit_) - 1))) return false;
+  if (possible_.next(CpuId(static_cast<int>(cpu_limit_))).valid()) return false;
+  // Every order names every heap once, the allowed ones first.
+  const unsigned allowed = allowed_heap_count();
+  if (allowed == 0 || allowed > heap_count_) return false;
+  for (unsigned i = 0; i < node_count_; i++) {
+    bool seen[kMaxNodes] = {};
+    for (unsigned rank = 0; rank < heap_count_; rank++) {
+      const unsigned h = fallback(i, rank).value;
+      if (h >= heap_count_ || seen[h]) return false;
+      seen[h] = true;
+      if (allowed_[h].load(std::memory_order_relaxed) != (rank < allowed)) return false;
+    }
+    if (i < heap_count_ && allowed_[i].load(std::memory_order_relaxed) && fallback(i, 0).value != i) return false;
+  }
+  return true;
+}
+
+}  // namespace nh

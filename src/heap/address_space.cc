@@ -3,6 +3,11 @@
 #include "base/bits.h"
 
 namespace nh {
+namespace {
+
+constexpr std::size_t kMaxAlignment = 64 * GiB;
+
+}  // namespace
 
 bool AddressSpace::init(const OsOps& os, const Config& config) {
   os_ = &os;
@@ -10,8 +15,10 @@ bool AddressSpace::init(const OsOps& os, const Config& config) {
   for (std::size_t region = config.region_bytes; region >= config.min_region_bytes && region >= kArenaSize; region /= 2) {
     const std::size_t bytes = region * regions_;
     const std::size_t pages = bytes >> kPageShift;
-    // 1 GiB alignment: a region can then hold 1 GiB pages.
-    void* base = os.reserve(bytes, region < GiB ? region : GiB);
+    // Objects can be aligned, and pages of 1 GiB laid, as far as the region itself is aligned. Where address space is
+    // short the search for an aligned place must not take twice of it.
+    const std::size_t alignment = region > kMaxAlignment ? kMaxAlignment : region < GiB ? region : GiB;
+    void* base = os.reserve(bytes, alignment);
     void* map = base == nullptr ? nullptr : os.reserve(pages * sizeof(PageEntry), kOsPageSize);
     void* spans = map == nullptr ? nullptr : os.reserve(pages * sizeof(MSpan*), kOsPageSize);
     if (spans != nullptr && (!config.sparse_readable || os.make_readable(map, pages * sizeof(PageEntry)) == 0)) {

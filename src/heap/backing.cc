@@ -139,8 +139,8 @@ int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::ui
 
   const bool fresh = !arena.decided;
   if (fresh || config_.first_touch) {
-    const bool want_hugetlb = config_.huge_pages == HugePages::kAuto || config_.huge_pages == HugePages::k2M ||
-                              config_.huge_pages == HugePages::k1G;
+    const bool want_hugetlb = config_.huge_pages == HugePagesOption::kAuto || config_.huge_pages == HugePagesOption::k2M ||
+                              config_.huge_pages == HugePagesOption::k1G;
     const bool may = want_hugetlb && (!config_.first_touch || config_.reservation_counts);
     // Node heaps lay hugetlb over the whole arena at once: such mappings never merge, and their number is limited.
     const std::uint32_t area = config_.first_touch ? wanted : ~small & ~arena.mapped;
@@ -148,15 +148,15 @@ int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::ui
     if (may && pool_has(kHugeSize, config_.first_touch ? whole_extent : kHugeSize)) {
       if (!map_hugetlb_units(arena, base, area)) note_fallback(Fallback::kHugetlbRefused, true);
     } else if (want_hugetlb) {
-      note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePages::kAuto);
+      note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
     }
     if (fresh) bind_arena(arena, base);
   }
   wanted &= ~arena.mapped;
   if (wanted == 0) return 0;
-  bool thp = config_.huge_pages != HugePages::kOff;
+  bool thp = config_.huge_pages != HugePagesOption::kOff;
   if (thp && os_->thp_mode() == 0) {
-    note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePages::kThp);
+    note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
     thp = false;
   }
   return map_plain_units(arena, base, wanted, thp);
@@ -177,23 +177,27 @@ int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, 
   if ((arena.hugetlb & bits) == 0) {
     const int error = os_->populate(at(base, first), count * kHugeSize);
     // Without the call plain memory is faulted in by use: slower the first time, as safe.
-    return error == EINVAL ? 0 : error;
+    if (error != 0 && error != EINVAL) return error;
+    arena.backed |= bits;
+    return 0;
   }
   for (unsigned u = first; u < first + count; u++) {
     int error = os_->populate(at(base, u), kHugeSize);
+    arena.backed |= error == 0 ? unit_bits(u, 1) : 0;
     if (error == 0) continue;
-    if (error == ENOMEM && (arena.hugetlb >> u & 1) == 0) return error;
-    note_fallback(error == EINVAL ? Fallback::kNoPopulate : Fallback::kHugetlbDry, config_.huge_pages != HugePages::kAuto);
+    note_fallback(error == EINVAL ? Fallback::kNoPopulate : Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
     if ((error = replace_with_thp(arena, base, u)) != 0) return error;
     error = os_->populate(at(base, u), kHugeSize);
     if (error != 0 && error != EINVAL) return error;
+    arena.backed |= unit_bits(u, 1);
   }
   return 0;
 }
 
 int Backer::populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool first_arena) {
-  if (config_.first_touch) return 0;
-  if (first_arena && config_.has_small_unit) units &= ~std::uint32_t{1};
+  const std::uint32_t lazy = config_.first_touch ? units : first_arena && config_.has_small_unit ? 1 : 0;
+  arena.backed |= units & lazy;
+  units &= ~lazy;
   int error = 0;
   for (std::uint32_t kind : {units & arena.hugetlb & ~arena.huge_1g, units & ~arena.hugetlb}) {
     for_each_run(kind, [&](unsigned first, unsigned count) {
@@ -223,12 +227,14 @@ void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
     const int error = shared ? os_->punch(at(base, first), count * kHugeSize) : os_->discard(at(base, first), count * kHugeSize);
     if (error == 0) *released |= bits;
   });
+  arena.backed &= ~*released;
 }
 
 bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
-  if (config_.huge_pages != HugePages::k1G || (config_.first_touch && !config_.reservation_counts)) return false;
+  if (config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !config_.reservation_counts)) return false;
   for (std::size_t i = 0; i < kArenasPerGiB; i++) {
-    if (group[i].decided || group[i].mapped != 0 || group[i].busy != HeapArena::kAll) return false;
+    NH_ASSERT(group[i].busy);
+    if (group[i].decided || group[i].mapped != 0) return false;
   }
   if (!pool_has(GiB, GiB)) {
     note_fallback(Fallback::kHugetlbDry, true);

@@ -12,24 +12,25 @@
 #include <cstdint>
 
 #include "base/node_set.h"
+#include "base/options.h"
 #include "base/units.h"
 #include "os/os.h"
 
 namespace nh {
 
-// The metadata of one arena (the runtime's heapArena). Guarded by its heap's lock; `busy` units are changed by the
-// thread that marked them, with the lock released.
+// The metadata of one arena (the runtime's heapArena). All of it changes only while `busy` is set, and by the thread
+// that set it: set and cleared under the heap's lock, which is released in between for the system calls. So whoever
+// holds the lock and sees busy clear may read everything.
 struct HeapArena {
   static constexpr std::uint32_t kAll = ~std::uint32_t{0};
 
   std::uint32_t mapped;    // units that are accessible
   std::uint32_t backed;    // units whose memory may be used
-  std::uint32_t busy;      // units that some thread is mapping, populating or releasing
   std::uint32_t hugetlb;   // mapped units that are hugetlb memory (2 MiB or 1 GiB)
   std::uint32_t huge_1g;   // of those, the ones inside a 1 GiB page
   std::uint32_t thp;       // mapped units advised to be transparent huge pages
   bool decided;            // the kind of mapping has been chosen
-  bool grown;              // handed to the page allocator
+  bool busy;               // some thread maps, populates or releases units of it
   std::uint8_t bound;      // BindMode in force + 1; 0 = none asked for yet
   std::uint32_t freed_tick[kHugePerArena];  // when a page of the unit was last freed, in scavenger ticks
 
@@ -43,8 +44,6 @@ struct HeapArena {
 };
 
 inline constexpr std::size_t kArenasPerGiB = GiB / kArenaSize;  // 16
-
-enum class HugePages : std::uint8_t { kAuto, k2M, k1G, kThp, kOff };
 
 // Why something less than asked for had to do; counted, and the first of each kind said on stderr.
 enum class Fallback : std::uint8_t {
@@ -70,7 +69,7 @@ void set_fallback_quiet(bool quiet);
 class Backer {
  public:
   struct Config {
-    HugePages huge_pages = HugePages::kAuto;
+    HugePagesOption huge_pages = HugePagesOption::kAuto;
     HugeSource source = HugeSource::kAnonymous;
     bool first_touch = false;       // the program faults the pages in; never populate, keep reservations
     bool reservation_counts = true;  // no policy, cpuset or cgroup limit makes a reservation worthless
@@ -83,25 +82,25 @@ class Backer {
 
   void init(const OsOps& os, const Config& config);
 
-  // Maps the units of `units` that are not yet mapped, all within one arena at `base`. The caller has marked them busy;
-  // where the arena was not decided, all of its units. whole_extent: bytes of the request this belongs to, which a
-  // first-touch extent must get from the pools as a whole. Returns 0 or an errno value. Updates mapped, hugetlb, thp, decided.
+  // In all that follows the caller has marked the arena, which starts at `base`, busy, and holds no lock.
+
+  // Maps the units of `units` that are not yet mapped. whole_extent: bytes of the request this belongs to, which a
+  // first-touch extent must get from the pools as a whole. Returns 0 or an errno value.
   int map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, std::size_t whole_extent);
 
-  // Backs mapped units: populates them (node heaps). On success the caller sets `backed`.
+  // Backs mapped units: populates them where that is ours to do. Returns 0 or an errno value.
   int populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool first_arena);
 
   // Gives the pages of backed units back to the OS. On return `*released` holds the units that were.
   void release(HeapArena& arena, std::uintptr_t base, std::uint32_t units, std::uint32_t* released);
 
-  // Maps and backs 16 undecided arenas with one 1 GiB page. False: nothing changed.
+  // Maps and backs 16 undecided arenas, 1 GiB aligned, with one 1 GiB page. False: nothing changed.
   bool map_1g(HeapArena* group, std::uintptr_t base);
 
   // When an arena is full: later copy-on-write may go to other nodes rather than kill.
   void relax(HeapArena& arena, std::uintptr_t base);
 
   const Config& config() const { return config_; }
-  void set_huge_pages(HugePages h) { config_.huge_pages = h; }
 
  private:
   bool pool_has(std::size_t page_bytes, std::size_t bytes) const;

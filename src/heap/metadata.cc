@@ -57,14 +57,10 @@ void* MetadataPool::alloc(std::size_t bytes, std::size_t alignment) {
   }
 }
 
-bool GrowingTable::init(const OsOps& os, std::size_t bytes, NodeId node, bool bind) {
+void GrowingTable::init(const OsOps& os, void* range, std::size_t bytes) {
   os_ = &os;
+  data_ = range;
   reserved_ = align_up(bytes, kOsPageSize);
-  data_ = os.reserve(reserved_, kOsPageSize);
-  if (data_ == nullptr) return false;
-  os.advise_thp(data_, reserved_, false);
-  if (bind) os.bind(data_, reserved_, BindMode::kPreferred, NodeSet::of(node));
-  return true;
 }
 
 int GrowingTable::ensure(std::size_t bytes) {
@@ -76,11 +72,6 @@ int GrowingTable::ensure(std::size_t bytes) {
   const int error = os_->make_writable(static_cast<char*>(data_) + writable_, wanted - writable_);
   if (error == 0) writable_ = wanted;
   return error;
-}
-
-void GrowingTable::destroy() {
-  if (data_ != nullptr) os_->unreserve(data_, reserved_);
-  *this = GrowingTable();
 }
 
 }  // namespace nh

@@ -33,16 +33,14 @@ class MetadataPool {
   std::size_t total_ = 0;
 };
 
-// A flat array over reserved address space that becomes writable from the front as it is needed.
+// A flat array over reserved address space that becomes writable from the front as it is needed. Callers take turns.
 class GrowingTable {
  public:
-  // Reserves room for `bytes`. False where refused.
-  bool init(const OsOps& os, std::size_t bytes, NodeId node, bool bind);
-  // Makes at least the first `bytes` writable. 0 or an errno value. Callers take turns.
+  // range: reserved, zero when first written, aligned to kOsPageSize.
+  void init(const OsOps& os, void* range, std::size_t bytes);
+  // Makes at least the first `bytes` writable. 0 or an errno value.
   int ensure(std::size_t bytes);
   void* data() const { return data_; }
-  std::size_t writable() const { return writable_; }
-  void destroy();
 
  private:
   const OsOps* os_ = nullptr;

@@ -1,0 +1,275 @@
+#include "central/mcentral.h"
+
+#include <cstring>
+
+#include "base/check.h"
+#include "base/format.h"
+#include "central/free_mark.h"
+
+namespace nh {
+
+std::uint64_t g_free_key = 0;
+
+namespace {
+
+// Start bits: 16 for every 16 bytes of the span.
+constexpr std::size_t kStartsBytes = kPageSize / 16 * sizeof(std::uint16_t);
+
+bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; }
+
+[[noreturn]] void double_free(const void* object, const MSpan& span) {
+  Text<256> text;
+  text.text("double free of ").ptr(object).text(": object of ").dec(span.elem_size).text(" bytes in span ");
+  text.hex(span.start_addr).text(" (class ").dec(span.span_class).text(") is free already");
+  fatal(text.c_str());
+}
+
+}  // namespace
+
+void MCentral::SpanList::push(MSpan* s) {
+  s->prev = nullptr;
+  s->next = first;
+  if (first != nullptr) first->prev = s;
+  first = s;
+}
+
+void MCentral::SpanList::remove(MSpan* s) {
+  (s->prev != nullptr ? s->prev->next : first) = s->next;
+  if (s->next != nullptr) s->next->prev = s->prev;
+  s->next = s->prev = nullptr;
+}
+
+// Up to about 256 KiB of objects wait for another CPU.
+unsigned MCentral::slots() const {
+  const std::size_t n = 256 * KiB / (batch_objects(class_) * std::size_t{size_class(class_).bytes});
+  return static_cast<unsigned>(n < 2 ? 2 : n > kMaxSlots ? kMaxSlots : n);
+}
+
+void MCentral::move_L(MSpan* span, SpanSet to) {
+  if (span->set == to) return;
+  if (span->set == SpanSet::kPartial) partial_.remove(span);
+  if (span->set == SpanSet::kFull) full_.remove(span);
+  if (to == SpanSet::kPartial) partial_.push(span);
+  if (to == SpanSet::kFull) full_.push(span);
+  span->set = to;
+}
+
+Batch MCentral::take_from_spans_L(unsigned wanted) {
+  Batch batch;
+  void** link = &batch.head;
+  while (batch.count < wanted && partial_.first != nullptr) {
+    MSpan* span = partial_.first;
+    if (span->alloc_count == 0) empty_spans_--;
+    batch.count += span->take_free(wanted - batch.count, [&](unsigned index) {
+      void* object = reinterpret_cast<void*>(span->start_addr + index * span->elem_size);
+      *link = object;
+      link = &next_object(object);
+    });
+    if (span->full()) move_L(span, SpanSet::kFull);
+  }
+  *link = nullptr;
+  objects_out_ += batch.count;
+  return batch;
+}
+
+std::uint16_t* MCentral::take_starts() {
+  {
+    LockGuard guard(lock_);
+    if (std::uint16_t* starts = spare_starts_; starts != nullptr) {
+      std::memcpy(&spare_starts_, starts, sizeof spare_starts_);
+      std::memset(starts, 0, sizeof spare_starts_);
+      return starts;
+    }
+  }
+  const std::size_t bytes = kStartsBytes * (class_ == kTinyClass ? 1 : size_class(class_).pages);
+  return static_cast<std::uint16_t*>(heap_.metadata().alloc(bytes, 64));
+}
+
+MSpan* MCentral::new_span(CpuId cpu) {
+  const SizeClass& c = size_class(class_);
+  MSpan* span = heap_.alloc_span(PageCount(c.pages), class_, cpu);
+  if (span == nullptr) return nullptr;
+  span->init_objects(c.bytes, c.objects);
+  if (has_starts(class_)) {
+    span->starts = take_starts();
+    if (span->starts == nullptr) {
+      heap_.free_span(span);
+      return nullptr;
+    }
+  }
+  // The tail looks like a freed object, so that freeing its address is noticed; the classes see to it that a tail has
+  // room for the mark.
+  const std::uintptr_t tail = span->start_addr + std::uintptr_t{c.bytes} * c.objects;
+  if (tail != span->end_addr()) mark_word(reinterpret_cast<void*>(tail)) = free_mark(reinterpret_cast<void*>(tail));
+  return span;
+}
+
+Batch MCentral::fetch(unsigned wanted, CpuId cpu) {
+  for (;;) {
+    {
+      LockGuard guard(lock_);
+      if (nslots_ != 0) {
+        fetches_++;
+        transfer_hits_++;
+        const Batch batch = slot_[--nslots_];
+        objects_out_ += batch.count;
+        return batch;
+      }
+      if (const Batch batch = take_from_spans_L(wanted); batch.count != 0) {
+        fetches_++;
+        return batch;
+      }
+    }
+    MSpan* span = new_span(cpu);
+    if (span == nullptr) return {};
+    LockGuard guard(lock_);
+    spans_++;
+    empty_spans_++;
+    move_L(span, SpanSet::kPartial);
+  }
+}
+
+void MCentral::give_back_L(void* object, SpanList* empty) {
+  MSpan* span = heap_.space().span_of(object);
+  NH_CHECK(span != nullptr && span->span_class == class_, "free list holds a pointer that is not an object of its class");
+  const std::size_t offset = address(object) - span->start_addr;
+  if (!span->give_back(object_index(size_class(class_), offset))) double_free(object, *span);
+  objects_out_--;
+  if (span->alloc_count != 0) {
+    move_L(span, SpanSet::kPartial);
+  } else if (empty_spans_ != 0) {
+    // One empty span stays, so that a class that hovers around a span's worth does not go to the heap each time.
+    move_L(span, SpanSet::kNone);
+    spans_--;
+    empty->push(span);
+  } else {
+    empty_spans_++;
+    move_L(span, SpanSet::kPartial);
+  }
+}
+
+void MCentral::free_spans(SpanList* spans) {
+  while (MSpan* span = spans->first) {
+    spans->remove(span);
+    if (span->starts != nullptr) {
+      LockGuard guard(lock_);
+      std::memcpy(span->starts, &spare_starts_, sizeof spare_starts_);
+      spare_starts_ = span->starts;
+      span->starts = nullptr;
+    }
+    heap_.free_span(span);
+  }
+}
+
+void MCentral::flush(void* head, unsigned count) {
+  const unsigned batch = batch_objects(class_);
+  SpanList empty;
+  // Whole batches go to the transfer cache, cut off the chain outside the lock.
+  while (count >= batch && head != nullptr) {
+    void* last = head;
+    unsigned n = 1;
+    while (n < batch && next_object(last) != nullptr) {
+      last = next_object(last);
+      n++;
+    }
+    void* rest = next_object(last);
+    LockGuard guard(lock_);
+    if (nslots_ == slots()) break;
+    next_object(last) = nullptr;
+    slot_[nslots_++] = {head, n};
+    objects_out_ -= n;
+    flushes_++;
+    head = rest;
+    count = count > n ? count - n : 0;
+  }
+  if (head == nullptr) return;
+  {
+    LockGuard guard(lock_);
+    flushes_++;
+    while (head != nullptr) {
+      void* next = next_object(head);
+      give_back_L(head, &empty);
+      head = next;
+    }
+  }
+  free_spans(&empty);
+}
+
+void MCentral::trim() {
+  SpanList empty;
+  {
+    LockGuard guard(lock_);
+    while (nslots_ != 0) {
+      const Batch batch = slot_[--nslots_];
+      objects_out_ += batch.count;
+      for (void* object = batch.head; object != nullptr;) {
+        void* next = next_object(object);
+        give_back_L(object, &empty);
+        object = next;
+      }
+    }
+    for (MSpan* span = partial_.first; span != nullptr;) {
+      MSpan* next = span->next;
+      if (span->alloc_count == 0) {
+        move_L(span, SpanSet::kNone);
+        spans_--;
+        empty_spans_--;
+        empty.push(span);
+      }
+      span = next;
+    }
+  }
+  free_spans(&empty);
+}
+
+CentralStats MCentral::stats() {
+  LockGuard guard(lock_);
+  CentralStats s;
+  s.spans = spans_;
+  s.objects_out = objects_out_;
+  for (unsigned i = 0; i < nslots_; i++) s.objects_transfer += slot_[i].count;
+  s.fetches = fetches_;
+  s.flushes = flushes_;
+  s.transfer_hits = transfer_hits_;
+  return s;
+}
+
+void MCentral::repair_after_fork() {
+  if (!lock_.held() || lock_.held_by_me()) return;
+  lock_.reset_after_fork();
+  // The batches of the transfer cache are lost to the child: a slot may be half-written.
+  nslots_ = 0;
+  partial_ = full_ = SpanList();
+  spare_starts_ = nullptr;
+  spans_ = objects_out_ = empty_spans_ = 0;
+  heap_.space().for_each_span(heap_.region_start(), heap_.region_end_in_use(), [&](MSpan* span) {
+    if (span->span_class != class_ || span->elem_size == 0) return;
+    unsigned free_objects = 0;
+    for (unsigned i = 0; i < span->nelems; i++) free_objects += span->is_free(i);
+    span->alloc_count = static_cast<std::uint16_t>(span->nelems - free_objects);
+    span->set = SpanSet::kNone;
+    spans_++;
+    objects_out_ += span->alloc_count;
+    empty_spans_ += span->alloc_count == 0;
+    move_L(span, span->full() ? SpanSet::kFull : SpanSet::kPartial);
+  });
+}
+
+bool MCentral::check() {
+  LockGuard guard(lock_);
+  std::size_t spans = 0, out = 0, empty = 0, waiting = 0;
+  for (unsigned i = 0; i < nslots_; i++) waiting += slot_[i].count;
+  for (const SpanList* list : {&partial_, &full_}) {
+    for (MSpan* span = list->first; span != nullptr; span = span->next) {
+      if (!span->check() || span->span_class != class_) return false;
+      if ((list == &full_) != span->full()) return false;
+      if (span->set != (list == &full_ ? SpanSet::kFull : SpanSet::kPartial)) return false;
+      spans++;
+      out += span->alloc_count;
+      empty += span->alloc_count == 0;
+    }
+  }
+  return spans == spans_ && out == objects_out_ + waiting && empty == empty_spans_;
+}
+
+}  // namespace nh

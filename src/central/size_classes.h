@@ -1,0 +1,93 @@
+// The 68 size classes and how a request finds its class.
+//
+// The table is chosen by scripts/size-classes, which prints it with waste figures. Requests of malloc get memory aligned
+// to 16, so the 8- and 24-byte classes serve noscan requests only.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/units.h"
+#include "heap/mspan.h"
+
+namespace nh {
+
+inline constexpr std::size_t kMaxSmallSize = 32768;
+
+struct SizeClass {
+  std::uint32_t bytes;       // per object
+  std::uint16_t pages;       // per span
+  std::uint16_t objects;     // per span
+  std::uint32_t reciprocal;  // ceil(2^32 / bytes)
+};
+
+namespace detail {
+constexpr SizeClass size_class_row(std::uint32_t bytes, unsigned pages, unsigned objects) {
+  return {bytes, static_cast<std::uint16_t>(pages), static_cast<std::uint16_t>(objects),
+          static_cast<std::uint32_t>(((std::uint64_t{1} << 32) + bytes - 1) / bytes)};
+}
+}  // namespace detail
+
+inline constexpr std::array<SizeClass, kSizeClasses> kSizeClassTable = {{
+    {0, 0, 0, 0},
+#define NH_SIZE_CLASS(number, bytes, pages, objects) detail::size_class_row(bytes, pages, objects),
+#include "central/size_classes.inc"
+#undef NH_SIZE_CLASS
+}};
+
+constexpr const SizeClass& size_class(SpanClass c) { return kSizeClassTable[size_class_of(c)]; }
+
+// The index of the object at `offset` in a span: one multiplication. Exact for offsets inside a span, because offset *
+// (error of the reciprocal) stays below 2^32 / bytes; a test tries every offset of every class.
+constexpr unsigned object_index(const SizeClass& c, std::size_t offset) {
+  return static_cast<unsigned>(offset * c.reciprocal >> 32);
+}
+// Whether an object begins at `offset`: a multiple of n has a product with ceil(2^32 / n) that is small modulo 2^32
+// (Lemire, Kaser, Kurz: "Faster remainder by direct computation", 2019).
+constexpr bool is_object_start(const SizeClass& c, std::uint32_t offset) {
+  return static_cast<std::uint32_t>(offset * c.reciprocal) < c.reciprocal;
+}
+
+// Class of a request, by (bytes + 15) / 16, for memory aligned to 16.
+inline constexpr auto kAlignedClass = [] {
+  std::array<std::uint8_t, kMaxSmallSize / 16 + 1> table{};
+  for (unsigned i = 0, c = 2; i < table.size(); i++) {
+    while (kSizeClassTable[c].bytes < i * 16 || kSizeClassTable[c].bytes % 16 != 0) c++;
+    table[i] = static_cast<std::uint8_t>(c);
+  }
+  return table;
+}();
+
+// Class of a noscan request, by (bytes + 7) / 8: aligned to 8 at least, to 16 where the class size is a multiple of it.
+inline constexpr auto kNoscanClass = [] {
+  std::array<std::uint8_t, kMaxSmallSize / 8 + 1> table{};
+  for (unsigned i = 0, c = 1; i < table.size(); i++) {
+    while (kSizeClassTable[c].bytes < i * 8) c++;
+    table[i] = static_cast<std::uint8_t>(c);
+  }
+  return table;
+}();
+
+// bytes at most kMaxSmallSize.
+constexpr SpanClass class_for(std::size_t bytes) { return make_span_class(kAlignedClass[(bytes + 15) / 16], false); }
+constexpr SpanClass noscan_class_for(std::size_t bytes) { return make_span_class(kNoscanClass[(bytes + 7) / 8], true); }
+
+// The smallest class whose objects all lie at multiples of `alignment`, a power of two up to kPageSize; 0 where none
+// is large enough. Spans begin at a page, so it is the class size that decides.
+constexpr SpanClass class_for_aligned(std::size_t bytes, std::size_t alignment, bool noscan) {
+  if (bytes > kMaxSmallSize || alignment > kPageSize) return 0;
+  for (unsigned c = kAlignedClass[(bytes + 15) / 16]; c < kSizeClasses; c++) {
+    if (kSizeClassTable[c].bytes % alignment == 0) return make_span_class(c, noscan);
+  }
+  return 0;
+}
+
+// Objects that move at once between a CPU's cache and the mcentral: about 16 KiB, and at least 64 of the small ones, for
+// which the cache swaps two lists (mcache.h).
+constexpr unsigned batch_objects(SpanClass c) {
+  const std::size_t n = 16 * KiB / size_class(c).bytes;
+  return static_cast<unsigned>(n < 2 ? 2 : n > 128 ? 128 : n);
+}
+
+}  // namespace nh

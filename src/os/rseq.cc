@@ -25,7 +25,6 @@ extern const unsigned int __rseq_size __attribute__((weak));
 }
 
 namespace nh {
-namespace {
 
 // struct rseq as every kernel since 4.18 takes it: 32 bytes, aligned to 32. Later fields are optional.
 struct alignas(32) RseqArea {
@@ -39,6 +38,13 @@ static_assert(sizeof(RseqArea) == 32);
 static_assert(offsetof(RseqArea, cpu_id_start) == kRseqCpuIdStart && offsetof(RseqArea, cpu_id) == kRseqCpuId &&
               offsetof(RseqArea, critical_section) == kRseqCriticalSection);
 
+// Named for rseq_offset.cc.
+extern __thread RseqArea t_own_area __asm__("nh_rseq_own_area")
+    __attribute__((visibility("hidden"), tls_model("initial-exec")));
+__thread RseqArea t_own_area = {0, kRseqUninitialized, 0, 0, {}};
+
+namespace {
+
 #ifndef SYS_rseq
 #define SYS_rseq 334
 #endif
@@ -49,15 +55,6 @@ constexpr int kRegisterPrivateExpeditedRseq = 1 << 8;
 constexpr unsigned kFlagCpu = 1;
 
 RseqMode g_mode = RseqMode::kOff;
-
-}  // namespace
-
-// Named for rseq_offset.cc. used: the compiler does not see that reference.
-extern __thread RseqArea t_own_area __asm__("nh_rseq_own_area")
-    __attribute__((visibility("hidden"), tls_model("initial-exec")));
-__thread RseqArea t_own_area __attribute__((used)) = {0, kRseqUninitialized, 0, 0, {}};
-
-namespace {
 
 // The kernel changes the area behind the compiler's back.
 volatile RseqArea* area_at(std::ptrdiff_t offset) {

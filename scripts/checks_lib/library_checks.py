@@ -48,6 +48,11 @@ def symbols(library, *options):
     return result
 
 
+def strong_imports(library, option):
+    """A weak reference needs no library: it is how operator new finds the program's new_handler."""
+    return {name for name, kind in symbols(library, option, "--undefined-only") if kind not in "wv"}
+
+
 def shared_library(root, build):
     library = pathlib.Path(build) / "libnumaheap.so"
     found = []
@@ -60,7 +65,7 @@ def shared_library(root, build):
     if "TEXTREL" in dynamic:
         found.append(f"{library.name}: has relocations in its code")
     found += compare_exports(root, {n for n, _ in symbols(library, "-D", "--defined-only")}, library.name)
-    found += forbidden_imports({n for n, _ in symbols(library, "-D", "--undefined-only")}, library.name)
+    found += forbidden_imports(strong_imports(library, "-D"), library.name)
     # General-dynamic TLS is allocated lazily, by malloc.
     if "R_X86_64_DTPMOD64" in output("readelf", "--relocs", "--wide", str(library)):
         found.append(f"{library.name}: has thread-local variables that are not initial-exec")
@@ -74,8 +79,7 @@ def static_library(root, build):
     if len(members) != 1:
         found.append(f"{library.name}: {len(members)} members; a program must get all of the family or none")
     found += compare_exports(root, {n for n, _ in symbols(library, "-g", "--defined-only")}, library.name)
-    imports = {n for n, kind in symbols(library, "-g", "--undefined-only")}
-    found += forbidden_imports(imports, library.name)
+    found += forbidden_imports(strong_imports(library, "-g"), library.name)
     return found
 
 

@@ -77,6 +77,8 @@ SHARED = ["-shared", "-fPIC", "-nodefaultlibs", "-lc", "-Wl,-z,now", "-Wl,-z,nod
 # what is wrong, sources of the library, options
 LIBRARY_VIOLATIONS = [
     (None, [GOOD], SHARED),
+    (None, [GOOD + "__attribute__((weak)) void handler(); static void (*volatile keep)() = handler;\n"], SHARED),
+    ("imports _Z7handler", [GOOD + "void handler(); static void (*volatile keep)() = handler;\n"], SHARED),
     ("NEEDED libstdc++", [GOOD], ["-shared", "-fPIC", "-Wl,--no-as-needed", "-lstdc++", "-Wl,-z,now,-z,nodelete"]),
     ("exports leak", [GOOD + 'extern "C" void leak() {}\n'], SHARED),
     ("does not export free", ['extern "C" void* malloc(unsigned long) { return 0; }\n'], SHARED),

@@ -17,7 +17,7 @@ add_custom_target(man ALL DEPENDS ${man_page})
 # What a user gets; `scripts/build` builds this and no tests.
 add_custom_target(product DEPENDS numaheap_shared numaheap_static numaheap man)
 
-install(TARGETS numaheap_shared numaheap_static EXPORT numaheap)
+install(TARGETS numaheap_shared numaheap_needed numaheap_static EXPORT numaheap)
 install(TARGETS numaheap)
 install(FILES ${man_page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1)
 install(DIRECTORY ${CMAKE_SOURCE_DIR}/include/numaheap DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}

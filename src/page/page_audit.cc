@@ -10,7 +10,7 @@ void PageAlloc::rebuild_summaries(PageId end) {
   end_ = end.value;
   free_ = scavenged_ = 0;
   search_ = end_;
-  unit_limit_ = 0;
+  unit_limit_ = end_;  // the next search for a unit lowers it
   const std::size_t chunks = end_ / kChunkPages;
   for (std::size_t c = chunks; c-- > 0;) {
     const Chunk& chunk = chunks_[c];
@@ -20,12 +20,14 @@ void PageAlloc::rebuild_summaries(PageId end) {
     const std::size_t first_free = chunk.free.find_first(0);
     if (first_free != PageBits::kNone) search_ = c * kChunkPages + first_free;
   }
-  unit_limit_ = end_;  // the next search for a unit lowers it
+  for (std::size_t c = chunks; c % kFanout != 0; c++) tree_[kLeaf][c] = Summary();
   for (unsigned level = kLeaf; level-- > 0;) {
     const std::size_t nodes = div_up(end_, std::size_t{1} << kNodeShift[level]);
     for (std::size_t i = 0; i < nodes; i++) {
       tree_[level][i] = merge(&tree_[level + 1][i << kFanoutShift], kFanout, std::size_t{1} << kNodeShift[level + 1]);
     }
+    // The rest of the last group stands for pages that do not exist (level 0 has no groups).
+    for (std::size_t i = nodes; level != 0 && i % kFanout != 0; i++) tree_[level][i] = Summary();
   }
 }
 
@@ -59,9 +61,7 @@ bool PageAlloc::check() const {
         if (!(tree_[level][i] == s)) return false;
       }
     }
-    // The rest of the last group stands for pages that do not exist.
-    if (level == 0) continue;
-    for (std::size_t i = nodes; i % kFanout != 0; i++) {
+    for (std::size_t i = nodes; level != 0 && i % kFanout != 0; i++) {
       if (!tree_[level][i].none()) return false;
     }
   }

@@ -78,6 +78,9 @@ def static_library(root, build):
     members = output("ar", "t", str(library)).split()
     if len(members) != 1:
         found.append(f"{library.name}: {len(members)} members; a program must get all of the family or none")
+    # A group that the linker drops in favour of the program's copy leaves our local references dangling.
+    if "COMDAT" in output("readelf", "--section-groups", "--wide", str(library)):
+        found.append(f"{library.name}: has COMDAT groups")
     found += compare_exports(root, {n for n, _ in symbols(library, "-g", "--defined-only")}, library.name)
     found += forbidden_imports(strong_imports(library, "-g"), library.name)
     return found

@@ -93,6 +93,7 @@ ARCHIVE_VIOLATIONS = [
     (None, [GOOD]),
     ("2 members", ['extern "C" void* malloc(unsigned long) { return 0; }\n', 'extern "C" void free(void*) {}\n']),
     ("exports leak", [GOOD + 'extern "C" void leak() {}\n']),
+    ("COMDAT groups", [GOOD + "inline int f() { return 1; } static int (*volatile keep)() = f;\n"]),
     ("imports _Z", [GOOD + "void outside(); static void (*volatile keep)() = outside;\n"]),
 ]
 

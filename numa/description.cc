@@ -15,7 +15,8 @@ TopologyDescription kind_of_description(const char* description) {
 bool load_described_topology(const char* description, const SysfsRoot& root, Topology* topology, TextWriter* why) {
   switch (kind_of_description(description)) {
     case TopologyDescription::kXmlFile: return load_hwloc_topology(HwlocInput::kXml, description, topology, why);
-    case TopologyDescription::kSynthetic: return load_hwloc_topology(HwlocInput::kSynthetic, description, topology, why);
+    case TopologyDescription::kSynthetic:
+      return load_hwloc_topology(HwlocInput::kSynthetic, description, topology, why);
     case TopologyDescription::kSerialised: break;
   }
   return load_serialised_topology(description, root, topology, why);

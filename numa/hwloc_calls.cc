@@ -2,6 +2,11 @@
 
 #include <dlfcn.h>
 
+// Weak: a fully static program does not take the loader in for our sake, finds these null and stays with /sys.
+#pragma weak dlopen
+#pragma weak dlsym
+#pragma weak dlclose
+
 namespace nh {
 namespace {
 
@@ -16,21 +21,25 @@ bool find_functions(HwlocCalls* calls, TextWriter*) {
 
 #else
 
-// The soname of hwloc 2.x. RTLD_NOW: a missing symbol is found here, not in the middle of a load. RTLD_LOCAL: the program
-// may use another hwloc, whose symbols ours must not stand in for.
+// The soname of hwloc 2.x. RTLD_NOW: a missing symbol is found here, not in the middle of a load. RTLD_LOCAL: the
+// program may use another hwloc, whose symbols ours must not stand in for.
 constexpr char kLibrary[] = "libhwloc.so.15";
 
 bool find_functions(HwlocCalls* calls, TextWriter* why) {
+  if (&::dlopen == nullptr || &::dlsym == nullptr || &::dlclose == nullptr) {
+    why->text("no dynamic loader in this program");
+    return false;
+  }
   calls->library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (calls->library == nullptr) {
     why->text(kLibrary).text(" cannot be loaded");
     return false;
   }
-#define NH_TAKE(name)                                                                                     \
+#define NH_TAKE(name)                                                                               \
   calls->name = reinterpret_cast<decltype(&hwloc_##name)>(::dlsym(calls->library, "hwloc_" #name)); \
-  if (calls->name == nullptr) {                                                                           \
-    why->text(kLibrary).text(" has no hwloc_" #name);                                                     \
-    return false;                                                                                         \
+  if (calls->name == nullptr) {                                                                     \
+    why->text(kLibrary).text(" has no hwloc_" #name);                                               \
+    return false;                                                                                   \
   }
   NH_HWLOC_FUNCTIONS(NH_TAKE)
 #undef NH_TAKE

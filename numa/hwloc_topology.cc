@@ -19,7 +19,7 @@ class HwlocEnvironment {
   explicit HwlocEnvironment(const char* fs_root) : saved_(::environ) {
     // A directory without plugins; the components that we need are built into the library.
     add("HWLOC_PLUGINS_PATH=/nonexistent");
-    // Firmware with contradicting tables makes hwloc print a page to stderr, here from every process of a job.
+    // Firmware with contradicting tables makes hwloc print a page to stderr, from every process of a job.
     add("HWLOC_HIDE_ERRORS=2");
     if (fs_root[0] != '\0') {
       root_.text("HWLOC_FSROOT=").text(fs_root);
@@ -84,7 +84,7 @@ class Loader {
     }
     add_cpus();
     const bool distances_known = add_distances();
-    // A synthetic description has no distances: go by what the nodes have in common. The machine's own are never guessed.
+    // A synthetic description has no distances: go by what the nodes have in common. The machine's are never guessed.
     if (!distances_known && input != HwlocInput::kMachine) guess_distances();
     out_->finish(input == HwlocInput::kMachine ? TopologySource::kHwloc
                  : input == HwlocInput::kXml   ? TopologySource::kXml
@@ -124,6 +124,7 @@ class Loader {
     return true;
   }
 
+  static NodeId id_of(hwloc_obj_t node) { return NodeId(static_cast<int>(node->os_index)); }
   hwloc_obj_t numa_node(unsigned i) { return calls_.get_obj_by_depth(topology_, HWLOC_TYPE_DEPTH_NUMANODE, i); }
 
   void add_nodes() {
@@ -157,18 +158,18 @@ class Loader {
       return a->os_index < b->os_index;
     });
     for (unsigned i = 0; i < node_count_; i++) {
-      const NodeId node(static_cast<int>(by_claim[i]->os_index));
+      const NodeId node = id_of(by_claim[i]);
       for_each_cpu(by_claim[i]->cpuset, [&](CpuId cpu) { out_->add_cpu(cpu, node); });  // the first claim stays
     }
-    for_each_cpu(calls_.get_obj_by_depth(topology_, 0, 0)->complete_cpuset, [&](CpuId cpu) { out_->add_possible_cpu(cpu); });
+    const hwloc_obj_t machine = calls_.get_obj_by_depth(topology_, 0, 0);
+    for_each_cpu(machine->complete_cpuset, [&](CpuId cpu) { out_->add_possible_cpu(cpu); });
   }
 
   template <typename Visit>
   void for_each_cpu(hwloc_const_cpuset_t set, Visit visit) {
     if (set == nullptr) return;
-    for (int cpu = calls_.bitmap_next(set, -1); cpu >= 0 && CpuSet::holds(CpuId(cpu)); cpu = calls_.bitmap_next(set, cpu)) {
-      visit(CpuId(cpu));
-    }
+    // bitmap_next ends with -1, which no set holds.
+    for (CpuId c(calls_.bitmap_next(set, -1)); CpuSet::holds(c); c = CpuId(calls_.bitmap_next(set, c.value))) visit(c);
   }
 
   bool add_distances() {
@@ -182,8 +183,8 @@ class Loader {
     bool usable = true;
     for (std::size_t i = 0; i < n * n; i++) usable &= matrix->values[i] >= 1 && matrix->values[i] <= 255;
     for (std::size_t i = 0; usable && i < n * n; i++) {
-      out_->set_distance(NodeId(static_cast<int>(matrix->objs[i / n]->os_index)),
-                         NodeId(static_cast<int>(matrix->objs[i % n]->os_index)), static_cast<std::uint8_t>(matrix->values[i]));
+      out_->set_distance(id_of(matrix->objs[i / n]), id_of(matrix->objs[i % n]),
+                         static_cast<std::uint8_t>(matrix->values[i]));
     }
     calls_.distances_release(topology_, matrix);
     return usable;
@@ -196,10 +197,10 @@ class Loader {
         if (i == j) continue;
         const bool nested = calls_.bitmap_isincluded(nodes_[i]->cpuset, nodes_[j]->cpuset) != 0 ||
                             calls_.bitmap_isincluded(nodes_[j]->cpuset, nodes_[i]->cpuset) != 0;
-        const std::uint8_t distance = nested                                       ? kSameCpus
-                                      : share_more_than_machine(nodes_[i], nodes_[j]) ? kSamePackage
-                                                                                      : kElsewhere;
-        out_->set_distance(NodeId(static_cast<int>(nodes_[i]->os_index)), NodeId(static_cast<int>(nodes_[j]->os_index)), distance);
+        std::uint8_t distance = kElsewhere;
+        if (share_more_than_machine(nodes_[i], nodes_[j])) distance = kSamePackage;
+        if (nested) distance = kSameCpus;
+        out_->set_distance(id_of(nodes_[i]), id_of(nodes_[j]), distance);
       }
     }
   }

@@ -60,7 +60,8 @@ InheritedPolicy read_inherited_policy() {
   InheritedPolicy policy;
   const int saved = errno;
   int mode = 0;
-  if (::syscall(SYS_get_mempolicy, &mode, policy.nodes.words(), static_cast<unsigned long>(NodeSet::kBits), nullptr, 0) != 0) {
+  const unsigned long bits = NodeSet::kBits;
+  if (::syscall(SYS_get_mempolicy, &mode, policy.nodes.words(), bits, nullptr, 0) != 0) {
     policy.error = errno;
     policy.nodes = NodeSet();
     errno = saved;
@@ -136,8 +137,8 @@ HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cp
 }
 
 bool next_heap(const Placement& placement, const Topology& topology, HeapId first, unsigned rank, HeapId* next) {
-  // Walks the fallback order of `first`, counting what may be named: at most a few nodes, on a path that has just failed
-  // to get memory.
+  // Walks the fallback order of `first`, counting what may be named: at most a few nodes, on a path that has just
+  // failed to get memory.
   unsigned named = 0;
   for (unsigned i = 0; i < topology.allowed_heap_count(); i++) {
     const HeapId heap = topology.fallback(first.value, i);

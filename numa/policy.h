@@ -43,8 +43,8 @@ struct Placement {
 
 // Settles NUMAHEAP_POLICY against what was inherited and what the machine has:
 //   - NUMAHEAP_POLICY not given: the inherited policy, if any, else local;
-//   - nodes outside the cpuset, an inherited binding, or the machine's nodes with memory are dropped; where none is left
-//     the option is ignored;
+//   - nodes outside the cpuset, an inherited binding, or the machine's nodes with memory are dropped; where none is
+//     left the option is ignored;
 //   - a bare "interleave" means the ordinary nodes, "all" means the memory-only ones too.
 // What had to be dropped is said in *problem (one line, empty where all is well; may be nullptr).
 Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,

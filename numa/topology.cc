@@ -151,9 +151,10 @@ void Topology::compute_order_of(unsigned node_index) {
   for (unsigned h = 0; h < heap_count_; h++) {
     const std::uint64_t denied = allowed_[h].load(std::memory_order_relaxed) ? 0 : 1;
     const std::uint64_t other = h == node_index ? 0 : 1;
+    const std::uint64_t far = distance(node_index, h);
     const std::uint64_t memory_only = nodes_[h].memory_only() ? 1 : 0;
     const auto steps_up = static_cast<std::uint64_t>(nodes_[h].id - own) % NodeSet::kBits;
-    keys[h] = denied << 40 | other << 36 | std::uint64_t{distance(node_index, h)} << 28 | memory_only << 24 | steps_up << 8 | h;
+    keys[h] = denied << 40 | other << 36 | far << 28 | memory_only << 24 | steps_up << 8 | h;
   }
   std::sort(keys, keys + heap_count_);
   for (unsigned rank = 0; rank < heap_count_; rank++) {

@@ -2,12 +2,13 @@
 // try them.
 //
 // A Topology is about 150 KiB of fixed arrays in memory that its owner provides, all zero at first (.bss will do) and
-// touched only as far as the machine fills it; nothing here allocates. Nodes have two numbers: the kernel's own (NodeId,
-// sparse) and a dense index from 0. Nodes with memory come first in the dense order, so that for them the index is the
-// HeapId of their heap; nodes without memory follow.
+// touched only as far as the machine fills it; nothing here allocates. Nodes have two numbers: the kernel's own
+// (NodeId, sparse) and a dense index from 0. Nodes with memory come first in the dense order, so that for them the
+// index is the HeapId of their heap; nodes without memory follow.
 //
 // Threads: a filled Topology is read without locks. set_allowed() and refine() may run beside readers, who then see the
-// old or the new order, or a mixture; every heap they are given exists. Writers exclude each other by their callers' care.
+// old or the new order, or a mixture; every heap they are given exists. Writers exclude each other by their callers'
+// care.
 #pragma once
 
 #include <atomic>
@@ -70,8 +71,8 @@ class Topology {
   // The nodes that cpuset and cgroup leave us (Mems_allowed). Others are tried last. A set that names none of our nodes
   // counts as all.
   void set_allowed(const NodeSet& nodes);
-  // Takes over distances, tiers, kinds and memory sizes from a topology of the same machine. false, and nothing changed,
-  // where the other one has other nodes or its CPUs belong elsewhere: heaps that exist cannot be renumbered.
+  // Takes over distances, tiers, kinds and memory sizes from a topology of the same machine. false, and nothing
+  // changed, where the other one has other nodes or its CPUs belong elsewhere: heaps that exist cannot be renumbered.
   bool refine(const Topology& other);
 
   // ---- reading -----------------------------------------------------------------------------------------------------
@@ -95,8 +96,8 @@ class Topology {
   // The heap that serves a CPU: its own node's, or the nearest one with memory that is allowed.
   HeapId heap_of_cpu(CpuId cpu) const;
 
-  // The rank-th heap to try for a node, rank 0 .. heap_count() - 1. Rank 0 of an allowed node with memory is itself. The
-  // first allowed_heap_count() ranks are the allowed heaps, by distance; at equal distance ordinary nodes before
+  // The rank-th heap to try for a node, rank 0 .. heap_count() - 1. Rank 0 of an allowed node with memory is itself.
+  // The first allowed_heap_count() ranks are the allowed heaps, by distance; at equal distance ordinary nodes before
   // memory-only ones, and then by number, counted from the node's own number upwards and around, so that the neighbours
   // of a full node do not all fall upon node 0.
   HeapId fallback(unsigned node_index, unsigned rank) const {
@@ -111,7 +112,8 @@ class Topology {
   NodeSet allowed_nodes(bool with_memory_only) const;
   bool is_allowed(NodeId node) const;
 
-  // CPUs that may ever appear; what per-CPU arrays are sized by. possible_cpu_limit() is one past the highest, at least 1.
+  // CPUs that may ever appear; what per-CPU arrays are sized by. possible_cpu_limit() is one past the highest, at least
+  // 1.
   const CpuSet& possible_cpus() const { return possible_; }
   unsigned possible_cpu_limit() const { return cpu_limit_; }
   // CPUs known to belong to a node, and those of one node.

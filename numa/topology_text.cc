@@ -73,9 +73,10 @@ void write_topology_text(TextWriter& out, const Topology& topology) {
   out.text("/d");
   const unsigned cells = count * count;
   for (unsigned cell = 0; cell < cells;) {
-    const std::uint8_t distance = topology.distance(cell / count, cell % count);
+    const auto at = [&](unsigned n) { return topology.distance(n / count, n % count); };
+    const std::uint8_t distance = at(cell);
     unsigned times = 1;
-    while (cell + times < cells && topology.distance((cell + times) / count, (cell + times) % count) == distance) times++;
+    while (cell + times < cells && at(cell + times) == distance) times++;
     if (cell != 0) out.ch(',');
     out.dec(distance);
     if (times > 1) out.ch('x').dec(times);

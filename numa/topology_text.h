@@ -27,7 +27,8 @@ void write_topology_text(TextWriter& out, const Topology& topology);
 // where the text describes a real machine. The source becomes kInherited, all nodes are allowed.
 bool parse_topology_text(std::string_view text, Topology* topology, bool* real);
 
-// The same, and where the machine is real the nodes that this process may use are applied. *why gets a reason for false.
+// The same, and where the machine is real the nodes that this process may use are applied. *why gets a reason for
+// false.
 bool load_serialised_topology(std::string_view text, const SysfsRoot& root, Topology* topology, TextWriter* why);
 
 }  // namespace nh

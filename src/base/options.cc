@@ -13,9 +13,11 @@ constexpr std::string_view kPrefix = "NUMAHEAP_";
 
 constexpr OptionForm bool_form() { return {OptionKind::kBool, 0, 1, nullptr}; }
 constexpr OptionForm size_form(std::uint64_t min, std::uint64_t max) { return {OptionKind::kSize, min, max, nullptr}; }
-constexpr OptionForm duration_form(std::uint64_t min, std::uint64_t max) { return {OptionKind::kDuration, min, max, nullptr}; }
-constexpr OptionForm text_form(const char* stands_for, std::uint64_t room) { return {OptionKind::kText, 0, room, stands_for}; }
-constexpr OptionForm borrowed_form(const char* stands_for) { return {OptionKind::kBorrowed, 0, 0, stands_for}; }
+constexpr OptionForm duration_form(std::uint64_t min, std::uint64_t max) {
+  return {OptionKind::kDuration, min, max, nullptr};
+}
+constexpr OptionForm text_form(const char* words, std::uint64_t room) { return {OptionKind::kText, 0, room, words}; }
+constexpr OptionForm borrowed_form(const char* words) { return {OptionKind::kBorrowed, 0, 0, words}; }
 constexpr OptionForm policy_form() { return {OptionKind::kPolicy, 0, 0, nullptr}; }
 
 // Not constexpr on purpose: reaching it while the table is built stops the compilation.
@@ -121,7 +123,8 @@ void write_quoted(TextWriter& out, std::string_view s) {
   if (s.size() > kShown) out.text("...");
 }
 
-// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours. Both at most 31 long.
+// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours. Both at most 31
+// long.
 constexpr std::size_t kLongestCompared = 31;
 std::size_t edit_distance(std::string_view a, std::string_view b) {
   std::size_t rows[3][kLongestCompared + 1];
@@ -130,11 +133,12 @@ std::size_t edit_distance(std::string_view a, std::string_view b) {
   for (std::size_t i = 1; i <= a.size(); i++) {
     now[0] = i;
     for (std::size_t j = 1; j <= b.size(); j++) {
-      const bool same = to_lower(a[i - 1]) == to_lower(b[j - 1]);
+      const auto same_letter = [&](std::size_t x, std::size_t y) { return to_lower(a[x]) == to_lower(b[y]); };
+      const bool same = same_letter(i - 1, j - 1);
       std::size_t best = last[j - 1] + (same ? 0 : 1);
       if (last[j] + 1 < best) best = last[j] + 1;
       if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
-      const bool swapped = i > 1 && j > 1 && to_lower(a[i - 1]) == to_lower(b[j - 2]) && to_lower(a[i - 2]) == to_lower(b[j - 1]);
+      const bool swapped = i > 1 && j > 1 && same_letter(i - 1, j - 2) && same_letter(i - 2, j - 1);
       if (swapped && before[j - 2] + 1 < best) best = before[j - 2] + 1;
       now[j] = best;
     }

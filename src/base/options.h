@@ -33,8 +33,8 @@ struct NodeList {
 
 enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
 
-// local | interleave | interleave:LIST | bind:LIST | preferred:N. "interleave" alone leaves `where` empty: all nodes that
-// have CPUs, whereas "interleave:all" includes memory-only ones.
+// local | interleave | interleave:LIST | bind:LIST | preferred:N. "interleave" alone leaves `where` empty: all nodes
+// that have CPUs, whereas "interleave:all" includes memory-only ones.
 struct PolicyOption {
   PolicyKind kind = PolicyKind::kLocal;
   NodeList where;
@@ -117,8 +117,8 @@ void parse_options(const char* const* environment, bool secure, Options* options
 // instead, and *options holds that.
 bool set_option(OptionId id, const char* value, Options* options, TextWriter* problem);
 
-// Prints the problems with warn_line(), unless NUMAHEAP_QUIET says no. Returns true where NUMAHEAP_STRICT asks the caller
-// to end the process: then they are printed in any case.
+// Prints the problems with warn_line(), unless NUMAHEAP_QUIET says no. Returns true where NUMAHEAP_STRICT asks the
+// caller to end the process: then they are printed in any case.
 bool report_option_problems(const Options& options, const OptionProblems& problems);
 
 // The pieces, for tests and for the tool.

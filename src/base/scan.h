@@ -1,6 +1,8 @@
-// Reading text piece by piece from the front of a string_view: what the parsers of options, /sys files and cpu lists share.
+// Reading text piece by piece from the front of a string_view: what the parsers of options, /sys files and cpu lists
+// share.
 //
-// string_view's substr and starts_with are not used in this project: their range check refers to a function of libstdc++.
+// string_view's substr and starts_with are not used in this project: their range check refers to a function of
+// libstdc++.
 #pragma once
 
 #include <cstddef>

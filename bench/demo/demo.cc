@@ -87,7 +87,8 @@ std::size_t smaps(const char* field) {
   char line[256];
   std::size_t kib = 0;
   while (std::fgets(line, sizeof line, file) != nullptr) {
-    if (std::strncmp(line, field, std::strlen(field)) == 0) kib = std::strtoull(line + std::strlen(field) + 1, nullptr, 10);
+    const std::size_t length = std::strlen(field);
+    if (std::strncmp(line, field, length) == 0) kib = std::strtoull(line + length, nullptr, 10);
   }
   std::fclose(file);
   return kib * 1024;

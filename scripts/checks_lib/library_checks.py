@@ -29,8 +29,8 @@ def expected_exports(root):
 
 def compare_exports(root, names, library):
     expected = expected_exports(root)
-    return ([f"{library}: exports {name}, which src/api/exports.txt does not list" for name in sorted(names - expected)] +
-            [f"{library}: does not export {name}" for name in sorted(expected - names)])
+    extra = [f"{library}: exports {name}, which src/api/exports.txt does not list" for name in sorted(names - expected)]
+    return extra + [f"{library}: does not export {name}" for name in sorted(expected - names)]
 
 
 def forbidden_imports(names, library):

@@ -13,7 +13,7 @@
 namespace nh {
 
 // Fixed at start, before the first object is freed.
-extern std::uint64_t g_free_key;
+extern std::uint64_t g_free_key [[gnu::visibility("hidden")]];
 
 inline std::uint64_t free_mark(const void* p) { return g_free_key ^ address(p); }
 inline std::uint64_t& mark_word(void* p) { return static_cast<std::uint64_t*>(p)[1]; }

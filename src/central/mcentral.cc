@@ -76,8 +76,8 @@ std::uint16_t* MCentral::take_starts() {
   {
     LockGuard guard(lock_);
     if (std::uint16_t* starts = spare_starts_; starts != nullptr) {
-      std::memcpy(&spare_starts_, starts, sizeof spare_starts_);
-      std::memset(starts, 0, sizeof spare_starts_);
+      std::memcpy(&spare_starts_, starts, sizeof(void*));
+      std::memset(starts, 0, sizeof(void*));
       return starts;
     }
   }
@@ -153,7 +153,7 @@ void MCentral::free_spans(SpanList* spans) {
     spans->remove(span);
     if (span->starts != nullptr) {
       LockGuard guard(lock_);
-      std::memcpy(span->starts, &spare_starts_, sizeof spare_starts_);
+      std::memcpy(span->starts, &spare_starts_, sizeof(void*));
       spare_starts_ = span->starts;
       span->starts = nullptr;
     }

@@ -1,0 +1,183 @@
+#include "cache/cpu_caches.h"
+
+#include <new>
+
+#include "cache/mcache.h"
+
+namespace nh {
+namespace {
+
+// Before start every thread's cpu_id reads -1 and finds lists that are empty and take nothing.
+HeapLists g_boot_lists;
+CpuSlot g_boot_slots[2] = {
+    {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
+    {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
+};
+
+}  // namespace
+
+constinit HotState g_hot{g_boot_slots + 2, 0, 0, nullptr, 0};
+constinit CpuCaches g_caches;
+
+const char* cache_mode_name(CacheMode mode) {
+  switch (mode) {
+    case CacheMode::kRseq: return "rseq";
+    case CacheMode::kOwnRseq: return "own-rseq";
+    case CacheMode::kFallback: return "fallback";
+    case CacheMode::kOff: return "off";
+  }
+  return "?";
+}
+
+bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config, HeapOfCpu heap_of_cpu) {
+  os_ = &os;
+  heaps_ = &heaps;
+  config_ = config;
+  heap_of_cpu_ = heap_of_cpu;
+  mode_ = config.bytes_per_cpu == 0 ? CacheMode::kOff : CacheMode::kFallback;
+
+  MetadataPool& memory = heaps[HeapId(0)].heap.metadata();
+  empty_ = static_cast<char*>(memory.alloc(heaps.count() * kHeapListsBytes, 64));
+  auto* slots = static_cast<CpuSlot*>(memory.alloc((2 + config.cpus) * sizeof(CpuSlot), 64));
+  caches_ = static_cast<std::atomic<CpuCache*>*>(memory.alloc(config.cpus * sizeof(caches_[0]), 64));
+  if (empty_ == nullptr || slots == nullptr || caches_ == nullptr) return false;
+  slots_ = slots + 2;
+  for (unsigned i = 0; i < 2 + config.cpus; i++) slots[i] = {empty_, empty_};
+
+  const AddressSpace& space = heaps.space();
+  g_hot.slots = slots_;
+  g_hot.page_map = space.page_map();
+  g_hot.region_shift = space.region_shift();
+  g_hot.base = space.base();
+  // Last: from here on pointers are looked up.
+  __atomic_store_n(&g_hot.bytes, space.bytes(), __ATOMIC_RELEASE);
+  return true;
+}
+
+CpuCache* CpuCaches::prepare(int cpu) {
+  const HeapId local = heap_of_cpu_(CpuId(cpu));
+  MetadataPool& memory = (*heaps_)[local].heap.metadata();
+  auto* cache = static_cast<CpuCache*>(memory.alloc(sizeof(CpuCache), 64));
+  auto* lists = static_cast<HeapLists*>(memory.alloc(heaps_->count() * kHeapListsBytes, 64));
+  if (cache == nullptr || lists == nullptr) return nullptr;
+  new (cache) CpuCache{};
+  cache->lists = lists;
+  cache->local = local;
+  cache->cpu = static_cast<std::uint32_t>(cpu);
+  // Two threads may get here at once for one CPU; one cache stays, the other's memory is lost, once per CPU.
+  CpuCache* expected = nullptr;
+  if (!caches_[cpu].compare_exchange_strong(expected, cache, std::memory_order_acq_rel)) return expected;
+  LockGuard guard(drain_lock_);
+  publish(cpu, cache);
+  return cache;
+}
+
+void CpuCaches::publish(int cpu, CpuCache* cache) {
+  if (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq) return;
+  // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
+  char* lists = reinterpret_cast<char*>(cache->lists);
+  __atomic_store_n(&slots_[cpu].all_lists, lists, __ATOMIC_RELEASE);
+  __atomic_store_n(&slots_[cpu].alloc_lists, lists + cache->local.value * kHeapListsBytes, __ATOMIC_RELEASE);
+}
+
+void CpuCaches::withdraw(int cpu) {
+  __atomic_store_n(&slots_[cpu].alloc_lists, empty_, __ATOMIC_RELAXED);
+  __atomic_store_n(&slots_[cpu].all_lists, empty_, __ATOMIC_RELAXED);
+}
+
+// Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.
+void CpuCaches::flush_lists(CpuCache* cache) {
+  for (unsigned h = 0; h < heaps_->count(); h++) {
+    for (unsigned c = 0; c < kCachedClasses; c++) {
+      ClassHeader& header = cache->lists[h].of[c];
+      for (FreeList* list : {&header.alloc, &header.freed}) {
+        if (list->cap == 0 || list->head == nullptr) continue;
+        void* head = list->head;
+        const unsigned count = list->count();
+        list->head = nullptr;
+        list->room = list->cap;
+        heaps_->flush(HeapId(h), static_cast<SpanClass>(c), head, count, cache->local);
+      }
+    }
+  }
+}
+
+// Why nobody else touches the lists of a withdrawn cache: sequences that start now load the empty lists from the slot;
+// those under way on that CPU are aborted by the fence and start over; guarded ones compare the slot and fail.
+bool CpuCaches::drain(CpuId cpu) {
+  LockGuard guard(drain_lock_);
+  CpuCache* cache = cache_of(cpu.value);
+  if (cache == nullptr) return true;
+  if (mode_ == CacheMode::kFallback) {
+    LockGuard cache_guard(cache->lock);
+    flush_lists(cache);
+    return true;
+  }
+  if (!fences_) return false;
+  withdraw(cpu.value);
+  const bool fenced = membarrier_rseq(cpu) == 0;
+  if (fenced) flush_lists(cache);
+  publish(cpu.value, cache);
+  return fenced;
+}
+
+void CpuCaches::drain_all() {
+  if (caches_ == nullptr) return;
+  for (unsigned cpu = 0; cpu < config_.cpus; cpu++) drain(CpuId(static_cast<int>(cpu)));
+}
+
+CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
+  Totals t;
+  for (unsigned h = 0; h < heaps_->count(); h++) cached_per_heap[h] = 0;
+  for (unsigned cpu = 0; cpu < config_.cpus; cpu++) {
+    const CpuCache* cache = cache_of(static_cast<int>(cpu));
+    if (cache == nullptr) continue;
+    t.prepared++;
+    t.refills += __atomic_load_n(&cache->refills, __ATOMIC_RELAXED);
+    t.flushes += __atomic_load_n(&cache->flushes, __ATOMIC_RELAXED);
+    for (unsigned h = 0; h < heaps_->count(); h++) {
+      for (unsigned c = 2; c < kCachedClasses; c++) {
+        const ClassHeader& header = cache->lists[h].of[c];
+        const std::uint64_t objects = header.alloc.count() + header.freed.count();
+        cached_per_heap[h] += objects * size_class(static_cast<SpanClass>(c)).bytes;
+      }
+    }
+  }
+  for (unsigned h = 0; h < heaps_->count(); h++) t.cached_bytes += cached_per_heap[h];
+  return t;
+}
+
+CpuCache* CpuCaches::current_cache() {
+  const CpuId cpu = current_cpu();
+  const int index = cpu.valid() && static_cast<unsigned>(cpu.value) < config_.cpus ? cpu.value : 0;
+  CpuCache* cache = cache_of(index);
+  return cache != nullptr ? cache : prepare(index);
+}
+
+CpuId CpuCaches::current_cpu() const {
+  const int cpu = rseq_current_cpu();
+  return CpuId(cpu >= 0 ? cpu : current_cpu_slow());
+}
+
+HeapId CpuCaches::local_heap() { return heap_of_cpu_(current_cpu()); }
+
+void CpuCaches::repair_after_fork() {
+  if (drain_lock_.held() && !drain_lock_.held_by_me()) drain_lock_.reset_after_fork();
+  for (unsigned cpu = 0; cpu < config_.cpus && caches_ != nullptr; cpu++) {
+    CpuCache* cache = cache_of(static_cast<int>(cpu));
+    if (cache == nullptr) continue;
+    // Lists of a sequence that was cut short by the fork are whole: it had not committed. Under a lock they may not be.
+    if (cache->lock.held() && !cache->lock.held_by_me()) {
+      cache->lock.reset_after_fork();
+      for (unsigned h = 0; h < heaps_->count(); h++) cache->lists[h] = HeapLists{};
+      cache->capacity_bytes = 0;
+    }
+    if (cache->tiny_lock.held() && !cache->tiny_lock.held_by_me()) {
+      cache->tiny_lock.reset_after_fork();
+      cache->tiny_block = 0;  // its last bytes are lost to the child
+    }
+    publish(static_cast<int>(cpu), cache);  // a drain may have been under way
+  }
+}
+
+}  // namespace nh

@@ -1,0 +1,108 @@
+// The caches of all CPUs: set-up, the operations of the slow path on the lists of the running CPU, emptying another
+// CPU's.
+//
+// Two modes. With restartable sequences a cache stands in its CPU's slot and is changed by sequences only. Without them
+// (kFallback) the slots stay empty, so that the fast path always ends up here, and each cache has a lock; which cache a
+// thread uses is then a matter of speed only.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/lock.h"
+#include "base/units.h"
+#include "cache/layout.h"
+#include "central/heap_set.h"
+#include "os/os.h"
+#include "os/rseq.h"
+
+namespace nh {
+
+enum class CacheMode : std::uint8_t { kRseq, kOwnRseq, kFallback, kOff };
+const char* cache_mode_name(CacheMode mode);  // "rseq", "own-rseq", "fallback", "off"
+
+struct CacheConfig {
+  unsigned cpus = 1;                 // possible CPUs
+  std::size_t bytes_per_cpu = 2 * MiB;  // 0: no caches
+  bool strict = false;               // never from another node's heap
+  bool use_rseq = true;              // false: fallback mode
+};
+
+// Which heap a CPU allocates from.
+using HeapOfCpu = HeapId (*)(CpuId cpu);
+
+class CpuCaches {
+ public:
+  // memory for slots and pointers comes from heap 0's metadata. Publishes the slots to the fast path; rseq_init() must
+  // come after it. False: no memory.
+  bool init(const OsOps& os, HeapSet& heaps, const CacheConfig& config, HeapOfCpu heap_of_cpu);
+  void set_mode(CacheMode mode) { mode_ = mode; }
+  CacheMode mode() const { return mode_; }
+  HeapSet& heaps() { return *heaps_; }
+  const CacheConfig& config() const { return config_; }
+
+  // One object of class c for the calling thread; nullptr: out of memory. Not marked, not zeroed.
+  void* alloc(SpanClass c);
+  // Takes an object of class c of heap h whose mark, if it has one, is set.
+  void free(void* p, SpanClass c, HeapId h);
+
+  // Empties the cache of a CPU, whoever is running there. False: not possible in this mode (no membarrier).
+  bool drain(CpuId cpu);
+  void drain_all();
+
+  struct Totals {
+    std::uint64_t cached_bytes = 0;
+    std::uint64_t refills = 0;
+    std::uint64_t flushes = 0;
+    unsigned prepared = 0;  // CPUs with a cache
+  };
+  // Approximate while other threads run. cached_per_heap: room for one sum per heap.
+  Totals totals(std::uint64_t* cached_per_heap);
+
+
+  // The cache of the running CPU, whatever the mode; nullptr: no memory.
+  CpuCache* current_cache();
+  // Calls visit(CpuCache&) for every CPU that has one.
+  template <typename Visit>
+  void for_each(Visit&& visit) {
+    for (unsigned cpu = 0; cpu < config_.cpus && caches_ != nullptr; cpu++) {
+      if (CpuCache* cache = cache_of(static_cast<int>(cpu)); cache != nullptr) visit(*cache);
+    }
+  }
+  CpuId current_cpu() const;
+  HeapId local_heap();
+  void repair_after_fork();
+  void set_fences(bool available) { fences_ = available; }
+
+ private:
+  friend class RseqAccess;
+  friend class LockedAccess;
+
+  CpuCache* cache_of(int cpu) const { return caches_[cpu].load(std::memory_order_acquire); }
+  CpuCache* prepare(int cpu);
+  void publish(int cpu, CpuCache* cache);
+  void withdraw(int cpu);
+  void flush_lists(CpuCache* cache);
+  template <typename Access> void* alloc_with(Access& access, SpanClass c);
+  template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
+  template <typename Access> void keep(Access& access, FreeList& list, SpanClass c, const Batch& batch);
+  template <typename Access> bool grow_list(Access& access, ClassHeader& header, SpanClass c, bool local);
+  template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
+  void* alloc_uncached(SpanClass c);
+
+  const OsOps* os_ = nullptr;
+  HeapSet* heaps_ = nullptr;
+  CacheConfig config_;
+  HeapOfCpu heap_of_cpu_ = nullptr;
+  CacheMode mode_ = CacheMode::kFallback;
+  bool fences_ = false;  // membarrier can abort sequences on other CPUs
+  CpuSlot* slots_ = nullptr;  // of all CPUs, and two before them
+  char* empty_ = nullptr;     // lists that are empty and take nothing, for all heaps
+  std::atomic<CpuCache*>* caches_ = nullptr;
+  Lock drain_lock_{LockRank::kDrain};
+};
+
+// The process's caches.
+extern CpuCaches g_caches;
+
+}  // namespace nh

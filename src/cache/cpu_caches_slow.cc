@@ -1,0 +1,217 @@
+// The slow path of a CPU's cache: what happens when a list is empty or full.
+#include "cache/access.h"
+
+namespace nh {
+namespace {
+
+// A class starts with a small list, which doubles at each miss: a process that uses a size a few times only touches
+// few objects of it.
+unsigned initial_capacity(SpanClass c) {
+  const unsigned batch = batch_objects(c);
+  return batch / 8 < 2 ? 2 : batch / 8;
+}
+// The most that one list may grow to: 256 KiB of objects.
+unsigned max_capacity(SpanClass c) {
+  const std::size_t n = 256 * KiB / size_class(c).bytes;
+  return static_cast<unsigned>(n < 4 ? 4 : n > 4096 ? 4096 : n);
+}
+
+FreeList& pop_list(ClassHeader& header, SpanClass c) { return has_two_lists(c) ? header.alloc : header.freed; }
+
+void* last_of(void* head, unsigned* count) {
+  unsigned n = 1;
+  void* last = head;
+  while (void* next = next_object(last)) {
+    last = next;
+    n++;
+  }
+  *count = n;
+  return last;
+}
+
+void count_one(std::uint64_t* counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
+
+}  // namespace
+
+// Makes sure that `bytes` more of capacity stay within the CPU's limit, if need be by taking unused capacity from other
+// lists, a few per call. The capacity counts as used from here on.
+template <typename Access>
+bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
+  constexpr unsigned kListsPerCall = 48;
+  CpuCache& cache = access.cache();
+  std::uint64_t used = __atomic_add_fetch(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
+  const unsigned lists = heaps_->count() * kCachedClasses;
+  for (unsigned i = 0; used > config_.bytes_per_cpu && i < kListsPerCall; i++) {
+    const unsigned at = __atomic_fetch_add(&cache.clock_hand, 1, __ATOMIC_RELAXED) % lists;
+    const auto c = static_cast<SpanClass>(at % kCachedClasses);
+    ClassHeader& header = cache.lists[at / kCachedClasses].of[c];
+    for (FreeList* list : {&header.alloc, &header.freed}) {
+      // Half of the unused part: a list that is merely low at the moment keeps room.
+      const unsigned spare = __atomic_load_n(&list->room, __ATOMIC_RELAXED) / 2;
+      if (spare == 0 || !access.resize(*list, -static_cast<std::int32_t>(spare))) continue;
+      used = __atomic_sub_fetch(&cache.capacity_bytes, std::uint64_t{spare} * size_class(c).bytes, __ATOMIC_RELAXED);
+    }
+  }
+  if (used <= config_.bytes_per_cpu) return true;
+  __atomic_fetch_sub(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
+  return false;
+}
+
+// Doubles the lists of a class. False: at their largest, or the CPU's limit is reached.
+template <typename Access>
+bool CpuCaches::grow_list(Access& access, ClassHeader& header, SpanClass c, bool local) {
+  const unsigned cap = __atomic_load_n(&header.freed.cap, __ATOMIC_RELAXED);
+  const unsigned max = max_capacity(c);
+  if (cap >= max) return false;
+  const unsigned wanted = cap == 0 ? initial_capacity(c) : cap * 2;
+  const unsigned step = (wanted < max ? wanted : max) - cap;
+  const std::size_t bytes = std::size_t{step} * size_class(c).bytes;
+  if (reserve_capacity(access, bytes) && !access.resize(header.freed, static_cast<std::int32_t>(step))) {
+    __atomic_fetch_sub(&access.cache().capacity_bytes, bytes, __ATOMIC_RELAXED);
+    return false;
+  }
+  if (!has_two_lists(c) || !local) return true;
+  // The other list follows, so that a swap always fits.
+  const unsigned behind = __atomic_load_n(&header.freed.cap, __ATOMIC_RELAXED);
+  const unsigned other = __atomic_load_n(&header.alloc.cap, __ATOMIC_RELAXED);
+  if (behind <= other) return true;
+  const std::size_t more = std::size_t{behind - other} * size_class(c).bytes;
+  if (reserve_capacity(access, more) && !access.resize(header.alloc, static_cast<std::int32_t>(behind - other))) {
+    __atomic_fetch_sub(&access.cache().capacity_bytes, more, __ATOMIC_RELAXED);
+  }
+  return true;
+}
+
+// Puts a null-terminated chain of the local heap's objects on a list of this CPU, or back to the mcentral.
+template <typename Access>
+void CpuCaches::keep(Access& access, FreeList& list, SpanClass c, const Batch& batch) {
+  if (batch.head == nullptr || access.install(list, batch)) return;
+  unsigned count = 0;
+  void* last = last_of(batch.head, &count);
+  if (access.put(list, batch.head, last, count)) return;
+  heaps_->flush(access.cache().local, c, batch.head, count, access.cache().local);
+}
+
+template <typename Access>
+void* CpuCaches::alloc_with(Access& access, SpanClass c) {
+  CpuCache& cache = access.cache();
+  ClassHeader& header = cache.lists[cache.local.value].of[c];
+  FreeList& target = pop_list(header, c);
+  Batch got;
+  if (has_two_lists(c)) access.take(header.freed, &got);
+
+  if (got.count < (has_two_lists(c) ? kMinSwap : 1)) {
+    // A miss: too few objects go around on this CPU.
+    grow_list(access, header, c, true);
+    const unsigned cap = __atomic_load_n(&target.cap, __ATOMIC_RELAXED);
+    const unsigned batch = batch_objects(c);
+    const unsigned room = cap > got.count ? cap - got.count : 0;
+    const unsigned wanted = room < batch ? room : batch;
+    if (wanted != 0 || got.head == nullptr) {
+      HeapId from = cache.local;
+      const Batch more = heaps_->fetch(&from, c, wanted == 0 ? 1 : wanted, CpuId(static_cast<int>(cache.cpu)), config_.strict);
+      count_one(&cache.refills);
+      if (from != cache.local) {
+        // Another node's objects must not get into this heap's lists. One serves; the others wait with their own.
+        if (next_object(more.head) != nullptr) heaps_->flush(from, c, next_object(more.head), more.count - 1, from);
+        keep(access, target, c, got);
+        return more.head;
+      }
+      if (got.head == nullptr) {
+        got = more;
+      } else if (more.head != nullptr) {
+        unsigned count = 0;
+        next_object(last_of(got.head, &count)) = more.head;
+        got.count = count + more.count;
+      }
+    }
+  }
+  if (got.head == nullptr) return nullptr;
+  void* object = got.head;
+  got.head = next_object(object);
+  got.count = got.count > 0 ? got.count - 1 : 0;
+  keep(access, target, c, got);
+  return object;
+}
+
+template <typename Access>
+bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
+  CpuCache& cache = access.cache();
+  ClassHeader& header = cache.lists[h.value].of[c];
+  const bool local = h == cache.local;
+  if (access.put(header.freed, p, p, 1)) return true;
+  if (grow_list(access, header, c, local) && access.put(header.freed, p, p, 1)) return true;
+
+  Batch out;
+  if (!access.take(header.freed, &out)) return false;
+  next_object(p) = out.head;
+  out.head = p;
+  out.count++;
+  if (local && has_two_lists(c)) {
+    // The list that malloc() pops from may have run empty by now.
+    if (access.install(header.alloc, out)) return true;
+  } else if (local && out.count >= 4) {
+    // The half that was freed last is warm and stays.
+    const unsigned stay = out.count / 2;
+    void* last = out.head;
+    unsigned n = 1;
+    while (n < stay && next_object(last) != nullptr) {
+      last = next_object(last);
+      n++;
+    }
+    void* rest = next_object(last);
+    next_object(last) = nullptr;
+    keep(access, header.freed, c, {out.head, n});
+    out = {rest, out.count - n};
+  }
+  if (out.head == nullptr) return true;
+  count_one(&cache.flushes);
+  heaps_->flush(h, c, out.head, out.count, cache.local);
+  return true;
+}
+
+void* CpuCaches::alloc_uncached(SpanClass c) {
+  const CpuId cpu = current_cpu();
+  HeapId from = heap_of_cpu_(cpu);
+  const Batch batch = heaps_->fetch(&from, c, 1, cpu, config_.strict);
+  // A batch from the transfer cache is larger than asked for.
+  if (batch.head != nullptr && next_object(batch.head) != nullptr) {
+    heaps_->flush(from, c, next_object(batch.head), batch.count - 1, from);
+  }
+  return batch.head;
+}
+
+void* CpuCaches::alloc(SpanClass c) {
+  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
+    if (!rseq_register_thread()) return alloc_uncached(c);
+    void* object;
+    if (rseq_pop(slots_, pop_offset(c), &object)) return object;
+    RseqAccess access(*this);
+    return access.usable() ? alloc_with(access, c) : alloc_uncached(c);
+  }
+  if (mode_ == CacheMode::kFallback) {
+    LockedAccess access(*this);
+    if (!access.usable()) return alloc_uncached(c);
+    CpuCache& cache = access.cache();
+    void* object;
+    if (access.pop(pop_list(cache.lists[cache.local.value].of[c], c), &object)) return object;
+    return alloc_with(access, c);
+  }
+  return alloc_uncached(c);
+}
+
+void CpuCaches::free(void* p, SpanClass c, HeapId h) {
+  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
+    if (rseq_register_thread()) {
+      RseqAccess access(*this);
+      if (access.usable() && free_with(access, p, c, h)) return;
+    }
+  } else if (mode_ == CacheMode::kFallback) {
+    LockedAccess access(*this);
+    if (access.usable() && free_with(access, p, c, h)) return;
+  }
+  next_object(p) = nullptr;
+  heaps_->flush(h, c, p, 1, heap_of_cpu_(current_cpu()));
+}
+
+}  // namespace nh

@@ -1,0 +1,89 @@
+// The fast path of malloc and free. What it cannot do it leaves to its caller, the malloc family in src/api/:
+//
+//   malloc(size) -- mcache_alloc: class by one table load, pop from this CPU's list
+//     | empty, > 32 KiB, no rseq, before start, ...
+//     +-- CpuCaches::alloc: swap lists | fetch a batch from the mcentral | fallback mode   (cpu_caches_slow.cc)
+//
+//   free(p) ------ mcache_free: page map entry -> object start? -> mark -> push on this CPU's list for p's heap
+//     | kOdd: null, foreign, interior, large, tiny, 8-byte, marked as free already
+//     | kFull: the list is full
+//     +-- CpuCaches::free: grow the list | send a batch home
+//
+// There is no "initialised yet?" branch: before start and wherever something is odd the tables below make the fast path
+// fail into the slow one.
+//
+// Thread safety: everything here from any thread and, as far as the fast path goes, from signal handlers.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/bits.h"
+#include "cache/layout.h"
+#include "cache/rseq_section.h"
+#include "central/free_mark.h"
+#include "central/size_classes.h"
+#include "heap/address_space.h"
+
+namespace nh {
+
+// What the fast path reads beside the tables: written at start, constant afterwards, one cache line.
+struct alignas(64) HotState {
+  const CpuSlot* slots;    // indexed by the signed cpu_id
+  std::uintptr_t base;     // of the address space; bytes = 0 before start, so that no pointer is ours
+  std::size_t bytes;
+  const PageEntry* page_map;
+  std::uint32_t region_shift;
+  std::uint32_t unused = 0;
+};
+extern HotState g_hot [[gnu::visibility("hidden")]];
+
+// Class code -> reciprocal of the object size; 0 where free() must take the slow path whatever the pointer: large, tiny
+// and 8-byte objects, pages not in use.
+inline constexpr auto kFreeReciprocal = [] {
+  std::array<std::uint32_t, kClassCodes> table{};
+  for (unsigned c = 4; c < kSpanClasses; c++) table[c] = kSizeClassTable[c / 2].reciprocal;
+  return table;
+}();
+
+// (size + 15) / 16 -> offset of the list to pop from.
+inline constexpr auto kPopOffset = [] {
+  std::array<std::uint16_t, kMaxSmallSize / 16 + 1> table{};
+  for (unsigned i = 0; i < table.size(); i++) {
+    table[i] = static_cast<std::uint16_t>(pop_offset(make_span_class(kAlignedClass[i], false)));
+  }
+  return table;
+}();
+
+// An object for `size` bytes, aligned to 16. False: take the slow way.
+[[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
+  if (size > kMaxSmallSize) [[unlikely]] return false;
+  void* p;
+  if (!rseq_pop(g_hot.slots, kPopOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
+  mark_word(p) = 0;
+  *object = p;
+  return true;
+}
+
+enum class FreeOutcome { kDone, kOdd, kFull };
+
+// kOdd: nothing was done. kFull: p is the start of an object, now marked as free, and its list has no room.
+[[gnu::always_inline]] inline FreeOutcome mcache_free(void* p) {
+  const std::uintptr_t at = address(p) - g_hot.base;
+  if (at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
+  const unsigned entry = g_hot.page_map[at >> kPageShift];
+  const unsigned code = entry & 0xff;
+  const auto in_span = static_cast<std::uint32_t>((entry & 0xff00) << (kPageShift - 8) | (at & (kPageSize - 1)));
+  const std::uint32_t reciprocal = kFreeReciprocal[code];
+  if (in_span * reciprocal >= reciprocal) [[unlikely]] return FreeOutcome::kOdd;
+  const std::uint64_t mark = free_mark(p);
+  if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
+  // Marked before it is pushed: in the sequence a restart would take its own mark for that of a double free.
+  mark_word(p) = mark;
+  const std::size_t offset = (at >> g_hot.region_shift) * kHeapListsBytes + freed_offset(code);
+  if (!rseq_push(g_hot.slots, offset, p)) [[unlikely]] return FreeOutcome::kFull;
+  return FreeOutcome::kDone;
+}
+
+}  // namespace nh

@@ -1,0 +1,94 @@
+#include "central/heap_set.h"
+
+#include <new>
+
+namespace nh {
+
+void HeapSet::init(NodeHeap* memory, unsigned count, AddressSpace* space) {
+  heaps_ = memory;
+  count_ = count;
+  space_ = space;
+  for (unsigned i = 0; i < count; i++) new (&heaps_[i].heap) MHeap;
+}
+
+MCentral* HeapSet::central(HeapId h, SpanClass c) {
+  NodeHeap& n = heaps_[h.value];
+  MCentral* central = n.central[c].load(std::memory_order_acquire);
+  if (central != nullptr) return central;
+  void* memory = n.heap.metadata().alloc(sizeof(MCentral), alignof(MCentral));
+  if (memory == nullptr) return nullptr;
+  auto* made = new (memory) MCentral(n.heap, c);
+  // release: whoever loads the pointer sees the constructed object. A loser's memory is lost, once per class.
+  return n.central[c].compare_exchange_strong(central, made, std::memory_order_acq_rel) ? made : central;
+}
+
+Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
+  if (MCentral* own = central(*h, c); own != nullptr) {
+    if (const Batch batch = own->fetch(wanted, cpu); batch.count != 0) return batch;
+  }
+  if (strict) return {};
+  const NodeHeap& n = heaps_[h->value];
+  for (unsigned i = 0; i < n.fallbacks; i++) {
+    const HeapId other(n.fallback[i]);
+    MCentral* theirs = central(other, c);
+    const Batch batch = theirs == nullptr ? Batch() : theirs->fetch(wanted, cpu);
+    if (batch.count == 0) continue;
+    note_fallback(Fallback::kOtherNode, true);
+    heaps_[other.value].foreign_serves.fetch_add(1, std::memory_order_relaxed);
+    *h = other;
+    return batch;
+  }
+  return {};
+}
+
+void HeapSet::flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from) {
+  if (home != from) heaps_[home.value].remote_frees.fetch_add(count, std::memory_order_relaxed);
+  // An object of the class exists, so its mcentral does.
+  heaps_[home.value].central[c].load(std::memory_order_acquire)->flush(head, count);
+}
+
+MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict) {
+  if (MSpan* span = heaps_[h.value].heap.alloc_large(bytes, alignment, noscan); span != nullptr || strict) return span;
+  const NodeHeap& n = heaps_[h.value];
+  for (unsigned i = 0; i < n.fallbacks; i++) {
+    NodeHeap& other = heaps_[n.fallback[i]];
+    MSpan* span = other.heap.alloc_large(bytes, alignment, noscan);
+    if (span == nullptr) continue;
+    note_fallback(Fallback::kOtherNode, true);
+    other.foreign_serves.fetch_add(1, std::memory_order_relaxed);
+    return span;
+  }
+  return nullptr;
+}
+
+void HeapSet::trim_centrals() {
+  for (unsigned i = 0; i < count_; i++) {
+    for (auto& slot : heaps_[i].central) {
+      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->trim();
+    }
+    heaps_[i].heap.flush_page_caches();
+  }
+}
+
+void HeapSet::repair_after_fork() {
+  // Heaps first: the mcentrals walk their page maps.
+  for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork();
+  for (unsigned i = 0; i < count_; i++) {
+    for (auto& slot : heaps_[i].central) {
+      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork();
+    }
+  }
+}
+
+bool HeapSet::check() {
+  for (unsigned i = 0; i < count_; i++) {
+    for (auto& slot : heaps_[i].central) {
+      MCentral* central = slot.load(std::memory_order_acquire);
+      if (central != nullptr && !central->check()) return false;
+    }
+    if (!heaps_[i].heap.check()) return false;
+  }
+  return true;
+}
+
+}  // namespace nh

@@ -1,0 +1,56 @@
+// All heaps of the process: one per node, the first-touch heap, the interleaved heap; the mcentrals of each; and who
+// helps whom when memory runs out.
+//
+// Thread safety: set up once, then everything from any thread. mcentrals are made at first use, on their heap's node.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "central/mcentral.h"
+#include "heap/mheap.h"
+
+namespace nh {
+
+struct NodeHeap {
+  MHeap heap;
+  std::atomic<MCentral*> central[kCachedClasses];
+  std::atomic<std::uint64_t> remote_frees;   // objects that CPUs of other nodes sent home
+  std::atomic<std::uint64_t> foreign_serves;  // spans and batches given to CPUs whose own heap had no memory left
+  std::uint16_t fallback[kMaxNodes];         // heaps to ask next, nearest first
+  std::uint16_t fallbacks;
+};
+
+class HeapSet {
+ public:
+  // memory: zeroed, for `count` heaps. The caller initialises each heap afterwards.
+  void init(NodeHeap* memory, unsigned count, AddressSpace* space);
+
+  unsigned count() const { return count_; }
+  NodeHeap& operator[](HeapId h) { return heaps_[h.value]; }
+  AddressSpace& space() { return *space_; }
+
+  // nullptr where there is no memory for the mcentral itself.
+  MCentral* central(HeapId h, SpanClass c);
+
+  // A batch from heap h. *h becomes the heap that served, where h itself had nothing left and `strict` is false.
+  Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict);
+  // Objects of one class and heap go home. from: the heap of the CPU that sends them.
+  void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
+  // nullptr: out of memory everywhere that may be asked.
+  MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict);
+  void free_large(MSpan* span) { heaps_[span->heap].heap.free_span(span); }
+
+  // Empties the transfer caches, gives empty spans and page caches back.
+  void trim_centrals();
+
+  void repair_after_fork();
+  bool check();
+
+ private:
+  NodeHeap* heaps_ = nullptr;
+  unsigned count_ = 0;
+  AddressSpace* space_ = nullptr;
+};
+
+}  // namespace nh

@@ -1,0 +1,301 @@
+// hugetlb memory on the real machine. Every test sets the pool itself (HugePoolGuard) and holds the machine's lock
+// meanwhile. Where the pool cannot be filled, for want of privilege or of memory, what is checked is how an empty pool
+// shows, and the test says that it saw no more.
+#include <cerrno>
+#include <cstring>
+
+#include <gtest/gtest.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "os/maps.h"
+#include "os/os.h"
+#include "support/huge_pool_guard.h"
+
+namespace nh {
+namespace {
+
+using test::HugePoolGuard;
+using test::mappings_within;
+using test::permissions_of;
+
+const OsOps& os = linux_os();
+
+class Hugetlb : public testing::Test {
+ protected:
+  static constexpr std::size_t kArea = 8 * kHugeSize;
+  void SetUp() override {
+    area_ = static_cast<char*>(os.reserve(kArea, kArenaSize));
+    ASSERT_NE(area_, nullptr);
+  }
+  void TearDown() override { os.unreserve(area_, kArea); }
+  static void* map(std::size_t pages, Reservation reservation, int* error, std::size_t alignment = kHugeSize) {
+    errno = 4711;
+    void* const p = os.map_hugetlb(pages * kHugeSize, kHugeSize, alignment, HugeSource::kAnonymous, reservation, error);
+    EXPECT_EQ(errno, 4711) << "errno was changed";
+    return p;
+  }
+  static HugePool pool(NodeId node = NodeId()) {
+    HugePool out;
+    EXPECT_TRUE(os.huge_pool(kHugeSize, node, &out));
+    return out;
+  }
+  char* area_ = nullptr;
+};
+
+#define NEED_PAGES(guard) \
+  if (!(guard).ok()) GTEST_SKIP() << "only the empty pool could be checked: " << (guard).why()
+
+// ---- without pages: the behaviour on most machines ------------------------------------------------------------------
+
+TEST_F(Hugetlb, EmptyPoolRefusesReservations) {
+  HugePoolGuard guard(0);
+  if (HugePoolGuard::free() != 0) GTEST_SKIP() << "the pool cannot be emptied: " << guard.why();
+  int error = 0;
+  EXPECT_EQ(map(1, Reservation::kFull, &error), nullptr);
+  EXPECT_EQ(error, ENOMEM);
+  EXPECT_EQ(pool().reserved, 0u);
+}
+
+TEST_F(Hugetlb, EmptyPoolFailsPopulateWithoutASignal) {
+  HugePoolGuard guard(0);
+  if (HugePoolGuard::free() != 0) GTEST_SKIP() << "the pool cannot be emptied: " << guard.why();
+  int error = 0;
+  void* const p = map(2, Reservation::kNone, &error);
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  EXPECT_EQ(os.populate(p, kHugeSize), EFAULT);
+  EXPECT_EQ(os.move_mapping(p, area_, 2 * kHugeSize), os.can_move_hugetlb() ? 0 : EINVAL);
+  if (os.can_move_hugetlb()) {
+    EXPECT_EQ(os.populate(area_, kHugeSize), EFAULT);
+    // The way out: the same addresses as base pages.
+    ASSERT_EQ(os.map_plain(area_, kHugeSize), 0);
+    EXPECT_EQ(os.populate(area_, kHugeSize), 0);
+    area_[0] = 1;
+  } else {
+    os.unreserve(p, 2 * kHugeSize);
+  }
+}
+
+TEST_F(Hugetlb, PageSizesThatDoNotExist) {
+  int error = 0;
+  EXPECT_EQ(os.map_hugetlb(4 * MiB, 4 * MiB, 4 * MiB, HugeSource::kAnonymous, Reservation::kNone, &error), nullptr);
+  EXPECT_EQ(error, EINVAL);
+  HugePool out;
+  out.total = 77;
+  EXPECT_FALSE(os.huge_pool(4 * MiB, NodeId(), &out));
+  EXPECT_FALSE(os.huge_pool(kHugeSize, NodeId(1000), &out));
+  EXPECT_EQ(out.total, 77u);
+}
+
+TEST_F(Hugetlb, CanMoveFollowsTheKernel) {
+  utsname name{};
+  ASSERT_EQ(uname(&name), 0);
+  int major = 0;
+  int minor = 0;
+  ASSERT_EQ(std::sscanf(name.release, "%d.%d", &major, &minor), 2);
+  errno = 4711;
+  EXPECT_EQ(os.can_move_hugetlb(), major > 5 || (major == 5 && minor >= 16));
+  const std::uint64_t before = memory_syscalls();
+  os.can_move_hugetlb();
+  EXPECT_EQ(memory_syscalls(), before) << "tried again";
+  EXPECT_EQ(errno, 4711);
+}
+
+// ---- with pages ------------------------------------------------------------------------------------------------
+
+TEST_F(Hugetlb, PoolCounters) {
+  HugePoolGuard guard(4);
+  NEED_PAGES(guard);
+  const HugePool before = pool();
+  EXPECT_EQ(before.free - before.reserved, 4u);
+  std::size_t on_nodes = 0;
+  for (int n = 0; n < 1024; n++) {
+    HugePool node;
+    if (os.huge_pool(kHugeSize, NodeId(n), &node)) on_nodes += node.free;
+  }
+  EXPECT_EQ(on_nodes, before.free);
+
+  int error = 0;
+  char* const p = static_cast<char*>(map(3, Reservation::kFull, &error));
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  EXPECT_EQ(pool().reserved, before.reserved + 3);
+  EXPECT_EQ(pool().free, before.free);
+  p[0] = 1;
+  EXPECT_EQ(pool().reserved, before.reserved + 2);
+  EXPECT_EQ(pool().free, before.free - 1);
+  EXPECT_EQ(map(2, Reservation::kFull, &error), nullptr) << "promised pages were promised again";
+  EXPECT_EQ(error, ENOMEM);
+  os.unreserve(p, 3 * kHugeSize);
+  EXPECT_EQ(pool().free, before.free);
+  EXPECT_EQ(pool().reserved, before.reserved);
+}
+
+TEST_F(Hugetlb, MapAligned) {
+  int error = 0;
+  for (const std::size_t alignment : {kHugeSize, kArenaSize, GiB}) {
+    void* const p = map(1, Reservation::kNone, &error, alignment);
+    ASSERT_NE(p, nullptr) << std::strerror(error);
+    EXPECT_TRUE(is_aligned(address(p), alignment));
+    EXPECT_EQ(mappings_within(p, kHugeSize), 1u);
+    os.unreserve(p, kHugeSize);
+  }
+}
+
+// Alignment must not cost reservations: with four pages, four aligned pages are to be had.
+TEST_F(Hugetlb, MapAlignedReservesNoMoreThanItMaps) {
+  HugePoolGuard guard(4);
+  NEED_PAGES(guard);
+  int error = 0;
+  void* const p = map(4, Reservation::kFull, &error, kArenaSize);
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  EXPECT_TRUE(is_aligned(address(p), kArenaSize));
+  os.unreserve(p, 4 * kHugeSize);
+}
+
+TEST_F(Hugetlb, PartialPoolIsUsedForWhatItHolds) {
+  HugePoolGuard guard(3);
+  NEED_PAGES(guard);
+  int error = 0;
+  char* const p = static_cast<char*>(map(5, Reservation::kNone, &error));
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  for (std::size_t i = 0; i < 5; i++) EXPECT_EQ(os.populate(p + i * kHugeSize, kHugeSize), i < 3 ? 0 : EFAULT) << i;
+  std::memset(p, 1, 3 * kHugeSize);
+  EXPECT_EQ(pool().free, pool().reserved);
+  EXPECT_EQ(test::smaps_kb(p, "Private_Hugetlb"), 3 * kHugeSize / KiB);
+  os.unreserve(p, 5 * kHugeSize);
+}
+
+TEST_F(Hugetlb, DiscardGivesPagesBackToThePool) {
+  HugePoolGuard guard(2);
+  NEED_PAGES(guard);
+  int error = 0;
+  char* const p = static_cast<char*>(map(2, Reservation::kNone, &error));
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  ASSERT_EQ(os.populate(p, 2 * kHugeSize), 0);
+  p[0] = p[kHugeSize] = 1;
+  const std::size_t free_before = pool().free;
+  // Less than a page: the kernel rounds down and reports success, which is why the contract asks for whole ones.
+  EXPECT_EQ(os.discard(p, kOsPageSize), 0);
+  EXPECT_EQ(pool().free, free_before);
+  EXPECT_EQ(p[0], 1);
+  ASSERT_EQ(os.discard(p, kHugeSize), 0);
+  EXPECT_EQ(pool().free, free_before + 1);
+  EXPECT_EQ(p[kHugeSize], 1);
+  ASSERT_EQ(os.populate(p, kHugeSize), 0);
+  EXPECT_EQ(p[0], 0);
+  os.unreserve(p, 2 * kHugeSize);
+}
+
+TEST_F(Hugetlb, MoveOverAReservation) {
+  HugePoolGuard guard(2);
+  NEED_PAGES(guard);
+  if (!os.can_move_hugetlb()) GTEST_SKIP() << "kernel before 5.16";
+  int error = 0;
+  char* const p = static_cast<char*>(map(2, Reservation::kNone, &error));
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  ASSERT_EQ(os.populate(p, kHugeSize), 0);
+  std::memset(p, 0x33, kHugeSize);
+  char* const target = area_ + 3 * kHugeSize;
+  ASSERT_EQ(os.move_mapping(p, target, 2 * kHugeSize), 0);
+  EXPECT_EQ(target[kHugeSize - 1], 0x33);
+  EXPECT_EQ(permissions_of(p), "");
+  EXPECT_EQ(permissions_of(target - 1), "---p");
+  EXPECT_EQ(permissions_of(target + 2 * kHugeSize), "---p");
+  EXPECT_EQ(os.populate(target + kHugeSize, kHugeSize), 0);
+
+  const std::size_t free_before = pool().free;
+  ASSERT_EQ(os.reset_to_reserved(target, 2 * kHugeSize), 0);
+  EXPECT_EQ(pool().free, free_before + 2);
+  EXPECT_EQ(mappings_within(area_, kArea), 1u);
+}
+
+TEST_F(Hugetlb, MoveToAMisalignedAddressLeavesBothAlone) {
+  int error = 0;
+  void* const p = map(1, Reservation::kNone, &error);
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  EXPECT_EQ(os.move_mapping(p, area_ + kOsPageSize, kHugeSize), EINVAL);
+  EXPECT_EQ(permissions_of(p), "rw-p");
+  EXPECT_EQ(permissions_of(area_ + kOsPageSize), "---p");
+  os.unreserve(p, kHugeSize);
+}
+
+TEST_F(Hugetlb, MapAt) {
+  HugePoolGuard guard(2);
+  // Failing first, which needs no pages: the reservation must stand afterwards.
+  const HugeSource source = HugeSource::kAnonymous;
+  const std::size_t too_many = pool().free + 1;
+  if (too_many * kHugeSize <= kArea) {
+    EXPECT_EQ(os.map_hugetlb_at(area_, too_many * kHugeSize, kHugeSize, source, Reservation::kFull), ENOMEM);
+    EXPECT_EQ(permissions_of(area_), "---p");
+    EXPECT_EQ(mappings_within(area_, kArea), 1u);
+  }
+  EXPECT_EQ(os.map_hugetlb_at(area_, 4 * MiB, 4 * MiB, source, Reservation::kNone), EINVAL);
+  EXPECT_EQ(permissions_of(area_), "---p");
+  NEED_PAGES(guard);
+  ASSERT_EQ(os.map_hugetlb_at(area_ + kHugeSize, 2 * kHugeSize, kHugeSize, source, Reservation::kFull), 0);
+  std::memset(area_ + kHugeSize, 1, 2 * kHugeSize);
+  EXPECT_EQ(permissions_of(area_), "---p");
+  EXPECT_EQ(permissions_of(area_ + 3 * kHugeSize), "---p");
+}
+
+TEST_F(Hugetlb, NodesOfHugePages) {
+  HugePoolGuard guard(1);
+  NEED_PAGES(guard);
+  int error = 0;
+  char* const p = static_cast<char*>(map(2, Reservation::kNone, &error));
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  ASSERT_EQ(os.populate(p, kHugeSize), 0);
+  const void* const addresses[] = {p, p + kHugeSize};
+  int nodes[2] = {77, 77};
+  if (os.nodes_of(addresses, 2, nodes) == 0) {
+    EXPECT_GE(nodes[0], 0);
+    EXPECT_EQ(nodes[1], -ENOENT);
+  }
+  os.unreserve(p, 2 * kHugeSize);
+}
+
+TEST_F(Hugetlb, OneGigabytePages) {
+  HugePoolGuard guard(1, GiB);
+  HugePool before;
+  int error = 0;
+  if (!os.huge_pool(GiB, NodeId(), &before)) {
+    EXPECT_EQ(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kAnonymous, Reservation::kNone, &error), nullptr);
+    EXPECT_EQ(error, EINVAL);
+    GTEST_SKIP() << "this machine has no pages of 1 GiB";
+  }
+  char* const p =
+      static_cast<char*>(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kAnonymous, Reservation::kNone, &error));
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  EXPECT_TRUE(is_aligned(address(p), GiB));
+  const int populated = os.populate(p, GiB);
+  if (guard.ok()) {
+    EXPECT_EQ(populated, 0);
+    p[GiB - 1] = 1;
+    EXPECT_EQ(os.discard(p, GiB), 0);
+    HugePool after;
+    ASSERT_TRUE(os.huge_pool(GiB, NodeId(), &after));
+    EXPECT_EQ(after.free, before.free);
+  } else {
+    EXPECT_EQ(populated, EFAULT);
+  }
+  os.unreserve(p, GiB);
+  NEED_PAGES(guard);
+}
+
+// The guard itself: another process that is killed leaves the pool changed; the next guard undoes it.
+TEST_F(Hugetlb, GuardRestoresThePool) {
+  std::size_t before = 0;
+  {
+    HugePoolGuard guard(1);
+    NEED_PAGES(guard);
+    before = HugePoolGuard::total();
+    EXPECT_TRUE(guard.set_free(3));
+    EXPECT_EQ(HugePoolGuard::total(), before + 2);
+  }
+  EXPECT_LT(HugePoolGuard::total(), before);
+}
+
+}  // namespace
+}  // namespace nh

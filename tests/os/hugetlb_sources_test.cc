@@ -1,1 +1,233 @@
+// hugetlb memory from files: memfd, and a hugetlbfs mounted for the test. Mounting takes root; without it only the
+// refusals are checked, and the tests say so.
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include <dirent.h>
 #include <gtest/gtest.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "os/maps.h"
+#include "os/os.h"
+#include "support/huge_pool_guard.h"
+
+namespace nh {
+namespace {
+
+using test::HugePoolGuard;
+
+const OsOps& os = linux_os();
+
+std::size_t entries_in(const char* directory) {
+  DIR* const d = opendir(directory);
+  std::size_t count = 0;
+  while (d != nullptr && readdir(d) != nullptr) count++;
+  if (d != nullptr) closedir(d);
+  return count;
+}
+std::size_t open_files() { return entries_in("/proc/self/fd"); }
+
+void use_directory(const char* path) {
+  OsConfig config;
+  std::snprintf(config.hugetlbfs_path, sizeof config.hugetlbfs_path, "%s", path);
+  configure_linux_os(config);
+}
+
+std::size_t free_pages() {
+  HugePool pool;
+  return os.huge_pool(kHugeSize, NodeId(), &pool) ? pool.free : 0;
+}
+
+char* map(HugeSource source, Reservation reservation, std::size_t pages, int* error) {
+  errno = 4711;
+  void* const p = os.map_hugetlb(pages * kHugeSize, kHugeSize, kArenaSize, source, reservation, error);
+  EXPECT_EQ(errno, 4711) << "errno was changed";
+  return static_cast<char*>(p);
+}
+
+// A hugetlbfs of 2 MiB pages for the length of a test, where that is allowed.
+class HugetlbSources : public testing::Test {
+ protected:
+  void SetUp() override {
+    ASSERT_NE(mkdtemp(path_), nullptr);
+    mounted_ = mount("none", path_, "hugetlbfs", 0, "pagesize=2M") == 0;
+    if (!mounted_) why_ = std::strerror(errno);
+    use_directory(path_);
+  }
+  void TearDown() override {
+    use_directory("");
+    if (mounted_) {
+      EXPECT_EQ(umount(path_), 0) << "a file is still open";
+    }
+    rmdir(path_);
+  }
+  // What holds for every source that maps MAP_PRIVATE.
+  void check_private(HugeSource source);
+
+  char path_[32] = "/tmp/numaheap-mount-XXXXXX";
+  bool mounted_ = false;
+  std::string why_;
+};
+
+#define NEED_MOUNT()                                                                            \
+  if (!mounted_) {                                                                              \
+    int mount_error = 0;                                                                        \
+    EXPECT_EQ(map(HugeSource::kHugetlbfs, Reservation::kNone, 1, &mount_error), nullptr);       \
+    EXPECT_EQ(mount_error, EINVAL) << "the directory is no hugetlbfs";                          \
+    GTEST_SKIP() << "only the refusal could be checked: cannot mount a hugetlbfs: " << why_;    \
+  }                                                                                             \
+  static_assert(true)
+#define NEED_PAGES(guard) \
+  if (!(guard).ok()) GTEST_SKIP() << "only the empty pool could be checked: " << (guard).why()
+
+void HugetlbSources::check_private(HugeSource source) {
+  int error = 0;
+  const std::size_t files = open_files();
+  {
+    HugePoolGuard guard(0);
+    if (HugePoolGuard::free() == 0) {
+      EXPECT_EQ(map(source, Reservation::kFull, 1, &error), nullptr);
+      EXPECT_EQ(error, ENOMEM);
+      char* const p = map(source, Reservation::kNone, 1, &error);
+      ASSERT_NE(p, nullptr) << std::strerror(error);
+      EXPECT_EQ(os.populate(p, kHugeSize), EFAULT);
+      os.unreserve(p, kHugeSize);
+    }
+  }
+  EXPECT_EQ(open_files(), files) << "a descriptor leaked";
+
+  HugePoolGuard guard(3);
+  NEED_PAGES(guard);
+  const std::size_t before = free_pages();
+  const std::size_t files_now = open_files();  // the guard's lock file among them
+  char* const p = map(source, Reservation::kNone, 3, &error);
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  EXPECT_EQ(open_files(), files_now) << "a descriptor leaked";
+  if (mounted_) {
+    EXPECT_EQ(entries_in(path_), 2u) << "the name must be gone at once";
+  }
+  ASSERT_EQ(os.populate(p, 3 * kHugeSize), 0) << "the last page too: the file must be long enough";
+  std::memset(p, 1, 3 * kHugeSize);
+  EXPECT_EQ(free_pages(), before - 3);
+  EXPECT_EQ(test::permissions_of(p), "rw-p");
+
+  ASSERT_EQ(os.discard(p + kHugeSize, kHugeSize), 0);
+  EXPECT_EQ(free_pages(), before - 2) << "a page of a private mapping must go back to the pool, not stay in the file";
+  EXPECT_EQ(p[0], 1);
+
+  if (os.can_move_hugetlb()) {
+    char* const area = static_cast<char*>(os.reserve(kArenaSize, kArenaSize));
+    ASSERT_EQ(os.move_mapping(p, area + kHugeSize, 3 * kHugeSize), 0);
+    EXPECT_EQ(area[kHugeSize], 1);
+    ASSERT_EQ(os.populate(area + 2 * kHugeSize, kHugeSize), 0);
+    EXPECT_EQ(area[2 * kHugeSize], 0);
+    os.unreserve(area, kArenaSize);
+  } else {
+    os.unreserve(p, 3 * kHugeSize);
+  }
+  EXPECT_EQ(free_pages(), before);
+
+  // Two mappings do not share pages.
+  char* const a = map(source, Reservation::kFull, 1, &error);
+  char* const b = map(source, Reservation::kFull, 1, &error);
+  ASSERT_TRUE(a != nullptr && b != nullptr) << std::strerror(error);
+  a[0] = 1;
+  b[0] = 2;
+  EXPECT_EQ(a[0], 1);
+  os.unreserve(a, kHugeSize);
+  os.unreserve(b, kHugeSize);
+  EXPECT_EQ(free_pages(), before);
+}
+
+TEST_F(HugetlbSources, Anonymous) { check_private(HugeSource::kAnonymous); }
+TEST_F(HugetlbSources, Memfd) { check_private(HugeSource::kMemfd); }
+TEST_F(HugetlbSources, HugetlbfsFile) {
+  NEED_MOUNT();
+  check_private(HugeSource::kHugetlbfs);
+}
+
+TEST_F(HugetlbSources, SharedFile) {
+  NEED_MOUNT();
+  HugePoolGuard guard(2);
+  NEED_PAGES(guard);
+  const std::size_t before = free_pages();
+  int error = 0;
+  char* const p = map(HugeSource::kSharedFile, Reservation::kNone, 2, &error);
+  ASSERT_NE(p, nullptr) << std::strerror(error);
+  EXPECT_EQ(test::permissions_of(p), "rw-s");
+  EXPECT_EQ(entries_in(path_), 2u);
+  ASSERT_EQ(os.populate(p, 2 * kHugeSize), 0);
+  std::memset(p, 1, 2 * kHugeSize);
+
+  // Shared is shared: a fork child's write is seen here.
+  const pid_t pid = fork();
+  if (pid == 0) {
+    p[0] = 2;
+    _exit(0);
+  }
+  waitpid(pid, nullptr, 0);
+  EXPECT_EQ(p[0], 2);
+
+  // Dropping the page from the mapping leaves it in the file; a hole in the file gives it back.
+  ASSERT_EQ(os.discard(p, kHugeSize), 0);
+  EXPECT_EQ(free_pages(), before - 2);
+  EXPECT_EQ(p[0], 2);
+  ASSERT_EQ(os.punch(p, kHugeSize), 0);
+  EXPECT_EQ(free_pages(), before - 1);
+  ASSERT_EQ(os.populate(p, kHugeSize), 0);
+  EXPECT_EQ(p[0], 0);
+  EXPECT_EQ(p[kHugeSize], 1);
+  os.unreserve(p, 2 * kHugeSize);
+  EXPECT_EQ(free_pages(), before);
+}
+
+TEST_F(HugetlbSources, MapAtFromAFile) {
+  NEED_MOUNT();
+  HugePoolGuard guard(1);
+  NEED_PAGES(guard);
+  char* const area = static_cast<char*>(os.reserve(4 * kHugeSize, kHugeSize));
+  ASSERT_NE(area, nullptr);
+  for (const HugeSource source : {HugeSource::kMemfd, HugeSource::kHugetlbfs, HugeSource::kSharedFile}) {
+    const std::size_t before = free_pages();
+    // Two promised pages are more than there are.
+    EXPECT_EQ(os.map_hugetlb_at(area, 2 * kHugeSize, kHugeSize, source, Reservation::kFull), ENOMEM);
+    EXPECT_EQ(test::mappings_within(area, 4 * kHugeSize), 1u);
+    ASSERT_EQ(os.map_hugetlb_at(area + kHugeSize, kHugeSize, kHugeSize, source, Reservation::kFull), 0);
+    area[kHugeSize] = 1;
+    EXPECT_EQ(os.reset_to_reserved(area + kHugeSize, kHugeSize), 0);
+    EXPECT_EQ(free_pages(), before);
+  }
+  os.unreserve(area, 4 * kHugeSize);
+}
+
+TEST_F(HugetlbSources, DirectoriesThatDoNotFit) {
+  int error = 0;
+  for (const HugeSource source : {HugeSource::kHugetlbfs, HugeSource::kSharedFile}) {
+    use_directory("");
+    EXPECT_EQ(map(source, Reservation::kNone, 1, &error), nullptr);
+    EXPECT_EQ(error, ENOENT);
+    use_directory("/tmp/numaheap/there/is/no/such/directory");
+    EXPECT_EQ(map(source, Reservation::kNone, 1, &error), nullptr);
+    EXPECT_EQ(error, ENOENT);
+    char plain[] = "/tmp/numaheap-plain-XXXXXX";
+    ASSERT_NE(mkdtemp(plain), nullptr);
+    use_directory(plain);  // a directory, but no hugetlbfs
+    EXPECT_EQ(map(source, Reservation::kNone, 1, &error), nullptr);
+    EXPECT_EQ(error, EINVAL);
+    EXPECT_EQ(rmdir(plain), 0) << "a file was created there";
+  }
+  use_directory(path_);
+  NEED_MOUNT();
+  // Pages of another size than the mount's.
+  EXPECT_EQ(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kHugetlbfs, Reservation::kNone, &error), nullptr);
+  EXPECT_EQ(error, EINVAL);
+  EXPECT_EQ(entries_in(path_), 2u);
+}
+
+}  // namespace
+}  // namespace nh

@@ -2,6 +2,8 @@
 // meanwhile. Where the pool cannot be filled, for want of privilege or of memory, what is checked is how an empty pool
 // shows, and the test says that it saw no more.
 #include <cerrno>
+#include <csignal>
+#include <cstdio>
 #include <cstring>
 
 #include <gtest/gtest.h>
@@ -284,17 +286,27 @@ TEST_F(Hugetlb, OneGigabytePages) {
   NEED_PAGES(guard);
 }
 
-// The guard itself: another process that is killed leaves the pool changed; the next guard undoes it.
+// The guard itself. A holder that is killed leaves the pool changed and the old value in the lock file.
 TEST_F(Hugetlb, GuardRestoresThePool) {
-  std::size_t before = 0;
+  std::size_t original = 0;
   {
-    HugePoolGuard guard(1);
+    HugePoolGuard guard(0);
+    original = HugePoolGuard::total();
     NEED_PAGES(guard);
-    before = HugePoolGuard::total();
-    EXPECT_TRUE(guard.set_free(3));
-    EXPECT_EQ(HugePoolGuard::total(), before + 2);
+    EXPECT_TRUE(guard.set_free(2));
+    EXPECT_EQ(HugePoolGuard::total(), original + 2);
   }
-  EXPECT_LT(HugePoolGuard::total(), before);
+  const std::size_t outside = HugePoolGuard::total();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    HugePoolGuard killed(outside + 3);
+    kill(getpid(), SIGKILL);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(pid, &status, 0), pid);
+  ASSERT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+  { HugePoolGuard next(1); }
+  EXPECT_EQ(HugePoolGuard::total(), outside);
 }
 
 }  // namespace

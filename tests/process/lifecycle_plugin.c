@@ -1,6 +1,5 @@
 // A C program that loads C++ plugins with RTLD_LOCAL: the program itself has no libstdc++, so that the function which
 // throws bad_alloc is in no scope that a preloaded library can see from the start.
-#define _GNU_SOURCE
 
 #include <dlfcn.h>
 #include <stdio.h>

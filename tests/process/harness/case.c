@@ -1,6 +1,3 @@
-// dladdr
-#define _GNU_SOURCE
-
 #include "harness/case.h"
 
 #include <dlfcn.h>

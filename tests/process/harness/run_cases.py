@@ -21,17 +21,18 @@ import time
 FATAL_PREFIX = "numaheap: fatal: "
 
 
-def environment(arguments):
+def test_environment(library, settings):
+    """The environment for a program under test: no setting of the caller's leaks in, the library is preloaded."""
     env = dict(os.environ)
     env.pop("LD_PRELOAD", None)
     for name in [n for n in env if n.startswith("NUMAHEAP_") and n != "NUMAHEAP_TEST_QUICK"]:
         del env[name]
-    if arguments.library:
-        library = os.path.realpath(arguments.library)
+    if library:
+        library = os.path.realpath(library)
         if not os.path.exists(library):
-            sys.exit(f"run_cases.py: {library} does not exist")
+            sys.exit(f"{library} does not exist")
         env.update(LD_PRELOAD=library, NH_TEST_LIBRARY=library)
-    for setting in arguments.env:
+    for setting in settings:
         name, _, value = setting.partition("=")
         env[name] = value
     return env
@@ -103,7 +104,7 @@ def main():
     parser.add_argument("program")
     arguments = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    env = environment(arguments)
+    env = test_environment(arguments.library, arguments.env)
 
     failed = []
     cases = [c for c in list_cases(arguments.program) if not arguments.only or re.search(arguments.only, c[0])]

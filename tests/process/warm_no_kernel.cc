@@ -1,0 +1,143 @@
+// Once warm, malloc and free stay out of the kernel: two threads, sizes from 16 B to 1 MiB, ten million operations,
+// no page fault and no system call that changes memory.
+//
+// Each slot keeps to a band of sizes of its own, so that what is live never exceeds what the warm-up has filled: a
+// wandering working set would need new memory rightly. getpgid(-4242) marks begin and end of the measured part for
+// warm_strace.py, which counts from outside.
+#include <sched.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#include <atomic>
+#include <cmath>
+#include <thread>
+
+#include "harness/case.h"
+
+namespace {
+
+constexpr int kThreads = 2;
+constexpr size_t kSlots = 256;
+constexpr long kMarker = -4242;
+
+struct Barrier {
+  std::atomic<int> arrived{0};
+  void wait(int round) {
+    arrived++;
+    while (arrived < kThreads * round) sched_yield();
+  }
+} g_barrier;
+
+// Sizes grow from 16 B to 1 MiB evenly in their logarithm: slot 0 holds the smallest, slot 255 the largest.
+size_t largest_size(size_t slot) {
+  return static_cast<size_t>(16 * std::pow(65536.0, static_cast<double>(slot) / (kSlots - 1)));
+}
+
+struct Slot {
+  char* p = nullptr;
+  size_t largest = 0;
+};
+
+void operate(Slot* slots, uint64_t* random, long operations) {
+  for (long done = 0; done < operations;) {
+    const uint64_t r = next_random(random);
+    Slot& slot = slots[r % kSlots];
+    if (slot.p != nullptr) {
+      free(slot.p);
+      slot.p = nullptr;
+    } else {
+      // At most an eighth below the largest: most of the time one size class, at times the next smaller one.
+      const size_t n = slot.largest - (r >> 40) % (slot.largest / 8 + 1);
+      slot.p = static_cast<char*>(malloc(n));
+      slot.p[0] = static_cast<char>(r);
+      slot.p[n - 1] = static_cast<char>(r >> 8);
+    }
+    done++;
+  }
+}
+
+// Fills everything to the brim, twice as much as will be live, writes every byte, and gives it back.
+void fill_and_empty(Slot* slots) {
+  for (size_t i = 0; i < kSlots; i++) slots[i].largest = largest_size(i);
+  static thread_local char* extra[kSlots];
+  for (size_t i = 0; i < kSlots; i++) {
+    slots[i].p = static_cast<char*>(malloc(slots[i].largest));
+    extra[i] = static_cast<char*>(malloc(slots[i].largest));
+    memset(slots[i].p, 1, slots[i].largest);
+    memset(extra[i], 1, slots[i].largest);
+  }
+  for (size_t i = 0; i < kSlots; i++) {
+    free(slots[i].p);
+    free(extra[i]);
+    slots[i].p = nullptr;
+  }
+}
+
+struct Counts {
+  long faults = 0;
+  uint64_t syscalls = 0;
+};
+
+Counts counts_now() {
+  rusage usage;
+  getrusage(RUSAGE_SELF, &usage);
+  return {usage.ru_minflt + usage.ru_majflt, nh_memory_syscalls != nullptr ? nh_memory_syscalls() : 0};
+}
+
+Counts g_begin, g_end;
+
+void thread_main(int id, long warm, long measured) {
+  static Slot all_slots[kThreads][kSlots];
+  Slot* slots = all_slots[id];
+  fill_and_empty(slots);
+  uint64_t random = static_cast<uint64_t>(id) + 1;
+  operate(slots, &random, warm);
+  counts_now();  // its own first call may fault in code
+  g_barrier.wait(1);
+  if (id == 0) {
+    syscall(SYS_getpgid, kMarker);
+    g_begin = counts_now();
+  }
+  g_barrier.wait(2);
+  operate(slots, &random, measured);
+  g_barrier.wait(3);
+  if (id == 0) {
+    g_end = counts_now();
+    syscall(SYS_getpgid, kMarker);
+  }
+  g_barrier.wait(4);
+  for (size_t i = 0; i < kSlots; i++) free(slots[i].p);
+}
+
+void run(long measured) {
+  std::thread other(thread_main, 1, scaled(2000000, 500000), measured / kThreads);
+  thread_main(0, scaled(2000000, 500000), measured / kThreads);
+  other.join();
+}
+
+}  // namespace
+
+CASE(ten_million_operations) {
+  if (getenv("NH_TEST_LIBRARY") != nullptr) REQUIRE(nh_memory_syscalls != nullptr, "numaheap_memory_syscalls is missing");
+  run(scaled(10000000, 2000000));
+  EXPECT(g_end.faults == g_begin.faults, "%ld page faults", g_end.faults - g_begin.faults);
+  EXPECT(g_end.syscalls == g_begin.syscalls, "%ld memory system calls", static_cast<long>(g_end.syscalls - g_begin.syscalls));
+}
+
+// A loop on one large block, as a time step of a solver has it: no call either, once the block's pages are there.
+CASE(one_large_block_in_a_loop) {
+  constexpr size_t kSize = size_t{12} << 20;
+  const auto step = [] {
+    auto* p = static_cast<char*>(malloc(kSize));
+    for (size_t at = 0; at < kSize; at += 4096) p[at] = 1;
+    free(p);
+  };
+  for (int i = 0; i < 20; i++) step();
+  counts_now();  // its own first call may fault in code
+  const Counts begin = counts_now();
+  for (int i = 0; i < 1000; i++) step();
+  const Counts end = counts_now();
+  EXPECT(end.faults == begin.faults, "%ld page faults", end.faults - begin.faults);
+  EXPECT(end.syscalls == begin.syscalls, "%ld memory system calls", static_cast<long>(end.syscalls - begin.syscalls));
+}

@@ -134,11 +134,16 @@ class PageAlloc {
   Found find(std::size_t n, std::size_t from) const;
   Found descend(unsigned level, std::size_t index, std::size_t n, std::size_t low) const;
   Found find_aligned(std::size_t n, std::size_t align) const;
+  void prefetch(std::size_t first, std::size_t n) const;
   bool all_free(std::size_t first, std::size_t n) const;
   std::size_t take(std::size_t first, std::size_t n);
   void put_back(std::size_t first, std::size_t n);
   void advance(const Found& at, std::size_t n);
-  void update(std::size_t first, std::size_t n);
+  template <typename Leaf>
+  void update(std::size_t first, std::size_t n, Leaf leaf);
+  void update_after_free(std::size_t first, std::size_t n);
+  void update_after_take(std::size_t first, std::size_t n);
+  void update_chunk(std::size_t page);
   void update_parents(std::size_t first_leaf, std::size_t last_leaf);
   void note_free(std::size_t first, std::size_t n);
 

@@ -109,6 +109,48 @@ class PageBits {
     }
   }
 
+  // Ones in a row right below / from position i on; i in 0 .. 512.
+  constexpr std::size_t ones_below(std::size_t i) const {
+    std::size_t n = 0;
+    while (n != i) {
+      const std::size_t at = i - n;  // everything in [at, i) is set
+      const auto room = static_cast<unsigned>((at - 1) % 64 + 1);  // bits of the word up to and including at - 1
+      const auto ones = static_cast<unsigned>(std::countl_one(word_[(at - 1) / 64] << (64 - room)));
+      n += ones;
+      if (ones < room) break;
+    }
+    return n;
+  }
+  constexpr std::size_t ones_from(std::size_t i) const {
+    std::size_t at = i;
+    while (at != kChunkPages) {
+      const auto room = static_cast<unsigned>(64 - at % 64);
+      const auto ones = static_cast<unsigned>(std::countr_one(word_[at / 64] >> (64 - room)));
+      at += ones;
+      if (ones < room) break;
+    }
+    return at - i;
+  }
+
+  // The summary now that [lo, lo + n) has been set, given what it was when the range was clear: setting bits only
+  // makes the run around them longer.
+  constexpr Summary summary_after_set(Summary before, std::size_t lo, std::size_t n) const {
+    const std::size_t first = lo - ones_below(lo);
+    const std::size_t last = lo + n + ones_from(lo + n);
+    return Summary(first == 0 ? last : before.start(), last - first > before.max() ? last - first : before.max(),
+                   last == kChunkPages ? last - first : before.end());
+  }
+  // The summary now that [lo, lo + n) has been cleared, given what it was when the range was set. A run that was not
+  // one of the longest can be cut without a look at the others; mostly first fit cuts such a one.
+  constexpr Summary summary_after_clear(Summary before, std::size_t lo, std::size_t n) const {
+    if (n == kChunkPages) return Summary();
+    const std::size_t below = ones_below(lo);
+    const std::size_t above = ones_from(lo + n);
+    if (below + n + above >= before.max()) return summary();
+    return Summary(below == lo ? below : before.start(), before.max(),
+                   lo + n + above == kChunkPages ? above : before.end());
+  }
+
   // Start, longest and end run of ones.
   constexpr Summary summary() const {
     std::size_t start = 0;

@@ -18,7 +18,7 @@ PageCache PageAlloc::allocate_to_cache() {
   free_ -= static_cast<unsigned>(std::popcount(free));
   scavenged_ -= static_cast<unsigned>(std::popcount(scavenged));
   search_ = base + PageCache::kPages;  // the group was the lowest with a free page, and it has none any more
-  update(base, PageCache::kPages);
+  update_chunk(base);
   return PageCache(base, free, scavenged);
 }
 
@@ -34,7 +34,7 @@ void PageCache::flush(PageAlloc& pages) {
   pages.scavenged_ += scavenged_pages().value;
   pages.note_free(base_ + static_cast<unsigned>(std::countr_zero(free_)),
                   static_cast<unsigned>(std::bit_width(free_) - std::countr_zero(free_)));
-  pages.update(base_, kPages);
+  pages.update_chunk(base_);
   *this = PageCache();
 }
 

@@ -120,7 +120,7 @@ bool PageAlloc::find_free_unit_below(PageId limit, PageId* out, std::size_t max_
     std::size_t next = top;
     for (unsigned level = kLeaf;; level--) {
       const unsigned shift = kNodeShift[level];
-      if (!is_aligned(top, std::size_t{1} << shift) && top != end_) break;
+      if (!is_aligned(top, std::size_t{1} << shift)) break;
       const std::size_t index = (top - 1) >> shift;
       if (tree_[level][index].max() >= kPagesPerHuge) break;
       next = index << shift;

@@ -190,6 +190,27 @@ TEST(PageAlloc, SearchAddressFollowsTheLowestFreePage) {
   EXPECT_EQ(world.alloc.search_address().value, 104u);
 }
 
+// The limit becomes exact wherever the search had to climb and descend, and stays at the first page that it passed by.
+TEST(PageAlloc, SearchAddressAfterAClimb) {
+  PageWorld world{PageCount(8 * kPagesPerArena)};
+  world.grow(0, 8 * kPagesPerArena);
+  ASSERT_TRUE(world.alloc.alloc(PageCount(8 * kPagesPerArena)).ok);
+  world.alloc.free(PageId(60'000), PageCount(3));
+  world.alloc.free(PageId(50'000), PageCount(2));
+  world.alloc.free(PageId(40'000), PageCount(1));
+  world.alloc.free(PageId(5), PageCount(1));
+  EXPECT_EQ(world.alloc.alloc(PageCount(1)).first.value, 5u);
+  EXPECT_EQ(world.alloc.alloc(PageCount(1)).first.value, 40'000u);
+  EXPECT_EQ(world.alloc.search_address().value, 40'001u);
+  EXPECT_EQ(world.alloc.alloc(PageCount(3)).first.value, 60'000u);
+  EXPECT_GT(world.alloc.search_address().value, 40'001u);
+  EXPECT_LE(world.alloc.search_address().value, 50'000u);
+  EXPECT_EQ(world.alloc.alloc(PageCount(2)).first.value, 50'000u);
+  EXPECT_EQ(world.alloc.search_address().value, 50'002u);
+  EXPECT_FALSE(world.alloc.alloc(PageCount(1)).ok);
+  EXPECT_EQ(world.alloc.search_address().value, world.alloc.end().value);
+}
+
 TEST(PageAlloc, ExtendTakesExactlyWhatFollows) {
   PageWorld world{PageCount(2 * kPagesPerArena)};
   world.grow(0, kPagesPerArena);

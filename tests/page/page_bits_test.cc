@@ -136,6 +136,36 @@ TEST(PageBits, SummaryOfAChunk) {
   EXPECT_EQ(bits.summary(), Summary(kChunkPages, kChunkPages, kChunkPages));
 }
 
+TEST(PageBits, OnesBelowAndFrom) {
+  Random random(6);
+  for (int i = 0; i < 6000; i++) {
+    const PageBits bits = random_bits(random, kMeans[random.below(std::size(kMeans))]);
+    const Picture p = picture(bits);
+    const std::size_t at = i < 2 ? kChunkPages * (i % 2) : random.below(kChunkPages + 1);
+    ASSERT_EQ(bits.ones_below(at), naive_end(p.substr(0, at))) << at << "\n" << p;
+    ASSERT_EQ(bits.ones_from(at), naive_start(p.substr(at))) << at << "\n" << p;
+  }
+  PageBits full{};
+  full.set(0, kChunkPages);
+  EXPECT_EQ(full.ones_below(kChunkPages), kChunkPages);
+  EXPECT_EQ(full.ones_from(0), kChunkPages);
+}
+
+TEST(PageBits, SummaryFollowsAChange) {
+  Random random(7);
+  for (int i = 0; i < 40000; i++) {
+    PageBits bits = random_bits(random, kMeans[random.below(std::size(kMeans))]);
+    const std::size_t lo = i % 5 == 0 ? 0 : random.below(kChunkPages);
+    const std::size_t n = i % 7 == 0 ? kChunkPages - lo : 1 + random.below(std::min(kChunkPages - lo, std::size_t{40}));
+    PageBits without = bits;
+    without.clear(lo, n);
+    PageBits with = bits;
+    with.set(lo, n);
+    ASSERT_EQ(with.summary_after_set(without.summary(), lo, n), with.summary()) << lo << " " << n << picture(with);
+    ASSERT_EQ(without.summary_after_clear(with.summary(), lo, n), without.summary()) << lo << " " << n << picture(with);
+  }
+}
+
 TEST(PageSummary, HoldsEveryValueUpToAWholeRoot) {
   EXPECT_TRUE(Summary().none());
   EXPECT_EQ(Summary(0, 0, 0), Summary());

@@ -8,7 +8,7 @@ TextWriter& TextWriter::text(std::string_view s) {
   const std::size_t room = capacity_ - size_;
   const std::size_t n = s.size() <= room ? s.size() : room;
   truncated_ |= n < s.size();
-  std::memcpy(buffer_ + size_, s.data(), n);
+  if (n != 0) std::memcpy(buffer_ + size_, s.data(), n);  // an empty view may have no data
   for (std::size_t i = 0; i < n; i++) {
     if (s[i] == '\n') line_start_ = size_ + i + 1;
   }

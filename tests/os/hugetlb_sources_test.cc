@@ -83,7 +83,7 @@ class HugetlbSources : public testing::Test {
   }                                                                                             \
   static_assert(true)
 #define NEED_PAGES(guard) \
-  if (!(guard).ok()) GTEST_SKIP() << "only the empty pool could be checked: " << (guard).why()
+  if (!(guard).ok()) GTEST_SKIP() << "only an empty pool could be checked: " << (guard).why()
 
 void HugetlbSources::check_private(HugeSource source) {
   int error = 0;

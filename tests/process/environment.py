@@ -332,7 +332,8 @@ def main():
                 verdict = f"FAIL {error}\n    "
             except machine.Unavailable as error:
                 skipped.append(name)
-                verdict = f"skip {error}\n    "
+                print(f"skipped: {name}: {error}")
+                verdict = "skip"
             print(f"{verdict} {name} ({time.monotonic() - start:.2f} s)", flush=True)
     if not ran:
         sys.exit("environment.py: no case matches")

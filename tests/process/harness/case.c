@@ -31,7 +31,7 @@ int failures(void) { return __atomic_load_n(&g_failures, __ATOMIC_RELAXED); }
 void about_to_misuse(const void* p) { dprintf(STDOUT_FILENO, "pointer 0x%lx\n", (unsigned long)(uintptr_t)p); }
 
 long scaled(long full, long quick) {
-  const char* mode = getenv("NUMAHEAP_TEST_QUICK");
+  const char* mode = getenv("NH_TEST_QUICK");
   return mode != NULL && strcmp(mode, "1") == 0 ? quick : full;
 }
 

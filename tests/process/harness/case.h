@@ -51,7 +51,7 @@ int failures(void);
 // Tells run_cases.py which pointer the fatal line has to name.
 void about_to_misuse(const void* p);
 
-// `full`, or `quick` where NUMAHEAP_TEST_QUICK=1 asks for the short run.
+// `full`, or `quick` where NH_TEST_QUICK=1 asks for the short run.
 long scaled(long full, long quick);
 
 // A value in KiB from /proc/self/status ("VmRSS", "HugetlbPages", ...); -1 where there is no such line. Does not allocate.

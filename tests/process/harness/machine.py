@@ -1,7 +1,7 @@
 """Changes to the machine that tests need (pools of huge pages, THP mode, overcommit), always undone.
 
 Everything here is a context manager. A lock file keeps tests of several build trees from changing the machine under
-each other; inside one ctest run RESOURCE_LOCK machine does the same without waiting.
+each other; inside one ctest run RESOURCE_LOCK hugepages does the same without waiting.
 """
 
 import contextlib
@@ -40,17 +40,40 @@ def write(path, value):
         raise
 
 
+_lock = None  # the open lock file while exclusive() is in force
+
+
+def note_old_total(text):
+    """Leaves in the lock file what the pool was, for whoever comes next if this process is killed outright."""
+    _lock.seek(0)
+    _lock.truncate()
+    _lock.write(text)
+    _lock.flush()
+
+
 @contextlib.contextmanager
 def exclusive():
-    """The machine's settings are ours. Signals that end the process still run the clean-up of the blocks inside."""
+    """The machine's settings are ours. Signals that end the process still run the clean-up of the blocks inside.
+
+    The lock file and what it holds ("<page bytes> <pages>" of a pool that somebody left changed) are shared with
+    tests/support/huge_pool_guard.h.
+    """
+    global _lock
+
     def stop(number, _frame):
         sys.exit(128 + number)
 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, stop)
-    with open(LOCK_FILE, "a", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with open(LOCK_FILE, "a+", encoding="ascii") as _lock:
+        fcntl.flock(_lock, fcntl.LOCK_EX)
+        _lock.seek(0)
+        left = _lock.read().split()
+        if len(left) == 2:
+            write(f"/sys/kernel/mm/hugepages/hugepages-{int(left[0]) // 1024}kB/nr_hugepages", left[1])
+            note_old_total("")
         yield
+    _lock = None
 
 
 @contextlib.contextmanager
@@ -86,6 +109,7 @@ def pool(pages):
         if not any(line.split() == ["Hugepagesize:", "2048", "kB"] for line in file):
             raise Unavailable("the default huge page of this machine is not 2 MiB")
     before = int(read(path))
+    note_old_total(f"{HUGE} {before}\n")
     try:
         write(path, pages)
         if int(read(path)) < pages:
@@ -97,3 +121,4 @@ def pool(pages):
         yield
     finally:
         write(path, before)
+        note_old_total("")

@@ -25,7 +25,7 @@ def test_environment(library, settings):
     """The environment for a program under test: no setting of the caller's leaks in, the library is preloaded."""
     env = dict(os.environ)
     env.pop("LD_PRELOAD", None)
-    for name in [n for n in env if n.startswith("NUMAHEAP_") and n != "NUMAHEAP_TEST_QUICK"]:
+    for name in [n for n in env if n.startswith("NUMAHEAP_")]:
         del env[name]
     if library:
         library = os.path.realpath(library)

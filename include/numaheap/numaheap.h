@@ -1,0 +1,100 @@
+/* numaheap: a malloc for Linux HPC machines: huge pages, one heap per NUMA node.
+ *
+ * Preloading or linking libnumaheap replaces malloc and its family; nothing here is needed for that. This header adds
+ * what the C library has no names for: memory that holds no pointers, statistics, and control.
+ *
+ * Conventions. Sizes are bytes. Memory comes from and goes back to the ordinary heap: everything returned here may be
+ * passed to free(), realloc() and malloc_usable_size(). Functions that allocate return NULL and set errno to ENOMEM when
+ * memory is exhausted or the size exceeds PTRDIFF_MAX. All functions are thread-safe; none may be called from a signal
+ * handler unless said so.
+ */
+#ifndef NUMAHEAP_H
+#define NUMAHEAP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define NUMAHEAP_VERSION_MAJOR 0
+#define NUMAHEAP_VERSION_MINOR 1
+#define NUMAHEAP_VERSION_PATCH 0
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* "0.1.0", of the library that runs. */
+const char* numaheap_version(void);
+
+/* ---- memory without pointers ---------------------------------------------------------------------------------------
+ * "noscan" memory holds plain numbers, text, pixels: never pointers. It comes from spans of its own. Objects below 16
+ * bytes are packed tightly; alignment is then the largest power of two up to 8 that divides the size, and 8 for sizes up
+ * to 24 whose class is 8 or 24 bytes. All other sizes are aligned to 16. */
+void* numaheap_malloc_noscan(size_t size);
+void* numaheap_calloc_noscan(size_t count, size_t size);
+/* alignment: a power of two, else NULL and EINVAL. */
+void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size);
+
+/* ---- control -------------------------------------------------------------------------------------------------------*/
+
+/* Gives all memory that is free back to the operating system, caches of other CPUs included. Returns the bytes released.
+ * malloc_trim() calls it. */
+size_t numaheap_trim(void);
+
+/* ---- statistics ----------------------------------------------------------------------------------------------------
+ * Numbers are a snapshot taken piece by piece while other threads go on; sums may be off by what moved meanwhile. */
+
+enum numaheap_heap_kind {
+  NUMAHEAP_HEAP_NODE = 0,        /* memory of one node */
+  NUMAHEAP_HEAP_FIRST_TOUCH = 1, /* large objects, placed by the threads that first write to them */
+  NUMAHEAP_HEAP_INTERLEAVED = 2  /* spread over the nodes page by page */
+};
+
+typedef struct numaheap_heap_stats {
+  int32_t node;             /* the kernel's number, -1 for a heap of no node in particular */
+  int32_t kind;             /* enum numaheap_heap_kind */
+  uint64_t live_bytes;      /* in objects that the program holds, rounded up to their size classes */
+  uint64_t cached_bytes;    /* in free objects of caches and transfer caches */
+  uint64_t free_bytes;      /* committed, but in no span */
+  uint64_t committed_bytes; /* memory taken from the operating system and not given back; = hugetlb + thp + base */
+  uint64_t released_bytes;  /* given back so far, all in all */
+  uint64_t hugetlb_bytes;   /* committed on pages of a hugetlb pool */
+  uint64_t thp_bytes;       /* committed, advised to be transparent huge pages */
+  uint64_t base_bytes;      /* committed on base pages */
+  uint64_t metadata_bytes;  /* the allocator's own structures */
+  uint64_t arenas;          /* address space taken so far, in units of 64 MiB */
+  uint64_t spans;
+  uint64_t large_objects;
+  uint64_t refills;         /* batches of objects handed to CPU caches */
+  uint64_t flushes;         /* batches that came back */
+  uint64_t remote_frees;    /* objects that came back from CPUs of other nodes */
+  uint64_t foreign_serves;  /* requests served for other nodes whose memory was exhausted */
+} numaheap_heap_stats;
+
+/* The number of heaps: one per node with memory, then first touch, then interleaved. */
+unsigned numaheap_heap_count(void);
+/* Fills *out for heap `index`. size: sizeof *out as the caller knows it, so that fields can be added. 0, or -1 with errno
+ * EINVAL for an index past the last heap. */
+int numaheap_get_heap_stats(unsigned index, numaheap_heap_stats* out, size_t size);
+
+/* System calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind). Does not move while the
+ * heap is warm. Callable anywhere, signal handlers included. */
+uint64_t numaheap_memory_syscalls(void);
+
+/* How the CPU caches work here: "rseq" (libc's registration), "own-rseq" (ours), "fallback" (locks; no restartable
+ * sequences on this system) or "off" (NUMAHEAP_CPU_CACHE=0). */
+const char* numaheap_cache_mode(void);
+
+/* The statistics as text for people, and as JSON. Writes at most capacity - 1 bytes and a NUL, and returns the length of
+ * the whole text without NUL, as snprintf does. Allocates nothing. Keys of the JSON, stable:
+ *   version, pid, cache_mode, topology, memory_syscalls,
+ *   fallbacks: an object, name of what had to be done without -> how often,
+ *   nodes: an array with an object per heap: id (-1: of no node), kind ("node", "first_touch", "interleaved"), and the
+ *   fields of numaheap_heap_stats by name. */
+int numaheap_stats_text(char* buffer, size_t capacity);
+int numaheap_stats_json(char* buffer, size_t capacity);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* NUMAHEAP_H */

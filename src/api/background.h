@@ -1,0 +1,17 @@
+// Who runs the scavengers: a thread per node (NUMAHEAP_SCAVENGE=background), the program's own threads (inline), nobody.
+#pragma once
+
+#include <cstddef>
+
+namespace nh {
+
+// From the constructor.
+void init_background();
+
+// Called on slow paths after memory was freed, with the address that free() returns to.
+void memory_was_freed(const void* caller);
+
+// In a fork child: the threads are gone.
+void forget_background_threads();
+
+}  // namespace nh

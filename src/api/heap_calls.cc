@@ -1,0 +1,207 @@
+#include "api/heap_calls.h"
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+
+#include "api/bad_pointer.h"
+#include "api/process.h"
+#include "api/background.h"
+#include "base/bits.h"
+#include "cache/tiny.h"
+
+namespace nh {
+namespace {
+
+void* out_of_memory() {
+  errno = ENOMEM;
+  return nullptr;
+}
+
+bool has_mark(SpanClass c) { return kFreeReciprocal[c] != 0; }
+
+void* allocate_small(SpanClass c) {
+  void* p = g_caches.alloc(c);
+  if (p == nullptr) return out_of_memory();
+  if (has_mark(c)) mark_word(p) = 0;
+  return p;
+}
+
+MSpan* allocate_large(std::size_t size, std::size_t alignment, bool noscan) {
+  if (size > PTRDIFF_MAX) return nullptr;
+  if (size == 0) size = 1;
+  return g_process.heaps.alloc_large(heap_for_large(size), size, alignment, noscan, g_process.strict_placement);
+}
+
+void* start_of(MSpan* span) { return reinterpret_cast<void*>(span->start_addr); }
+
+// What a pointer names. Aborts on anything but the start of an object that its span does not know to be free; an object
+// of a cache that carries its mark is found out, too.
+struct Object {
+  MSpan* span;
+  SpanClass span_class;
+  std::size_t usable;
+};
+
+Object object_at(const void* p, const char* call) {
+  if (!started() || !g_process.space.contains(p)) bad_pointer(p, call);
+  const PageEntry entry = g_process.space.entry(p);
+  MSpan* span = g_process.space.span_of(p);
+  if (entry == 0 || span == nullptr) bad_pointer(p, call);
+  const SpanClass c = entry_class(entry);
+  const std::size_t offset = address(p) - span->start_addr;
+  if (c == kLargeClass) {
+    if (offset != 0) bad_pointer(p, call);
+    return {span, c, span->elem_size};
+  }
+  if (c == kTinyClass) {
+    const std::size_t usable = tiny_usable(g_caches, p, *span);
+    if (usable == 0) bad_pointer(p, call);
+    return {span, c, usable};
+  }
+  const SizeClass& size = size_class(c);
+  if (!is_object_start(size, static_cast<std::uint32_t>(offset)) || offset >= std::size_t{size.bytes} * size.objects) {
+    bad_pointer(p, call);
+  }
+  if (has_mark(c) ? mark_word(const_cast<void*>(p)) == free_mark(p) : !eight_is_object(p, *span)) bad_pointer(p, call);
+  return {span, c, size.bytes};
+}
+
+// The object carries its mark although somebody frees it now. The mark depends on the address and a random key, so a
+// program does not write it by accident; still, the bits of the span have the last word once all caches are empty.
+bool is_really_free(void* p, SpanClass c) {
+  MSpan* span = g_process.space.span_of(p);
+  g_caches.drain_all();
+  g_process.heaps.trim_centrals();
+  if (g_process.space.span_of(p) != span || span == nullptr) return true;  // all of its span was free
+  return span->is_free(object_index(size_class(c), address(p) - span->start_addr));
+}
+
+}  // namespace
+
+void* allocate_slow(std::size_t size) {
+  if (!ensure_started()) return out_of_memory();
+  if (size <= kMaxSmallSize) return allocate_small(class_for(size));
+  MSpan* span = allocate_large(size, kPageSize, false);
+  return span == nullptr ? out_of_memory() : start_of(span);
+}
+
+void* allocate_noscan(std::size_t size) {
+  if (!ensure_started()) return out_of_memory();
+  if (size == 8) {
+    void* p = eight_alloc(g_caches);
+    return p == nullptr ? out_of_memory() : p;
+  }
+  if (size < kTinySize && size != 0) {
+    void* p = tiny_alloc(g_caches, size);
+    return p == nullptr ? out_of_memory() : p;
+  }
+  if (size <= kMaxSmallSize) return allocate_small(noscan_class_for(size == 0 ? 16 : size));
+  MSpan* span = allocate_large(size, kPageSize, true);
+  return span == nullptr ? out_of_memory() : start_of(span);
+}
+
+void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
+  if (!ensure_started() || size > PTRDIFF_MAX) return out_of_memory();
+  if (alignment <= 16 && size <= kMaxSmallSize) {
+    return noscan ? allocate_small(make_span_class(kAlignedClass[(size + 15) / 16], true)) : allocate(size);
+  }
+  if (const SpanClass c = class_for_aligned(size, alignment, noscan); c != 0) return allocate_small(c);
+  MSpan* span = allocate_large(size, alignment < kPageSize ? kPageSize : alignment, noscan);
+  return span == nullptr ? out_of_memory() : start_of(span);
+}
+
+void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
+  std::size_t bytes;
+  if (__builtin_mul_overflow(count, size, &bytes)) return out_of_memory();
+  if (bytes <= kMaxSmallSize) {
+    void* p = noscan ? allocate_noscan(bytes) : allocate(bytes);
+    return p == nullptr ? nullptr : std::memset(p, 0, bytes);
+  }
+  if (!ensure_started()) return out_of_memory();
+  MSpan* span = allocate_large(bytes, kPageSize, noscan);
+  if (span == nullptr) return out_of_memory();
+  // Pages that come fresh from the OS are zero, and touching them here would place them on this thread's node.
+  if (span->need_zero) std::memset(start_of(span), 0, bytes);
+  return start_of(span);
+}
+
+void release_full(void* p) {
+  const int saved = errno;
+  g_caches.free(p, entry_class(g_process.space.entry(p)), g_process.space.heap_of(p));
+  memory_was_freed(__builtin_return_address(0));
+  errno = saved;
+}
+
+void release_odd(void* p) {
+  if (p == nullptr) return;
+  const int saved = errno;
+  if (!started() || !g_process.space.contains(p)) bad_pointer(p, "free");
+  const PageEntry entry = g_process.space.entry(p);
+  const SpanClass c = entry_class(entry);
+  MSpan* span = g_process.space.span_of(p);
+  if (entry == 0 || span == nullptr) bad_pointer(p, "free");
+  if (c == kLargeClass) {
+    if (address(p) != span->start_addr) bad_pointer(p, "free");
+    g_process.heaps.free_large(span);
+    memory_was_freed(__builtin_return_address(0));
+  } else if (c == kTinyClass) {
+    if (!tiny_free(g_caches, p, *span)) bad_pointer(p, "free");
+  } else if (!has_mark(c)) {
+    if (!eight_free(g_caches, p, *span)) bad_pointer(p, "free");
+  } else {
+    const SizeClass& size = size_class(c);
+    const std::size_t offset = address(p) - span->start_addr;
+    const bool object = is_object_start(size, static_cast<std::uint32_t>(offset)) &&
+                        offset < std::size_t{size.bytes} * size.objects;
+    if (!object) bad_pointer(p, "free");
+    if (mark_word(p) == free_mark(p) && is_really_free(p, c)) double_free(p, "free");
+    mark_word(p) = free_mark(p);
+    g_caches.free(p, c, HeapId(span->heap));
+  }
+  errno = saved;
+}
+
+void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact) {
+  if (p == nullptr) return;
+  const Object object = object_at(p, "free");
+  if (size > object.usable) size_mismatch(p, size, object.usable);
+  if (object.span_class != kLargeClass && object.span_class != kTinyClass) {
+    const SpanClass expected = alignment > 16 ? class_for_aligned(size, alignment, false) : class_for(size);
+    const bool same = size_class_of(expected) == size_class_of(object.span_class);
+    // realloc() leaves an object in place while it still fills more than half of it.
+    if (!same && (exact || size * 2 <= object.usable)) size_mismatch(p, size, object.usable);
+  } else if (exact && object.span_class == kLargeClass && alignment <= 16 && size <= kMaxSmallSize) {
+    size_mismatch(p, size, object.usable);
+  }
+  release(p);
+}
+
+std::size_t usable_size(const void* p) { return p == nullptr ? 0 : object_at(p, "malloc_usable_size").usable; }
+
+void* reallocate(void* p, std::size_t size) {
+  if (p == nullptr) return allocate(size);
+  const Object object = object_at(p, "realloc");
+  if (size == 0) {
+    release(p);
+    return nullptr;
+  }
+  if (size > PTRDIFF_MAX) return out_of_memory();
+  if (object.span_class == kLargeClass) {
+    MHeap& heap = g_process.heaps[HeapId(object.span->heap)].heap;
+    if (size > kMaxSmallSize && heap.resize_large(object.span, size)) return p;
+  } else if (size <= object.usable && size * 2 > object.usable) {
+    return p;
+  }
+  const bool noscan = object.span_class == kTinyClass || (object.span_class < kSpanClasses && (object.span_class & 1) != 0);
+  void* moved = noscan ? allocate_noscan(size) : allocate(size);
+  if (moved == nullptr) {
+    // Shrinking cannot fail: the object stays as it is.
+    return size <= object.usable ? p : nullptr;
+  }
+  std::memcpy(moved, p, size < object.usable ? size : object.usable);
+  release(p);
+  return moved;
+}
+
+}  // namespace nh

@@ -1,0 +1,140 @@
+// operator new and delete, all forms, without libstdc++.
+//
+// When memory is exhausted the standard asks for a loop over the new_handler and then std::bad_alloc, and both live in
+// libstdc++ (or libc++), of which the library must not depend. They are looked up at that moment: a weak reference
+// first, then the global scope, then whatever C++ runtime is loaded at all (a C program may have dlopened a C++ plugin
+// with RTLD_LOCAL). Only where there is none does the process abort, because then nobody could catch anything.
+#include <cerrno>
+#include <cstddef>
+#include <new>
+
+#include <dlfcn.h>
+
+#include "api/heap_calls.h"
+#include "base/bits.h"
+#include "base/check.h"
+#include "base/format.h"
+
+namespace std {
+// Thrown by address only; its definition is libstdc++'s.
+[[gnu::weak]] void __throw_bad_alloc();
+}  // namespace std
+extern "C" [[gnu::weak]] void (*_ZSt15get_new_handlerv())();
+
+namespace nh {
+namespace {
+
+using Handler = void (*)();
+using GetHandler = Handler (*)();
+using Throw = void (*)();
+
+constexpr const char* kRuntimes[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
+
+void* find_in_runtime(const char* name) {
+  if (void* symbol = dlsym(RTLD_DEFAULT, name); symbol != nullptr) return symbol;
+  for (const char* runtime : kRuntimes) {
+    void* handle = dlopen(runtime, RTLD_NOLOAD | RTLD_LAZY);
+    if (handle == nullptr) continue;
+    // NOLOAD counted a reference: it stays, since an exception from there may be in flight.
+    if (void* symbol = dlsym(handle, name); symbol != nullptr) return symbol;
+  }
+  return nullptr;
+}
+
+Handler current_handler() {
+  GetHandler get = &_ZSt15get_new_handlerv;
+  if (get == nullptr) get = reinterpret_cast<GetHandler>(find_in_runtime("_ZSt15get_new_handlerv"));
+  return get == nullptr ? nullptr : get();
+}
+
+[[noreturn]] void throw_bad_alloc(std::size_t size) {
+  Throw thrower = &std::__throw_bad_alloc;
+  if (thrower == nullptr) thrower = reinterpret_cast<Throw>(find_in_runtime("_ZSt17__throw_bad_allocv"));
+  if (thrower != nullptr) thrower();
+  Text<160> text;
+  text.text("operator new: out of memory for ").dec(size).text(" bytes, and no C++ runtime to throw std::bad_alloc");
+  fatal(text.c_str());
+}
+
+// Tries again as long as a new_handler is installed; nullptr when none is.
+[[gnu::noinline, gnu::cold]] void* retry(std::size_t size, std::size_t alignment) {
+  for (;;) {
+    Handler handler = current_handler();
+    if (handler == nullptr) return nullptr;
+    handler();  // may throw, or free something
+    void* p = alignment == 0 ? allocate(size) : allocate_aligned(alignment, size);
+    if (p != nullptr) return p;
+  }
+}
+
+[[gnu::noinline, gnu::cold]] void* retry_or_throw(std::size_t size, std::size_t alignment) {
+  void* p = retry(size, alignment);
+  if (p == nullptr) throw_bad_alloc(size);
+  return p;
+}
+
+[[gnu::always_inline]] inline void* new_object(std::size_t size) {
+  void* p = allocate(size);
+  return p != nullptr ? p : retry_or_throw(size, 0);
+}
+[[gnu::always_inline]] inline void* new_aligned(std::size_t size, std::align_val_t alignment) {
+  void* p = allocate_aligned(static_cast<std::size_t>(alignment), size);
+  return p != nullptr ? p : retry_or_throw(size, static_cast<std::size_t>(alignment));
+}
+
+// The nothrow forms call the handler, too, and a handler may throw: what it throws ends in std::terminate, since these
+// functions are noexcept and libnumaheap is built without exceptions.
+void* new_nothrow(std::size_t size) {
+  void* p = allocate(size);
+  return p != nullptr ? p : retry(size, 0);
+}
+void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
+  void* p = allocate_aligned(static_cast<std::size_t>(alignment), size);
+  return p != nullptr ? p : retry(size, static_cast<std::size_t>(alignment));
+}
+
+[[gnu::always_inline]] inline void delete_sized(void* p, std::size_t size) {
+  if (size <= kMaxSmallSize) [[likely]] {
+    const std::uintptr_t at = address(p) - g_hot.base;
+    if (at < g_hot.bytes) [[likely]] {
+      const unsigned code = g_hot.page_map[at >> kPageShift] & 0xff;
+      if (code == unsigned{kAlignedClass[(size + 15) / 16]} * 2) [[likely]] return release(p);
+    }
+  }
+  release_sized(p, size, 0, true);
+}
+
+}  // namespace
+}  // namespace nh
+
+#define NH_PUBLIC [[gnu::visibility("default")]]
+
+NH_PUBLIC void* operator new(std::size_t size) { return nh::new_object(size); }
+NH_PUBLIC void* operator new[](std::size_t size) { return nh::new_object(size); }
+NH_PUBLIC void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return nh::new_nothrow(size); }
+NH_PUBLIC void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return nh::new_nothrow(size); }
+NH_PUBLIC void* operator new(std::size_t size, std::align_val_t a) { return nh::new_aligned(size, a); }
+NH_PUBLIC void* operator new[](std::size_t size, std::align_val_t a) { return nh::new_aligned(size, a); }
+NH_PUBLIC void* operator new(std::size_t size, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return nh::new_aligned_nothrow(size, a);
+}
+NH_PUBLIC void* operator new[](std::size_t size, std::align_val_t a, const std::nothrow_t&) noexcept {
+  return nh::new_aligned_nothrow(size, a);
+}
+
+NH_PUBLIC void operator delete(void* p) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete[](void* p) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete(void* p, const std::nothrow_t&) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete[](void* p, const std::nothrow_t&) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete(void* p, std::size_t size) noexcept { nh::delete_sized(p, size); }
+NH_PUBLIC void operator delete[](void* p, std::size_t size) noexcept { nh::delete_sized(p, size); }
+NH_PUBLIC void operator delete(void* p, std::align_val_t) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete[](void* p, std::align_val_t) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { nh::release(p); }
+NH_PUBLIC void operator delete(void* p, std::size_t size, std::align_val_t a) noexcept {
+  nh::release_sized(p, size, static_cast<std::size_t>(a), true);
+}
+NH_PUBLIC void operator delete[](void* p, std::size_t size, std::align_val_t a) noexcept {
+  nh::release_sized(p, size, static_cast<std::size_t>(a), true);
+}

@@ -1,0 +1,39 @@
+// The heap of this process: set-up at the first allocation or in the constructor, whichever comes first.
+//
+// Start-up may happen before libc is ready (an IFUNC resolver of the program), so it takes nothing for granted: options
+// from the environment or /proc, the topology from /sys, all memory by system call. What may allocate (hwloc, atfork
+// handlers, threads) waits for the constructor.
+#pragma once
+
+#include "base/options.h"
+#include "cache/cpu_caches.h"
+#include "central/heap_set.h"
+#include "heap/address_space.h"
+#include "numa/policy.h"
+#include "numa/topology.h"
+
+namespace nh {
+
+struct Process {
+  Options options;
+  Topology topology;
+  Placement placement;
+  AddressSpace space;
+  HeapSet heaps;
+  HeapId first_touch;
+  HeapId interleaved;
+  bool strict_placement = false;  // NUMAHEAP_POLICY=bind: no other node serves
+  std::size_t large_min = 0;
+};
+
+extern Process g_process;
+
+// Sets the heap up if need be. False: this process gets no heap (address space refused); said on stderr once.
+bool ensure_started();
+// True once it is up: the test before anything that reads g_process.
+bool started();
+
+// The heap that large objects of this size go to.
+HeapId heap_for_large(std::size_t bytes);
+
+}  // namespace nh

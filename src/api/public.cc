@@ -1,0 +1,57 @@
+// The functions of numaheap.h that are not reports.
+#include <numaheap/numaheap.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "api/heap_calls.h"
+#include "api/process.h"
+#include "api/stats.h"
+#include "api/upkeep.h"
+#include "base/bits.h"
+#include "os/os.h"
+
+#define NH_EXPORT extern "C" [[gnu::visibility("default")]]
+#define NH_STRING_(x) #x
+#define NH_STRING(x) NH_STRING_(x)
+
+NH_EXPORT const char* numaheap_version() {
+  return NH_STRING(NUMAHEAP_VERSION_MAJOR) "." NH_STRING(NUMAHEAP_VERSION_MINOR) "." NH_STRING(NUMAHEAP_VERSION_PATCH);
+}
+
+NH_EXPORT void* numaheap_malloc_noscan(size_t size) { return nh::allocate_noscan(size); }
+
+NH_EXPORT void* numaheap_calloc_noscan(size_t count, size_t size) { return nh::allocate_zeroed(count, size, true); }
+
+NH_EXPORT void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size) {
+  if (!nh::is_pow2(alignment)) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  return nh::allocate_aligned(alignment, size, true);
+}
+
+NH_EXPORT size_t numaheap_trim() { return nh::started() ? nh::trim_all() : 0; }
+
+NH_EXPORT unsigned numaheap_heap_count() { return nh::ensure_started() ? nh::g_process.heaps.count() : 0; }
+
+NH_EXPORT int numaheap_get_heap_stats(unsigned index, numaheap_heap_stats* out, size_t size) {
+  if (index >= numaheap_heap_count() || out == nullptr) {
+    errno = EINVAL;
+    return -1;
+  }
+  uint64_t cached[nh::kMaxHeaps];
+  nh::g_caches.totals(cached);
+  const numaheap_heap_stats stats = nh::collect_heap(index, cached[index]);
+  // A caller of another version knows fewer fields, or more: those read as zero.
+  std::memset(out, 0, size);
+  std::memcpy(out, &stats, size < sizeof stats ? size : sizeof stats);
+  return 0;
+}
+
+NH_EXPORT uint64_t numaheap_memory_syscalls() { return nh::memory_syscalls(); }
+
+NH_EXPORT const char* numaheap_cache_mode() {
+  nh::ensure_started();
+  return nh::cache_mode_name(nh::g_caches.mode());
+}

@@ -1,0 +1,177 @@
+#include "api/stats.h"
+
+#include <unistd.h>
+
+#include "api/process.h"
+#include "os/os.h"
+
+namespace nh {
+namespace {
+
+// The fields of numaheap_heap_stats in the order of reports: JSON key and what it is called for people.
+struct Field {
+  const char* key;
+  std::uint64_t numaheap_heap_stats::*member;
+  const char* label;
+  bool is_bytes;
+};
+constexpr Field kFields[] = {
+    {"live_bytes", &numaheap_heap_stats::live_bytes, "live", true},
+    {"cached_bytes", &numaheap_heap_stats::cached_bytes, "cached", true},
+    {"free_bytes", &numaheap_heap_stats::free_bytes, "free", true},
+    {"committed_bytes", &numaheap_heap_stats::committed_bytes, "committed", true},
+    {"released_bytes", &numaheap_heap_stats::released_bytes, "released", true},
+    {"hugetlb_bytes", &numaheap_heap_stats::hugetlb_bytes, "on hugetlb", true},
+    {"thp_bytes", &numaheap_heap_stats::thp_bytes, "on THP", true},
+    {"base_bytes", &numaheap_heap_stats::base_bytes, "on base pages", true},
+    {"metadata_bytes", &numaheap_heap_stats::metadata_bytes, "metadata", true},
+    {"arenas", &numaheap_heap_stats::arenas, "arenas", false},
+    {"spans", &numaheap_heap_stats::spans, "spans", false},
+    {"large_objects", &numaheap_heap_stats::large_objects, "large objects", false},
+    {"refills", &numaheap_heap_stats::refills, "refills", false},
+    {"flushes", &numaheap_heap_stats::flushes, "flushes", false},
+    {"remote_frees", &numaheap_heap_stats::remote_frees, "remote frees", false},
+    {"foreign_serves", &numaheap_heap_stats::foreign_serves, "foreign serves", false},
+};
+
+const char* kind_name(int kind) {
+  return kind == NUMAHEAP_HEAP_NODE ? "node" : kind == NUMAHEAP_HEAP_FIRST_TOUCH ? "first_touch" : "interleaved";
+}
+
+// Calls visit(const numaheap_heap_stats&) for every heap; not at all before start.
+template <typename Visit>
+void for_each_heap(Visit&& visit) {
+  if (!started()) return;
+  std::uint64_t cached[kMaxHeaps];
+  g_caches.totals(cached);
+  for (unsigned i = 0; i < g_process.heaps.count(); i++) visit(collect_heap(i, cached[i]));
+}
+
+bool is_used(const numaheap_heap_stats& s) { return s.kind == NUMAHEAP_HEAP_NODE || s.arenas != 0; }
+
+void write_heap_name(TextWriter& out, const numaheap_heap_stats& s) {
+  if (s.kind == NUMAHEAP_HEAP_NODE) {
+    out.text("node ").sdec(s.node);
+  } else {
+    out.text(s.kind == NUMAHEAP_HEAP_FIRST_TOUCH ? "first touch" : "interleaved");
+  }
+}
+
+template <typename Write>
+void write_fallbacks(Write&& write) {
+  for (unsigned f = 0; f < static_cast<unsigned>(Fallback::kCount); f++) {
+    if (const std::uint64_t n = fallback_count(static_cast<Fallback>(f)); n != 0) write(static_cast<Fallback>(f), n);
+  }
+}
+
+}  // namespace
+
+numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
+  NodeHeap& n = g_process.heaps[HeapId(index)];
+  const HeapStats h = n.heap.stats();
+  numaheap_heap_stats s = {};
+  const bool is_node = HeapId(index) < g_process.first_touch;
+  s.node = is_node ? n.heap.node().value : -1;
+  s.kind = is_node ? NUMAHEAP_HEAP_NODE
+                   : HeapId(index) == g_process.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
+  std::uint64_t out_bytes = 0;
+  for (unsigned c = 0; c < kCachedClasses; c++) {
+    MCentral* central = n.central[c].load(std::memory_order_acquire);
+    if (central == nullptr) continue;
+    const CentralStats stats = central->stats();
+    const std::uint64_t size = size_class(static_cast<SpanClass>(c)).bytes;
+    out_bytes += stats.objects_out * size;
+    s.cached_bytes += stats.objects_transfer * size;
+    s.refills += stats.fetches;
+    s.flushes += stats.flushes;
+  }
+  s.cached_bytes += cached_bytes;
+  s.live_bytes = (out_bytes > cached_bytes ? out_bytes - cached_bytes : 0) + h.large_bytes;
+  s.free_bytes = h.free_bytes;
+  s.committed_bytes = h.committed_bytes;
+  s.released_bytes = h.released_bytes;
+  s.hugetlb_bytes = h.hugetlb_bytes;
+  s.thp_bytes = h.thp_bytes;
+  s.base_bytes = h.base_bytes;
+  s.metadata_bytes = h.metadata_bytes;
+  s.arenas = h.arenas;
+  s.spans = h.spans;
+  s.large_objects = h.large_objects;
+  s.remote_frees = n.remote_frees.load(std::memory_order_relaxed);
+  s.foreign_serves = n.foreign_serves.load(std::memory_order_relaxed);
+  return s;
+}
+
+void write_stats_json(TextWriter& out) {
+  out.text("{\n  \"version\": ").json_string(numaheap_version());
+  out.text(",\n  \"pid\": ").sdec(getpid());
+  out.text(",\n  \"cache_mode\": ").json_string(numaheap_cache_mode());
+  out.text(",\n  \"topology\": ").json_string(topology_source_name(g_process.topology.source()));
+  out.text(",\n  \"memory_syscalls\": ").dec(memory_syscalls());
+  out.text(",\n  \"fallbacks\": {");
+  bool first = true;
+  write_fallbacks([&](Fallback f, std::uint64_t n) {
+    out.text(first ? "" : ", ").json_string(fallback_name(f)).text(": ").dec(n);
+    first = false;
+  });
+  out.text("},\n  \"nodes\": [");
+  first = true;
+  for_each_heap([&](const numaheap_heap_stats& s) {
+    out.text(first ? "\n" : ",\n").text("    {\"id\": ").sdec(s.node).text(", \"kind\": ").json_string(kind_name(s.kind));
+    for (const Field& f : kFields) out.text(", ").json_string(f.key).text(": ").dec(s.*f.member);
+    out.ch('}');
+    first = false;
+  });
+  out.text("\n  ]\n}\n");
+}
+
+void write_stats_text(TextWriter& out) {
+  out.text("numaheap ").text(numaheap_version()).text(", process ").sdec(getpid());
+  out.text(": caches ").text(numaheap_cache_mode());
+  out.text(", topology from ").text(topology_source_name(g_process.topology.source()));
+  out.text(", ").dec(memory_syscalls()).text(" memory system calls\n");
+  for_each_heap([&](const numaheap_heap_stats& s) {
+    if (!is_used(s)) return;
+    write_heap_name(out, s);
+    out.ch('\n');
+    for (const Field& f : kFields) {
+      if (s.*f.member == 0) continue;
+      out.text("  ").text(f.label).pad_to(18);
+      Text<40> value;
+      f.is_bytes ? value.bytes(s.*f.member) : value.dec(s.*f.member);
+      out.right(value.view(), 12).ch('\n');
+    }
+  });
+  write_fallbacks([&](Fallback f, std::uint64_t n) {
+    out.text("had to do without: ").text(fallback_text(f)).text(" (").dec(n).text(n == 1 ? " time)\n" : " times)\n");
+  });
+}
+
+void write_report(TextWriter& out) {
+  static constexpr const char* kColumns[] = {"live", "committed", "hugetlb", "THP", "base pages", "huge %", "remote frees"};
+  out.text("numaheap: process ").sdec(getpid()).text(", caches ").text(numaheap_cache_mode()).ch('\n');
+  out.text("  heap").pad_to(16);
+  for (const char* column : kColumns) out.right(column, 13);
+  out.ch('\n');
+  for_each_heap([&](const numaheap_heap_stats& s) {
+    if (!is_used(s)) return;
+    out.text("  ");
+    write_heap_name(out, s);
+    out.pad_to(16);
+    for (const std::uint64_t bytes : {s.live_bytes, s.committed_bytes, s.hugetlb_bytes, s.thp_bytes, s.base_bytes}) {
+      Text<40> value;
+      out.right(value.bytes(bytes).view(), 13);
+    }
+    Text<40> share;
+    const double huge = static_cast<double>(s.hugetlb_bytes + s.thp_bytes);
+    share.fixed(s.committed_bytes == 0 ? 0 : 100 * huge / static_cast<double>(s.committed_bytes), 1);
+    out.right(share.view(), 13);
+    Text<40> remote;
+    out.right(remote.dec(s.remote_frees).view(), 13).ch('\n');
+  });
+  write_fallbacks([&](Fallback f, std::uint64_t n) {
+    out.text("  had to do without: ").text(fallback_text(f)).text(" (").dec(n).text(n == 1 ? " time)\n" : " times)\n");
+  });
+}
+
+}  // namespace nh

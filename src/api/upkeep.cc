@@ -1,0 +1,50 @@
+#include "api/upkeep.h"
+
+#include <pthread.h>
+
+#include "api/background.h"
+#include "api/fork.h"
+#include "api/process.h"
+#include "base/format.h"
+#include "numa/hwloc_topology.h"
+
+namespace nh {
+namespace {
+
+// hwloc's second opinion is worth its milliseconds only where there is more than one node.
+void confirm_topology() {
+  Topology& topology = g_process.topology;
+  if (topology.heap_count() < 2 || topology.source() != TopologySource::kSysfs) return;
+  const OsOps& os = linux_os();
+  const std::size_t bytes = (sizeof(Topology) + kOsPageSize - 1) / kOsPageSize * kOsPageSize;
+  void* scratch = os.reserve(bytes, kOsPageSize);
+  if (scratch == nullptr) return;
+  if (os.make_writable(scratch, bytes) == 0) {
+    Text<200> why;
+    // Without hwloc the kernel's own word stands; the statistics say where the topology is from.
+    refine_with_hwloc(SysfsRoot(), &topology, static_cast<Topology*>(scratch), &why);
+  }
+  os.unreserve(scratch, bytes);
+}
+
+}  // namespace
+
+void start_upkeep() {
+  confirm_topology();
+  init_background();
+  init_fork();
+}
+
+std::size_t trim_all() {
+  HeapSet& heaps = g_process.heaps;
+  g_caches.drain_all();
+  heaps.trim_centrals();
+  std::size_t released = 0;
+  for (unsigned i = 0; i < heaps.count(); i++) released += heaps[HeapId(i)].heap.scavenge(SIZE_MAX, 0);
+  return released;
+}
+
+// The library's destructor: after the program's atexit functions and static destructors, whose frees it counts.
+[[gnu::destructor(101)]] static void at_exit() { report_at_exit(); }
+
+}  // namespace nh

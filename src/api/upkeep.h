@@ -1,0 +1,17 @@
+// What goes on beside allocation: giving idle memory back, reports at exit, fork.
+#pragma once
+
+#include <cstddef>
+
+namespace nh {
+
+// From the library's constructor: hwloc's refinement of the topology, atfork handlers. May allocate.
+void start_upkeep();
+
+// Gives everything free back at once; returns the bytes released.
+std::size_t trim_all();
+
+// Writes what NUMAHEAP_STATS and NUMAHEAP_REPORT ask for; at exit.
+void report_at_exit();
+
+}  // namespace nh

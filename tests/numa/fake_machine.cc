@@ -1,0 +1,150 @@
+#include "fake_machine.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+
+#include <gtest/gtest.h>
+
+namespace nh {
+namespace {
+
+// The kernel's mask format: words of 32 bits in hex, the highest first, commas between.
+std::string mask_text(const std::vector<int>& numbers) {
+  const int highest = numbers.empty() ? 0 : *std::max_element(numbers.begin(), numbers.end());
+  std::string text;
+  for (int word = highest / 32; word >= 0; word--) {
+    unsigned bits = 0;
+    for (const int n : numbers) {
+      if (n / 32 == word) bits |= 1u << (n % 32);
+    }
+    char hex[16];
+    std::snprintf(hex, sizeof hex, "%08x", bits);
+    if (!text.empty()) text += ',';
+    text += hex;
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+std::string list_text(const std::vector<int>& numbers) {
+  std::vector<int> sorted = numbers;
+  std::sort(sorted.begin(), sorted.end());
+  std::string text;
+  for (std::size_t i = 0; i < sorted.size();) {
+    std::size_t j = i;
+    while (j + 1 < sorted.size() && sorted[j + 1] == sorted[j] + 1) j++;
+    if (!text.empty()) text += ',';
+    text += std::to_string(sorted[i]);
+    if (j > i) text.append("-").append(std::to_string(sorted[j]));
+    i = j + 1;
+  }
+  return text;
+}
+
+std::vector<int> range(int first, int count) {
+  std::vector<int> numbers;
+  for (int i = 0; i < count; i++) numbers.push_back(first + i);
+  return numbers;
+}
+
+FakeMachine FakeMachine::uniform(int count, int cpus_each, int remote) {
+  FakeMachine machine;
+  for (int n = 0; n < count; n++) machine.nodes.push_back({n, range(n * cpus_each, cpus_each)});
+  machine.distances.assign(static_cast<std::size_t>(count), std::vector<int>(static_cast<std::size_t>(count), remote));
+  for (int n = 0; n < count; n++) machine.distances[static_cast<std::size_t>(n)][static_cast<std::size_t>(n)] = 10;
+  return machine;
+}
+
+FakeTree::FakeTree() {
+  std::string name = (std::filesystem::temp_directory_path() / "numaheap-tree-XXXXXX").string();
+  if (::mkdtemp(name.data()) == nullptr) std::abort();
+  path_ = name;
+}
+
+FakeTree::FakeTree(const FakeMachine& machine) : FakeTree() {
+  const std::string nodes = "/sys/devices/system/node/";
+  std::vector<int> ids, with_memory, cpus;
+  for (const FakeNode& node : machine.nodes) {
+    ids.push_back(node.id);
+    if (node.memory_kib != 0) with_memory.push_back(node.id);
+    cpus.insert(cpus.end(), node.cpus.begin(), node.cpus.end());
+  }
+  std::sort(cpus.begin(), cpus.end());
+  write(nodes + "online", list_text(ids) + "\n");
+  write(nodes + "possible", list_text(ids) + "\n");
+  if (machine.has_memory_file) {
+    write(nodes + "has_memory", list_text(with_memory) + "\n");
+    write(nodes + "has_normal_memory", list_text(with_memory) + "\n");
+  }
+  for (std::size_t i = 0; i < machine.nodes.size(); i++) {
+    const FakeNode& node = machine.nodes[i];
+    const std::string dir = nodes + "node" + std::to_string(node.id) + "/";
+    const std::string head = "Node " + std::to_string(node.id) + " ";
+    write(dir + "cpulist", list_text(node.cpus) + "\n");
+    write(dir + "cpumap", mask_text(node.cpus));
+    write(dir + "meminfo", head + "MemTotal:       " + std::to_string(node.memory_kib) + " kB\n" + head +
+                               "MemFree:        " + std::to_string(node.memory_kib / 2) + " kB\n");
+    std::string row;
+    for (std::size_t j = 0; j < machine.nodes.size(); j++) {
+      const int distance = machine.distances.empty() ? (i == j ? 10 : 20) : machine.distances[i][j];
+      if (j != 0) row += ' ';
+      row += std::to_string(distance);
+    }
+    write(dir + "distance", row + "\n");
+  }
+  write_cpus(machine, cpus);
+  write("/proc/self/status",
+        "Name:\tcat\nUmask:\t0022\nCpus_allowed_list:\t" +
+            (machine.cpus_allowed.empty() ? list_text(cpus) : machine.cpus_allowed) + "\nMems_allowed_list:\t" +
+            (machine.mems_allowed.empty() ? list_text(ids) : machine.mems_allowed) + "\nvoluntary_ctxt_switches:\t1\n");
+  if (!machine.memory_tiers.empty()) {
+    write("/sys/devices/virtual/memory_tiering/uevent", "");
+    for (std::size_t i = 0; i < machine.memory_tiers.size(); i++) {
+      // Their numbers say the order, not more: DRAM is tier 4 on most machines.
+      write("/sys/devices/virtual/memory_tiering/memory_tier" + std::to_string(3 * i + 1) + "/nodelist",
+            machine.memory_tiers[i] + "\n");
+    }
+  }
+}
+
+void FakeTree::write_cpus(const FakeMachine& machine, const std::vector<int>& all) {
+  const std::string cpus = "/sys/devices/system/cpu/";
+  write(cpus + "online", list_text(all) + "\n");
+  write(cpus + "present", list_text(all) + "\n");
+  write(cpus + "possible", (machine.possible_cpus.empty() ? list_text(all) : machine.possible_cpus) + "\n");
+  std::string cpuinfo;
+  for (const FakeNode& node : machine.nodes) {
+    for (const int cpu : node.cpus) {
+      const std::string dir = cpus + "cpu" + std::to_string(cpu) + "/topology/";
+      write(dir + "physical_package_id", std::to_string(node.id) + "\n");
+      write(dir + "core_id", std::to_string(cpu) + "\n");
+      write(dir + "core_siblings", mask_text(node.cpus));
+      write(dir + "package_cpus", mask_text(node.cpus));
+      write(dir + "thread_siblings", mask_text({cpu}));
+      write(dir + "core_cpus", mask_text({cpu}));
+      cpuinfo += "processor\t: " + std::to_string(cpu) + "\nvendor_id\t: GenuineIntel\n\n";
+    }
+  }
+  write("/proc/cpuinfo", cpuinfo);
+}
+
+FakeTree::~FakeTree() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+void FakeTree::write(const std::string& path, const std::string& text) {
+  const std::filesystem::path file = path_ + path;
+  std::filesystem::create_directories(file.parent_path());
+  std::ofstream out(file, std::ios::binary | std::ios::trunc);
+  out << text;
+  out.close();
+  if (!out) std::abort();
+}
+
+void FakeTree::remove(const std::string& path) { std::filesystem::remove_all(path_ + path); }
+
+}  // namespace nh

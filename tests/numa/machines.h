@@ -1,0 +1,126 @@
+// Shapes of machines for the tests: each is one that exists, or a corner of one.
+#pragma once
+
+#include <vector>
+
+#include "fake_machine.h"
+
+namespace nh {
+
+struct NamedMachine {
+  const char* name;
+  FakeMachine machine;
+};
+
+// Two packages cut in four: distances 10, 11, 12 within a package, 20 across (sub-NUMA clusters).
+inline FakeMachine sub_numa_clusters() {
+  FakeMachine machine = FakeMachine::uniform(8, 4, 20);
+  for (std::size_t i = 0; i < 8; i++) {
+    for (std::size_t j = 0; j < 8; j++) {
+      if (i / 4 == j / 4 && i != j) machine.distances[i][j] = (i / 2 == j / 2) ? 11 : 12;
+    }
+  }
+  return machine;
+}
+
+// Hyperthread siblings numbered in a second row, as most x86 firmware does: node 0 has 0-3,8-11, node 1 has 4-7,12-15.
+inline FakeMachine two_rows_of_siblings() {
+  FakeMachine machine = FakeMachine::uniform(2, 4);
+  for (int n = 0; n < 2; n++) {
+    for (const int cpu : range(8 + 4 * n, 4)) machine.nodes[static_cast<std::size_t>(n)].cpus.push_back(cpu);
+  }
+  return machine;
+}
+
+// CPUs dealt to the nodes in turn.
+inline FakeMachine round_robin_cpus() {
+  FakeMachine machine = FakeMachine::uniform(4, 0);
+  for (int cpu = 0; cpu < 32; cpu++) machine.nodes[static_cast<std::size_t>(cpu % 4)].cpus.push_back(cpu);
+  return machine;
+}
+
+// Four quadrants with DDR, and in front of each MCDRAM as a node of its own without CPUs (Knights Landing, SNC-4 flat).
+inline FakeMachine quadrants_with_fast_memory() {
+  FakeMachine machine = FakeMachine::uniform(4, 8);
+  for (int n = 4; n < 8; n++) machine.nodes.push_back({n, {}, 4 << 20});
+  machine.distances.assign(8, std::vector<int>(8, 21));
+  for (std::size_t i = 0; i < 8; i++) {
+    for (std::size_t j = 0; j < 8; j++) {
+      if (i == j) {
+        machine.distances[i][j] = 10;
+      } else if (i % 4 == j % 4) {
+        machine.distances[i][j] = 31;  // the firmware's way of keeping MCDRAM from filling up by accident
+      } else if (i >= 4 || j >= 4) {
+        machine.distances[i][j] = 41;
+      }
+    }
+  }
+  machine.memory_tiers = {"4-7", "0-3"};
+  return machine;
+}
+
+// Two packages, and one expander behind package 0 whose distance equals that of the other package.
+inline FakeMachine expander_memory() {
+  FakeMachine machine = FakeMachine::uniform(2, 4, 21);
+  machine.nodes.push_back({2, {}, 64 << 20});
+  machine.distances = {{10, 21, 21}, {21, 10, 31}, {21, 31, 10}};
+  machine.memory_tiers = {"0-1", "2"};
+  return machine;
+}
+
+// Memory in the first slot of each package only: nodes 1 and 3 have CPUs and no memory.
+inline FakeMachine nodes_without_memory() {
+  FakeMachine machine = FakeMachine::uniform(4, 4, 32);
+  machine.nodes[1].memory_kib = machine.nodes[3].memory_kib = 0;
+  machine.distances = {{10, 16, 32, 32}, {16, 10, 32, 32}, {32, 32, 10, 16}, {32, 32, 16, 10}};
+  return machine;
+}
+
+// POWER-like: numbers 0 and 8 for packages, and 252-255 for device memory.
+inline FakeMachine sparse_numbers() {
+  FakeMachine machine;
+  machine.nodes = {{0, range(0, 8)}, {8, range(64, 8)}, {252, {}, 16 << 20}, {255, {}, 16 << 20}};
+  machine.distances = {{10, 40, 80, 80}, {40, 10, 80, 80}, {80, 80, 10, 80}, {80, 80, 80, 10}};
+  machine.possible_cpus = "0-127";
+  return machine;
+}
+
+// Node 0 is gone (its memory is kept from this partition).
+inline FakeMachine without_node_zero() {
+  FakeMachine machine;
+  machine.nodes = {{1, range(8, 8)}, {2, range(16, 8)}, {3, range(24, 8)}};
+  machine.possible_cpus = "0-31";
+  return machine;
+}
+
+inline std::vector<NamedMachine> all_machines() {
+  std::vector<NamedMachine> machines = {
+      {"OneNode", FakeMachine::uniform(1, 8)},
+      {"OneNodeOneCpu", FakeMachine::uniform(1, 1)},
+      {"TwoPackages", FakeMachine::uniform(2, 8)},
+      {"FourNodes", FakeMachine::uniform(4, 16)},
+      {"EightNodes", FakeMachine::uniform(8, 16, 32)},
+      {"SixtyFourNodes", FakeMachine::uniform(64, 4, 40)},
+      {"SubNumaClusters", sub_numa_clusters()},
+      {"TwoRowsOfSiblings", two_rows_of_siblings()},
+      {"RoundRobinCpus", round_robin_cpus()},
+      {"QuadrantsWithFastMemory", quadrants_with_fast_memory()},
+      {"ExpanderMemory", expander_memory()},
+      {"NodesWithoutMemory", nodes_without_memory()},
+      {"SparseNumbers", sparse_numbers()},
+      {"WithoutNodeZero", without_node_zero()},
+  };
+  FakeMachine hotplug = FakeMachine::uniform(2, 4);
+  hotplug.possible_cpus = "0-63";
+  machines.push_back({"RoomForMoreCpus", hotplug});
+  FakeMachine old_kernel = nodes_without_memory();
+  old_kernel.has_memory_file = false;
+  machines.push_back({"OldKernel", old_kernel});
+  FakeMachine confined = FakeMachine::uniform(4, 4);
+  confined.mems_allowed = "2-3";
+  confined.cpus_allowed = "8-11";
+  machines.push_back({"Confined", confined});
+  return machines;
+}
+
+}  // namespace nh

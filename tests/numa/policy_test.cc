@@ -1,0 +1,198 @@
+#include "numa/policy.h"
+
+#include <cerrno>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <gtest/gtest.h>
+
+#include "machines.h"
+#include "numa/sysfs_topology.h"
+
+namespace nh {
+namespace {
+
+using Mode = InheritedPolicy::Mode;
+using Ids = std::vector<int>;
+
+NodeSet nodes(std::initializer_list<int> ids) {
+  NodeSet set;
+  for (const int id : ids) set.add(NodeId(id));
+  return set;
+}
+
+std::unique_ptr<Topology> load(const FakeMachine& machine) {
+  const FakeTree tree(machine);
+  auto t = std::make_unique<Topology>();
+  load_sysfs_topology(SysfsRoot{tree.path()}, t.get());
+  return t;
+}
+
+InheritedPolicy inherited(Mode mode, const NodeSet& set = {}) {
+  InheritedPolicy policy;
+  policy.mode = mode;
+  policy.nodes = set;
+  return policy;
+}
+
+struct Settled {
+  Placement placement;
+  std::string problem;
+};
+Settled settle(const char* option, const Topology& t, const InheritedPolicy& from = inherited(Mode::kDefault)) {
+  PolicyOption policy;
+  const bool given = option != nullptr;
+  EXPECT_TRUE(!given || parse_policy(option, &policy)) << option;
+  Text<256> problem;
+  Settled settled;
+  settled.placement = settle_placement(policy, given, from, t, &problem);
+  settled.problem = std::string(problem.view());
+  return settled;
+}
+
+// The nodes that a request from a CPU tries, in order.
+Ids tried(const Placement& placement, const Topology& t, int cpu, std::uint64_t turn = 0) {
+  const HeapId first = first_heap(placement, t, CpuId(cpu), turn);
+  Ids ids{t.node_of_heap(first).value};
+  HeapId next;
+  for (unsigned rank = 1; next_heap(placement, t, first, rank, &next); rank++) {
+    ids.push_back(t.node_of_heap(next).value);
+  }
+  return ids;
+}
+
+TEST(Policy, LocalIsTheNodeOfTheCpuAndThenByDistance) {
+  const auto t = load(sub_numa_clusters());
+  const Settled s = settle(nullptr, *t);
+  EXPECT_EQ(s.placement.kind, PlacementKind::kLocal);
+  EXPECT_FALSE(s.placement.inherited);
+  EXPECT_EQ(tried(s.placement, *t, 12), (Ids{3, 2, 0, 1, 4, 5, 6, 7}));
+}
+
+TEST(Policy, BindStaysWithinItsNodesNearestFirst) {
+  const auto t = load(sub_numa_clusters());
+  const Settled s = settle("bind:1,4-5", *t);
+  EXPECT_EQ(s.problem, "");
+  EXPECT_EQ(tried(s.placement, *t, 0), (Ids{1, 4, 5}));
+  EXPECT_EQ(tried(s.placement, *t, 20), (Ids{5, 4, 1}));
+  EXPECT_EQ(tried(s.placement, *t, 28), (Ids{4, 5, 1})) << "node 7: 4 and 5 are equally far";
+}
+
+TEST(Policy, PreferredGoesElsewhereWhenFull) {
+  const auto t = load(FakeMachine::uniform(4, 4));
+  const Settled s = settle("preferred:2", *t);
+  EXPECT_EQ(tried(s.placement, *t, 0), (Ids{2, 3, 0, 1}));
+  EXPECT_EQ(tried(s.placement, *t, 15), (Ids{2, 3, 0, 1}));
+}
+
+TEST(Policy, InterleaveTakesTurns) {
+  const auto t = load(FakeMachine::uniform(4, 4));
+  const Settled s = settle("interleave:1,3", *t);
+  EXPECT_EQ(tried(s.placement, *t, 0, 0).front(), 1);
+  EXPECT_EQ(tried(s.placement, *t, 0, 1).front(), 3);
+  EXPECT_EQ(tried(s.placement, *t, 9, 2).front(), 1);
+  EXPECT_EQ(tried(s.placement, *t, 0, ~std::uint64_t{0}).front(), 3);
+  EXPECT_EQ(tried(s.placement, *t, 0, 0), (Ids{1, 2, 3, 0})) << "a preference, not a limit";
+}
+
+TEST(Policy, InterleaveAloneSparesMemoryOnlyNodes) {
+  const auto t = load(quadrants_with_fast_memory());
+  EXPECT_EQ(settle("interleave", *t).placement.nodes, nodes({0, 1, 2, 3}));
+  EXPECT_EQ(settle("interleave:all", *t).placement.nodes, nodes({0, 1, 2, 3, 4, 5, 6, 7}));
+  EXPECT_EQ(settle("bind:4-7", *t).placement.nodes, nodes({4, 5, 6, 7}));
+  EXPECT_EQ(tried(settle("bind:4-7", *t).placement, *t, 8), (Ids{5, 6, 7, 4}))
+      << "the MCDRAM of the own quadrant, then its neighbours";
+}
+
+TEST(Policy, NodesThatDoNotExistAreNamed) {
+  const auto t = load(nodes_without_memory());
+  const Settled part = settle("bind:0-3,9", *t);
+  EXPECT_EQ(part.placement.nodes, nodes({0, 2}));
+  EXPECT_EQ(part.problem, "NUMAHEAP_POLICY=bind:0-3,9: memory can be had on nodes 0,2 only; the others are left out");
+  const Settled none = settle("preferred:1", *t);
+  EXPECT_EQ(none.placement.kind, PlacementKind::kLocal);
+  EXPECT_EQ(none.problem, "NUMAHEAP_POLICY=preferred:1: memory can be had on nodes 0,2 only; the policy is ignored");
+}
+
+TEST(Policy, CpusetIsNeverLeft) {
+  FakeMachine machine = FakeMachine::uniform(4, 4);
+  machine.mems_allowed = "1-2";
+  const auto t = load(machine);
+  EXPECT_EQ(tried(settle(nullptr, *t).placement, *t, 0), (Ids{1, 2}));
+  EXPECT_EQ(tried(settle("preferred:2", *t).placement, *t, 0), (Ids{2, 1}));
+  EXPECT_EQ(settle("interleave", *t).placement.nodes, nodes({1, 2}));
+  EXPECT_EQ(settle("bind:all", *t).placement.nodes, nodes({1, 2}));
+  EXPECT_NE(settle("bind:0", *t).problem, "");
+}
+
+TEST(Policy, InheritedPolicyCountsWhereNoneIsGiven) {
+  const auto t = load(FakeMachine::uniform(4, 4));
+  Settled s = settle(nullptr, *t, inherited(Mode::kBind, nodes({2, 3})));
+  EXPECT_EQ(s.placement.kind, PlacementKind::kBind);
+  EXPECT_TRUE(s.placement.inherited);
+  EXPECT_EQ(tried(s.placement, *t, 0), (Ids{2, 3}));
+  s = settle(nullptr, *t, inherited(Mode::kInterleave, nodes({0, 1})));
+  EXPECT_EQ(s.placement.kind, PlacementKind::kInterleave);
+  EXPECT_EQ(s.placement.nodes, nodes({0, 1}));
+  s = settle(nullptr, *t, inherited(Mode::kPreferred, nodes({3})));
+  EXPECT_EQ(s.placement.kind, PlacementKind::kPreferred);
+  s = settle(nullptr, *t, inherited(Mode::kPreferredMany, nodes({1, 3})));
+  EXPECT_EQ(tried(s.placement, *t, 12).front(), 3);
+  for (const Mode mode : {Mode::kDefault, Mode::kUnknown}) {
+    s = settle(nullptr, *t, inherited(mode));
+    EXPECT_EQ(s.placement.kind, PlacementKind::kLocal);
+    EXPECT_FALSE(s.placement.inherited);
+  }
+}
+
+TEST(Policy, InheritedBindingLimitsWhatIsGiven) {
+  const auto t = load(FakeMachine::uniform(4, 4));
+  const InheritedPolicy bound = inherited(Mode::kBind, nodes({2, 3}));
+  EXPECT_EQ(settle("bind:all", *t, bound).placement.nodes, nodes({2, 3}));
+  EXPECT_EQ(settle("interleave", *t, bound).placement.nodes, nodes({2, 3}));
+  const Settled local = settle("local", *t, bound);
+  EXPECT_EQ(tried(local.placement, *t, 0), (Ids{2, 3}));
+  EXPECT_EQ(tried(local.placement, *t, 12), (Ids{3, 2}));
+  const Settled outside = settle("bind:0", *t, bound);
+  EXPECT_EQ(outside.placement.nodes, nodes({2, 3}));
+  EXPECT_TRUE(outside.placement.inherited);
+  EXPECT_NE(outside.problem, "");
+}
+
+TEST(Policy, GivenPolicyBeatsAnInheritedPreference) {
+  const auto t = load(FakeMachine::uniform(4, 4));
+  const InheritedPolicy interleaved = inherited(Mode::kInterleave, nodes({0, 1, 2, 3}));
+  EXPECT_EQ(settle("local", *t, interleaved).placement.kind, PlacementKind::kLocal);
+  EXPECT_EQ(settle("bind:1", *t, interleaved).placement.nodes, nodes({1}));
+}
+
+TEST(Policy, InheritedNodesWithoutMemoryAreDropped) {
+  const auto t = load(nodes_without_memory());
+  EXPECT_EQ(settle(nullptr, *t, inherited(Mode::kInterleave, nodes({0, 1}))).placement.nodes, nodes({0}));
+  EXPECT_EQ(settle(nullptr, *t, inherited(Mode::kPreferred, nodes({1}))).placement.kind, PlacementKind::kLocal);
+}
+
+TEST(Policy, NoPlaceToWriteTheProblemIsFine) {
+  const auto t = load(FakeMachine::uniform(2, 2));
+  PolicyOption policy;
+  ASSERT_TRUE(parse_policy("bind:7", &policy));
+  EXPECT_EQ(settle_placement(policy, true, InheritedPolicy(), *t, nullptr).kind, PlacementKind::kLocal);
+}
+
+TEST(Policy, OneNodeHasNothingToFallBackTo) {
+  const auto t = load(FakeMachine::uniform(1, 4));
+  for (const char* const option : {"local", "interleave", "bind:0", "preferred:0"}) {
+    EXPECT_EQ(tried(settle(option, *t).placement, *t, 3, 5), Ids{0}) << option;
+  }
+}
+
+TEST(Policy, AskingTheKernelKeepsErrno) {
+  errno = 77;
+  const InheritedPolicy policy = read_inherited_policy();
+  EXPECT_EQ(errno, 77);
+  EXPECT_EQ(policy.mode == Mode::kUnknown, policy.error != 0);
+}
+
+}  // namespace
+}  // namespace nh

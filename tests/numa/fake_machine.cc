@@ -5,7 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
-#include <gtest/gtest.h>
+#include <unistd.h>
 
 namespace nh {
 namespace {
@@ -59,12 +59,15 @@ FakeMachine FakeMachine::uniform(int count, int cpus_each, int remote) {
 }
 
 FakeTree::FakeTree() {
-  std::string name = (std::filesystem::temp_directory_path() / "numaheap-tree-XXXXXX").string();
+  // Thousands of small files: in memory where that can be had.
+  const std::filesystem::path memory = "/dev/shm";
+  const bool usable = ::access(memory.c_str(), W_OK | X_OK) == 0;
+  std::string name = (usable ? memory : std::filesystem::temp_directory_path()) / "numaheap-tree-XXXXXX";
   if (::mkdtemp(name.data()) == nullptr) std::abort();
   path_ = name;
 }
 
-FakeTree::FakeTree(const FakeMachine& machine) : FakeTree() {
+FakeTree::FakeTree(const FakeMachine& machine, bool for_hwloc) : FakeTree() {
   const std::string nodes = "/sys/devices/system/node/";
   std::vector<int> ids, with_memory, cpus;
   for (const FakeNode& node : machine.nodes) {
@@ -95,7 +98,11 @@ FakeTree::FakeTree(const FakeMachine& machine) : FakeTree() {
     }
     write(dir + "distance", row + "\n");
   }
-  write_cpus(machine, cpus);
+  const std::string cpu_lists = "/sys/devices/system/cpu/";
+  write(cpu_lists + "online", list_text(cpus) + "\n");
+  write(cpu_lists + "present", list_text(cpus) + "\n");
+  write(cpu_lists + "possible", (machine.possible_cpus.empty() ? list_text(cpus) : machine.possible_cpus) + "\n");
+  if (for_hwloc) write_cpus_for_hwloc(machine);
   write("/proc/self/status",
         "Name:\tcat\nUmask:\t0022\nCpus_allowed_list:\t" +
             (machine.cpus_allowed.empty() ? list_text(cpus) : machine.cpus_allowed) + "\nMems_allowed_list:\t" +
@@ -110,15 +117,11 @@ FakeTree::FakeTree(const FakeMachine& machine) : FakeTree() {
   }
 }
 
-void FakeTree::write_cpus(const FakeMachine& machine, const std::vector<int>& all) {
-  const std::string cpus = "/sys/devices/system/cpu/";
-  write(cpus + "online", list_text(all) + "\n");
-  write(cpus + "present", list_text(all) + "\n");
-  write(cpus + "possible", (machine.possible_cpus.empty() ? list_text(all) : machine.possible_cpus) + "\n");
+void FakeTree::write_cpus_for_hwloc(const FakeMachine& machine) {
   std::string cpuinfo;
   for (const FakeNode& node : machine.nodes) {
     for (const int cpu : node.cpus) {
-      const std::string dir = cpus + "cpu" + std::to_string(cpu) + "/topology/";
+      const std::string dir = "/sys/devices/system/cpu/cpu" + std::to_string(cpu) + "/topology/";
       write(dir + "physical_package_id", std::to_string(node.id) + "\n");
       write(dir + "core_id", std::to_string(cpu) + "\n");
       write(dir + "core_siblings", mask_text(node.cpus));

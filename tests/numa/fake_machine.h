@@ -1,5 +1,5 @@
 // The /sys and /proc of machines that we do not have, as files in a temporary directory: what sysfs_topology.cc reads,
-// and enough beside it (cpu topology, cpumap, cpuinfo) for hwloc to read the same tree through HWLOC_FSROOT.
+// and on request enough beside it (cpu topology, cpuinfo) for hwloc to read the same tree through HWLOC_FSROOT.
 #pragma once
 
 #include <map>
@@ -31,7 +31,8 @@ struct FakeMachine {
 class FakeTree {
  public:
   FakeTree();
-  explicit FakeTree(const FakeMachine& machine);
+  // What we read, and with for_hwloc the several files per CPU that hwloc reads beside.
+  explicit FakeTree(const FakeMachine& machine, bool for_hwloc = false);
   ~FakeTree();
   FakeTree(const FakeTree&) = delete;
   FakeTree& operator=(const FakeTree&) = delete;
@@ -42,7 +43,7 @@ class FakeTree {
   void remove(const std::string& path);
 
  private:
-  void write_cpus(const FakeMachine& machine, const std::vector<int>& all);
+  void write_cpus_for_hwloc(const FakeMachine& machine);
   std::string path_;
 };
 

@@ -34,7 +34,7 @@ INSTANTIATE_TEST_SUITE_P(Machines, HwlocAgrees, ::testing::ValuesIn(all_machines
                          [](const auto& p) { return std::string(p.param.name); });
 
 TEST_P(HwlocAgrees, WithSysfs) {
-  const FakeTree tree(GetParam().machine);
+  const FakeTree tree(GetParam().machine, true);
   auto ours = std::make_unique<Topology>();
   load_sysfs_topology(SysfsRoot{tree.path()}, ours.get());
   const auto theirs = load(HwlocInput::kMachine, tree.path());
@@ -59,8 +59,8 @@ TEST_P(HwlocAgrees, WithSysfs) {
 }
 
 TEST(Hwloc, AnotherMachineIsNotTaken) {
-  const FakeTree tree(FakeMachine::uniform(2, 4));
-  const FakeTree other(FakeMachine::uniform(4, 2));
+  const FakeTree tree(FakeMachine::uniform(2, 4), true);
+  const FakeTree other(FakeMachine::uniform(4, 2), true);
   auto t = std::make_unique<Topology>(), scratch = std::make_unique<Topology>();
   load_sysfs_topology(SysfsRoot{tree.path()}, t.get());
   Text<256> why;
@@ -97,7 +97,7 @@ TEST(Hwloc, LeavesTheProcessAsItWas) {
 }
 
 TEST(Hwloc, UsersOwnSettingsStillCount) {
-  const FakeTree tree(FakeMachine::uniform(4, 4));
+  const FakeTree tree(FakeMachine::uniform(4, 4), true);
   ::setenv("HWLOC_FSROOT", tree.path(), 1);
   const auto t = load(HwlocInput::kMachine, "");
   ::unsetenv("HWLOC_FSROOT");
@@ -153,7 +153,7 @@ std::string exported(const FakeTree& machine, FakeTree& into) {
 
 TEST(HwlocXml, IsReadBack) {
   for (const FakeMachine& machine : {sub_numa_clusters(), quadrants_with_fast_memory(), nodes_without_memory()}) {
-    const FakeTree tree(machine);
+    const FakeTree tree(machine, true);
     FakeTree files;
     const auto t = load(HwlocInput::kXml, exported(tree, files).c_str());
     auto direct = std::make_unique<Topology>();
@@ -189,7 +189,7 @@ TEST(Description, KindShowsInTheText) {
 }
 
 TEST(Description, EveryKindLoads) {
-  const FakeTree tree(FakeMachine::uniform(2, 4));
+  const FakeTree tree(FakeMachine::uniform(2, 4), true);
   FakeTree files;
   const std::string xml = exported(tree, files);
   auto t = std::make_unique<Topology>();

@@ -151,6 +151,19 @@ CASE(realloc_between_all_sizes) {
   }
 }
 
+// A program may use all that malloc_usable_size reports, and redis does: realloc moves those bytes, too.
+CASE(realloc_moves_all_usable_bytes) {
+  for (size_t n = 1; n <= size_t{3} << 20; n += n / 3 + 1) {
+    void* p = malloc(n);
+    const size_t usable = malloc_usable_size(p);
+    fill_pattern(p, usable, n);
+    p = realloc(p, usable * 2 + 100);
+    REQUIRE(p != nullptr);
+    EXPECT(verify_pattern(p, usable, n) == usable, "malloc(%zu) with %zu usable bytes", n, usable);
+    free(p);
+  }
+}
+
 CASE(realloc_of_aligned_blocks) {
   for (size_t alignment = 32; alignment <= 1 << 16; alignment *= 4) {
     void* p = aligned_alloc(alignment, 1000);

@@ -65,7 +65,7 @@ class Machine {
       case Op::kCacheAlloc: cache_alloc(c.a % kCaches, 1 + c.b % PageCache::kPages); break;
       case Op::kCacheFlush: cache_flush(c.a % kCaches); break;
       case Op::kGrow: grow(c.a, c.b); break;
-      case Op::kRebuild: pages().rebuild_summaries(PageId(end_)); break;
+      case Op::kRebuild: pages().rebuild_summaries(pages().end()); break;
       case Op::kCompare: compare(); break;
     }
     return error_;

@@ -10,7 +10,7 @@ namespace nh {
 namespace {
 
 constexpr std::size_t kStart = (std::size_t{1} << kNodeShift[0]) - kPagesPerArena;  // across two root nodes
-constexpr std::size_t kEnd = kStart + 3 * kPagesPerArena;
+constexpr std::size_t kEnd = kStart + 3 * kPagesPerArena - 3 * kChunkPages;  // inside a group of siblings
 
 // Runs of mixed lengths, every other one freed.
 void fragment(PageWorld& world, std::uint64_t seed) {
@@ -99,17 +99,34 @@ TEST(PageRebuild, RestoresEverythingFromTheBitmaps) {
   EXPECT_EQ(world.alloc.end().value, kEnd);
 }
 
-// The state in which another thread's death leaves a heap: bits changed, nothing else yet.
-TEST(PageRebuild, AfterATornUpdate) {
+// The states in which another thread's death leaves a heap: bits changed, nothing else yet.
+TEST(PageRebuild, AfterATornAllocation) {
   PageWorld world{PageCount(kEnd + kPagesPerArena)};
   fragment(world, 3);
   const std::size_t search = world.alloc.search_address().value;
-  world.bitmap()[search / 64 * 2 - search / 64 % 8] &= world.bitmap()[search / 64 * 2 - search / 64 % 8] - 1;
+  ASSERT_TRUE(world.alloc.is_free(PageId(search), PageCount(1)));
+  world.bitmap()[search / kChunkPages * 16 + search % kChunkPages / 64] &= ~(std::uint64_t{1} << search % 64);
   EXPECT_FALSE(world.alloc.check());
   world.alloc.rebuild_summaries(PageId(kEnd));
   EXPECT_TRUE(world.alloc.check());
   EXPECT_FALSE(world.alloc.is_free(PageId(search), PageCount(1)));
   EXPECT_GT(world.alloc.search_address().value, search);
+}
+
+TEST(PageRebuild, AfterATornFree) {
+  PageWorld world{PageCount(kEnd)};
+  world.grow(kStart, kEnd - kStart);
+  ASSERT_TRUE(world.alloc.alloc(PageCount(kEnd - kStart)).ok);
+  PageId unit;
+  EXPECT_FALSE(world.alloc.find_free_unit_below(PageId(kEnd), &unit));
+  const std::size_t chunk = kStart / kChunkPages + 5;
+  for (std::size_t word = 0; word < 8; word++) world.bitmap()[chunk * 16 + word] = ~std::uint64_t{0};
+  world.alloc.rebuild_summaries(PageId(kEnd));
+  EXPECT_TRUE(world.alloc.check());
+  EXPECT_EQ(world.alloc.search_address().value, chunk * kChunkPages);
+  ASSERT_TRUE(world.alloc.find_free_unit_below(PageId(kEnd), &unit));  // both search limits follow
+  EXPECT_EQ(unit.value, chunk * kChunkPages + kPagesPerHuge);
+  EXPECT_EQ(world.alloc.alloc(PageCount(kChunkPages)).first.value, chunk * kChunkPages);
 }
 
 TEST(PageRebuild, OfAnEmptyHeap) {

@@ -165,8 +165,8 @@ void* reserve(std::size_t bytes, std::size_t alignment) {
   if (is_aligned(address(first), alignment)) return first;
   counted_munmap(first, bytes);
 
+  // No overflow: `bytes` has fitted into the address space just now, which ends far below 2^63.
   const std::size_t slack = alignment - kOsPageSize;
-  if (bytes + slack < bytes) return nullptr;
   void* const p = counted_mmap(nullptr, bytes + slack, PROT_NONE, kReservedFlags);
   if (p == MAP_FAILED) return nullptr;
   char* const begin = static_cast<char*>(p);

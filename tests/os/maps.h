@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -50,23 +51,27 @@ inline std::size_t mappings_within(const void* p, std::size_t bytes) {
   return count;
 }
 
-// A counter in kB of the mapping that holds p, from /proc/self/smaps, such as "AnonHugePages".
-inline std::size_t smaps_kb(const void* p, const char* name) {
+// What stands behind "name:" for the mapping that holds p in /proc/self/smaps.
+inline std::string smaps_text(const void* p, const std::string& name) {
   const auto a = reinterpret_cast<std::uintptr_t>(p);
   std::FILE* const f = std::fopen("/proc/self/smaps", "r");
   char line[512];
   bool inside = false;
-  std::size_t result = 0;
+  std::string result;
   while (f != nullptr && std::fgets(line, sizeof line, f) != nullptr) {
     std::uintptr_t begin = 0;
     std::uintptr_t end = 0;
-    char key[64] = "";
-    std::size_t value = 0;
     if (std::sscanf(line, "%zx-%zx ", &begin, &end) == 2) inside = begin <= a && a < end;
-    if (inside && std::sscanf(line, "%63[^:]: %zu kB", key, &value) == 2 && std::string(key) == name) result = value;
+    const std::string text = line;
+    if (inside && text.starts_with(name + ":")) result = text.substr(name.size() + 1);
   }
   if (f != nullptr) std::fclose(f);
   return result;
+}
+
+// The same for a counter in kB, such as "AnonHugePages"; 0 where there is none.
+inline std::size_t smaps_kb(const void* p, const std::string& name) {
+  return std::strtoull(smaps_text(p, name).c_str(), nullptr, 10);
 }
 
 // The number of base pages of [p, p + bytes) that exist.

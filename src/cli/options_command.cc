@@ -1,0 +1,104 @@
+// `numaheap options`: the table of options, in the form that is asked for.
+#include <memory>
+
+#include <unistd.h>
+
+#include "base/options.h"
+#include "cli/cli.h"
+#include "numaheap/numaheap.h"
+
+namespace nh::cli {
+
+const char kOptionsHelp[] =
+    R"(usage: numaheap options              the NUMAHEAP_ variables: what each accepts, [default], value now, meaning
+       numaheap options --markdown   the table of the README
+       numaheap options --man        the man page
+)";
+
+namespace {
+
+constexpr std::string_view kManHead = R"(.TH NUMAHEAP 1
+.SH NAME
+numaheap \- run programs on a malloc with huge pages and one heap per NUMA node
+.SH SYNOPSIS
+.B numaheap run
+.RI [ OPTION ...]
+.RB [ \-\- ]
+.I CMD
+.RI [ ARG ...]
+.br
+.B numaheap topo
+.RB [ \-\-xml
+.IR FILE | \fB\-\-synthetic\fR
+.IR S ]
+.br
+.B numaheap options
+.RB [ \-\-markdown | \-\-man ]
+.SH DESCRIPTION
+.B numaheap run
+sets the environment, preloads
+.I libnumaheap.so
+and becomes
+.IR CMD ,
+so that its exit status and signals are those of
+.IR CMD .
+Every variable below is an option too:
+.B NUMAHEAP_CPU_CACHE=1M
+is
+.BR "\-\-cpu\-cache 1M" .
+.B \-\-dry\-run
+prints what would be done,
+.BI \-\-library " FILE"
+names the library to preload.
+.PP
+.B numaheap topo
+shows nodes, CPUs, memory, huge\-page pools, distances and the order in which nodes are tried.
+.PP
+.B numaheap options
+lists the variables, with the values in force.
+.SH EXIT STATUS
+.B numaheap run
+exits with 125 when it fails itself, 126 when
+.I CMD
+cannot be executed and 127 when it does not exist, as
+.BR env (1)
+does.
+.SH ENVIRONMENT
+Sizes take the suffixes K, M, G and T, times ms, s and m, lists of nodes are written as in
+.BR numactl (8).
+An unknown variable or a malformed value is named on stderr. Set\-user\-ID programs ignore all of them.
+)";
+
+constexpr std::string_view kManTail = R"(.SH SEE ALSO
+.BR numactl (8),
+.BR env (1),
+.BR malloc (3),
+.BR hwloc (7)
+)";
+
+}  // namespace
+
+int options_command(Words words) {
+  if (words.size() > 1) return complain(kUsage, "options: too many words; see `numaheap options --help`");
+  const std::string_view form = words.empty() ? "" : words[0];
+  const auto out = std::make_unique<Text<64 * 1024>>();
+  if (form == "--markdown") {
+    write_options_markdown(*out);
+  } else if (form == "--man") {
+    out->text(kManHead);
+    write_options_man(*out);
+    out->text(kManTail);
+  } else if (form.empty()) {
+    Options options;
+    OptionProblems problems;
+    parse_options(::environ, false, &options, &problems);
+    // The table is what the user came for; a strict setting stops programs, not this one.
+    report_option_problems(options, problems);
+    write_options_text(*out, options);
+  } else {
+    return complain(kUsage, "options: no such option '" + std::string(form) + "'; see `numaheap options --help`");
+  }
+  return print(out->view());
+}
+
+}  // namespace nh::cli

@@ -1,0 +1,256 @@
+// `numaheap topo`: the machine as the heaps see it.
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/options.h"
+#include "base/scan.h"
+#include "cli/cli.h"
+#include "numa/cpu_list.h"
+#include "numa/hwloc_topology.h"
+#include "numa/policy.h"
+#include "numa/sysfs_topology.h"
+#include "numa/topology_text.h"
+#include "os/procfs.h"
+
+namespace nh::cli {
+
+const char kTopoHelp[] =
+    R"(usage: numaheap topo [--xml FILE | --synthetic DESCRIPTION | --root DIR] [--export]
+
+Shows the nodes with their CPUs, memory and huge-page pools, the distances, and the order in which the heaps of other
+nodes are tried when one's own node is full. NUMAHEAP_TOPOLOGY counts as it does for programs.
+
+  --xml FILE               a machine that hwloc saved (lstopo FILE)
+  --synthetic DESCRIPTION  one that hwloc makes up, such as "pack:2 numa:2 core:8 pu:2"
+  --root DIR               reads DIR/sys and DIR/proc instead of /sys and /proc
+  --export                 prints the one-line form that NUMAHEAP_TOPOLOGY takes
+)";
+
+namespace {
+
+using Out = Text<512 * 1024>;
+
+struct Asked {
+  const char* xml = nullptr;
+  const char* synthetic = nullptr;
+  const char* root = "";
+  const char* described = nullptr;  // NUMAHEAP_TOPOLOGY
+  bool for_export = false;
+
+  bool real() const { return xml == nullptr && synthetic == nullptr && described == nullptr; }
+};
+
+int parse(Words words, Asked* asked) {
+  bool root_given = false;
+  for (std::size_t at = 0; at < words.size();) {
+    const char* value = "";
+    const std::string word = words[at];
+    if (word == "--export") {
+      asked->for_export = true;
+      at++;
+    } else if (take_value(words, &at, "--xml", &value)) {
+      asked->xml = value;
+    } else if (take_value(words, &at, "--synthetic", &value)) {
+      asked->synthetic = value;
+    } else if (take_value(words, &at, "--root", &value)) {
+      asked->root = value;
+      root_given = true;
+    } else {
+      return complain(kUsage, "topo: no such option '" + word + "'; see `numaheap topo --help`");
+    }
+    if (value == nullptr) return complain(kUsage, "topo: " + word + " needs a value");
+  }
+  if ((asked->xml != nullptr) + (asked->synthetic != nullptr) + root_given > 1) {
+    return complain(kUsage, "topo: one of --xml, --synthetic and --root at most");
+  }
+  const char* const variable = std::getenv("NUMAHEAP_TOPOLOGY");
+  if (asked->real() && !root_given && variable != nullptr && variable[0] != '\0') asked->described = variable;
+  return 0;
+}
+
+int load(const Asked& asked, Topology* topology) {
+  Text<256> why;
+  bool loaded = true;
+  const char* source = "topo";
+  if (asked.xml != nullptr) {
+    source = asked.xml;
+    loaded = load_hwloc_topology(HwlocInput::kXml, asked.xml, topology, &why);
+  } else if (asked.synthetic != nullptr) {
+    source = asked.synthetic;
+    loaded = load_hwloc_topology(HwlocInput::kSynthetic, asked.synthetic, topology, &why);
+  } else if (asked.described != nullptr) {
+    source = "NUMAHEAP_TOPOLOGY";
+    loaded = load_described_topology(asked.described, SysfsRoot{}, topology, &why);
+  } else {
+    const SysfsRoot root{asked.root};
+    load_sysfs_topology(root, topology);
+    const auto scratch = std::make_unique<Topology>();
+    if (topology->node_count() > 1 && !refine_with_hwloc(root, topology, scratch.get(), &why)) {
+      complain(0, std::string("topo: ") + why.c_str() + "; showing what /sys says");
+    }
+  }
+  return loaded ? 0 : complain(1, std::string(source) + ": " + why.c_str());
+}
+
+// The sizes of huge pages that this kernel has pools for, in KiB, ascending.
+std::vector<std::uint64_t> pool_sizes(const std::string& root) {
+  std::vector<std::uint64_t> sizes;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(root + "/sys/kernel/mm/hugepages", error)) {
+    const std::string name = entry.path().filename();
+    std::string_view text = name;
+    std::uint64_t kib = 0;
+    if (take(&text, "hugepages-") && take_decimal(&text, &kib) && text == "kB") sizes.push_back(kib);
+  }
+  std::sort(sizes.begin(), sizes.end());
+  return sizes;
+}
+
+std::uint64_t number_in(const std::string& path) {
+  std::uint64_t value = 0;
+  return read_number(path.c_str(), &value) ? value : 0;
+}
+
+// "3/512": free and all pages of a node's pool.
+std::string pool_text(const std::string& root, int node, std::uint64_t kib) {
+  const std::string dir = root + "/sys/devices/system/node/node" + std::to_string(node) + "/hugepages/hugepages-" +
+                          std::to_string(kib) + "kB/";
+  return std::to_string(number_in(dir + "free_hugepages")) + "/" + std::to_string(number_in(dir + "nr_hugepages"));
+}
+
+// 0 where it cannot be read.
+std::uint64_t free_bytes(const std::string& root, int node) {
+  const std::string path = root + "/sys/devices/system/node/node" + std::to_string(node) + "/meminfo";
+  LineReader lines(path.c_str());
+  for (std::string_view line; lines.next(&line);) {
+    const std::size_t at = line.find("MemFree:");
+    std::string_view number = at == line.npos ? std::string_view() : trimmed(line.substr(at + 8));
+    std::uint64_t kib = 0;
+    if (take_decimal(&number, &kib)) return kib * KiB;
+  }
+  return 0;
+}
+
+const char* kind_text(const NodeInfo& node) {
+  if (!node.has_memory) return "no memory";
+  return node.memory_only() ? "memory only" : "ordinary";
+}
+
+void write_nodes(TextWriter& out, const Topology& topology, const Asked& asked) {
+  const std::vector<std::uint64_t> sizes = asked.real() ? pool_sizes(asked.root) : std::vector<std::uint64_t>();
+  out.text("node  kind         tier  memory          ");
+  if (asked.real()) out.text("free            ");
+  for (const std::uint64_t kib : sizes) {
+    Text<32> title;
+    write_size(title, kib * KiB);
+    title.text(" pages");
+    out.right(title.view(), 14);
+    out.text("  ");
+  }
+  out.text("CPUs\n");
+  for (unsigned i = 0; i < topology.node_count(); i++) {
+    const NodeInfo& node = topology.node(i);
+    out.right(std::to_string(node.id), 4).text("  ").text(kind_text(node));
+    out.pad_to(19).text(node.tier != 0 ? std::to_string(node.tier) : "-");
+    if (node.kind != MemoryKind::kUnknown) out.ch(' ').text(memory_kind_name(node.kind));
+    out.pad_to(25).bytes(node.memory_bytes);
+    out.pad_to(41);
+    if (asked.real()) out.bytes(free_bytes(asked.root, node.id)).pad_to(57);
+    for (const std::uint64_t kib : sizes) out.right(pool_text(asked.root, node.id, kib), 14).text("  ");
+    const CpuSet cpus = topology.cpus_of_node(i);
+    if (cpus.empty()) out.ch('-');
+    write_cpu_list(out, cpus);
+    if (node.has_memory && !topology.is_allowed(node.node())) out.text("  (forbidden by the cpuset)");
+    out.ch('\n');
+  }
+  if (!sizes.empty()) out.text("(pools: free/all pages)\n");
+}
+
+void write_distances(TextWriter& out, const Topology& topology) {
+  out.text("\ndistances\nnode");
+  for (unsigned j = 0; j < topology.node_count(); j++) out.right(std::to_string(topology.node(j).id), 5);
+  out.ch('\n');
+  for (unsigned i = 0; i < topology.node_count(); i++) {
+    out.right(std::to_string(topology.node(i).id), 4);
+    for (unsigned j = 0; j < topology.node_count(); j++) out.right(std::to_string(topology.distance(i, j)), 5);
+    out.ch('\n');
+  }
+}
+
+void write_orders(TextWriter& out, const Topology& topology) {
+  out.text("\nfallback order\n");
+  for (unsigned i = 0; i < topology.node_count(); i++) {
+    out.right(std::to_string(topology.node(i).id), 4).ch(':');
+    for (unsigned rank = 0; rank < topology.allowed_heap_count(); rank++) {
+      out.ch(' ').dec(static_cast<std::uint64_t>(topology.node_of_heap(topology.fallback(i, rank)).value));
+    }
+    out.ch('\n');
+  }
+}
+
+// The word in brackets: "always [madvise] never".
+std::string chosen_word(const std::string& path) {
+  char text[256];
+  if (read_file(path.c_str(), text, sizeof text) <= 0) return "not available";
+  return std::string(before(after(text, '['), ']'));
+}
+
+void write_system(TextWriter& out, const Topology& topology, const Asked& asked) {
+  const std::string root = asked.root;
+  std::uint64_t balancing = 0;
+  const bool known = read_number((root + "/proc/sys/kernel/numa_balancing").c_str(), &balancing);
+  out.text("\ntransparent huge pages: ").text(chosen_word(root + "/sys/kernel/mm/transparent_hugepage/enabled"));
+  out.text("\nautomatic NUMA balancing: ").text(!known ? "not available" : balancing == 0 ? "off" : "on");
+  CpuSet cpus;
+  NodeSet nodes;
+  if (read_allowed_cpus(SysfsRoot{asked.root}, &cpus)) {
+    out.text("\nallowed CPUs: ");
+    write_cpu_list(out, cpus);
+  }
+  if (read_allowed_nodes(SysfsRoot{asked.root}, &nodes)) {
+    out.text("\nallowed nodes: ");
+    write_node_list(out, nodes);
+  }
+  out.ch('\n');
+  if (root.empty()) {
+    static constexpr const char* kModes[] = {"unknown", "default", "preferred", "preferred-many", "bind", "interleave"};
+    const InheritedPolicy policy = read_inherited_policy();
+    out.text("inherited policy: ").text(kModes[static_cast<unsigned>(policy.mode)]);
+    if (policy.is_set()) {
+      out.ch(' ');
+      write_node_list(out, policy.nodes);
+    }
+    out.ch('\n');
+  }
+  if (topology.truncated()) out.text("more nodes than numaheap can use: some are left out\n");
+}
+
+}  // namespace
+
+int topo_command(Words words) {
+  Asked asked;
+  if (const int status = parse(words, &asked); status != 0) return status;
+  const auto topology = std::make_unique<Topology>();
+  if (const int status = load(asked, topology.get()); status != 0) return status;
+  const auto out = std::make_unique<Out>();
+  if (asked.for_export) {
+    write_topology_text(*out, *topology);
+    out->ch('\n');
+    return print(out->view());
+  }
+  out->dec(topology->node_count()).text(topology->node_count() == 1 ? " node, " : " nodes, ");
+  out->dec(topology->known_cpus().count()).text(topology->known_cpus().count() == 1 ? " CPU (" : " CPUs (");
+  out->dec(topology->possible_cpus().count()).text(" possible), from ").text(topology_source_name(topology->source()));
+  out->text("\n\n");
+  write_nodes(*out, *topology, asked);
+  write_distances(*out, *topology);
+  write_orders(*out, *topology);
+  if (asked.real()) write_system(*out, *topology, asked);
+  return print(out->view());
+}
+
+}  // namespace nh::cli

@@ -72,17 +72,31 @@ def shared_library(root, build):
     return found
 
 
+# How operator new and delete are called between the members of the archive (src/api/static_operators.S.in).
+INTERNAL = "numaheap_internal"
+CXX_RUNTIME = {"_ZSt15get_new_handlerv", "_ZSt17__throw_bad_allocv"}
+
+
 def static_library(root, build):
     library = pathlib.Path(build) / "libnumaheap.a"
     found = []
-    members = output("ar", "t", str(library)).split()
-    if len(members) != 1:
-        found.append(f"{library.name}: {len(members)} members; a program must get all of the family or none")
+    exports = set()
+    for line in output("nm", "--format=posix", "-A", "-g", "--defined-only", str(library)).splitlines():
+        member, name, kind = re.match(r".*\[(.*)\]: (\S+) (\S)", line).groups()
+        if name.startswith(INTERNAL):
+            continue
+        exports.add(name)
+        is_operator = name.startswith("_Z")
+        if (member == "libnumaheap.o") == is_operator:
+            found.append(f"{library.name}: {name} is in {member}; a program must get all of the C family or none, and "
+                         "what needs the C++ runtime only if it is C++")
+        if is_operator and kind not in "WV":
+            found.append(f"{library.name}: {name} is not weak; a program could not replace it")
+    found += compare_exports(root, exports, library.name)
     # A group that the linker drops in favour of the program's copy leaves our local references dangling.
     if "COMDAT" in output("readelf", "--section-groups", "--wide", str(library)):
         found.append(f"{library.name}: has COMDAT groups")
-    found += compare_exports(root, {n for n, _ in symbols(library, "-g", "--defined-only")}, library.name)
-    found += forbidden_imports(strong_imports(library, "-g"), library.name)
+    found += forbidden_imports(strong_imports(library, "-g") - CXX_RUNTIME, library.name)
     return found
 
 

@@ -20,7 +20,7 @@ constexpr FallbackInfo kFallbacks[] = {
     {"hugetlb_dry", "a huge-page pool ran dry; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
     {"hugetlb_refused", "hugetlb memory could not be mapped; transparent huge pages serve instead"},
     {"bind_refused", "mbind is not allowed here; memory is placed by first touch"},
-    {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb pages are reserved instead of proven"},
+    {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb memory cannot be proven, transparent huge pages serve"},
     {"thp_unavailable", "transparent huge pages are switched off; base pages serve instead"},
     {"other_node", "a node ran out of memory; the nearest other node serves"},
 };
@@ -84,6 +84,12 @@ void Backer::relax(HeapArena& arena, std::uintptr_t base) {
   }
 }
 
+// What is populated from now on is to lie on the node again, although the arena was full once. A refusal leaves PREFERRED.
+void Backer::tighten(HeapArena& arena, std::uintptr_t base) {
+  if (config_.bind_mode != BindMode::kBind || arena.bound != static_cast<unsigned>(BindMode::kPreferred) + 1) return;
+  bind_arena(arena, base);
+}
+
 int Backer::map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool thp) {
   int error = 0;
   for_each_run(units, [&](unsigned first, unsigned count) {
@@ -117,11 +123,12 @@ bool Backer::map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint3
       // Kernels before 5.16 cannot move hugetlb memory.
       if (error == EINVAL) error = os_->map_hugetlb_at(at(base, first), bytes, kHugeSize, config_.source, reservation);
     }
+    const std::uint32_t bits = unit_bits(first, count);
     if (error != 0) {
+      if (error == EEXIST) arena.lost |= bits;
       ok = false;
       return;
     }
-    const std::uint32_t bits = unit_bits(first, count);
     arena.mapped |= bits;
     arena.hugetlb |= bits;
     arena.thp &= ~bits;
@@ -130,6 +137,7 @@ bool Backer::map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint3
 }
 
 int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, std::size_t whole_extent) {
+  if ((units & arena.lost) != 0) return EEXIST;
   const std::uint32_t small = first_arena && config_.has_small_unit ? 1 : 0;
   if ((units & small & ~arena.mapped) != 0) {
     if (const int error = map_plain_units(arena, base, small, false); error != 0) return error;
@@ -152,6 +160,7 @@ int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::ui
     }
     if (fresh) bind_arena(arena, base);
   }
+  if ((wanted & arena.lost) != 0) return EEXIST;
   wanted &= ~arena.mapped;
   if (wanted == 0) return 0;
   bool thp = config_.huge_pages != HugePagesOption::kOff;
@@ -166,7 +175,8 @@ int Backer::replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned uni
   const std::uint32_t bit = std::uint32_t{1} << unit;
   if (const int error = os_->map_plain(at(base, unit), kHugeSize); error != 0) return error;
   arena.hugetlb &= ~bit;
-  arena.thp = os_->advise_thp(at(base, unit), kHugeSize, true) == 0 ? arena.thp | bit : arena.thp & ~bit;
+  const bool advised = os_->thp_mode() != 0 && os_->advise_thp(at(base, unit), kHugeSize, true) == 0;
+  arena.thp = advised ? arena.thp | bit : arena.thp & ~bit;
   // A fresh mapping forgot the arena's policy.
   if (arena.bound != 0) os_->bind(at(base, unit), kHugeSize, static_cast<BindMode>(arena.bound - 1), config_.nodes);
   return 0;
@@ -175,6 +185,12 @@ int Backer::replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned uni
 int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, unsigned count) {
   const std::uint32_t bits = unit_bits(first, count);
   if ((arena.hugetlb & bits) == 0) {
+    // Where no node is asked for, the program's own faults do as well, and memory that it never touches costs nothing.
+    // With a node a fault could meet a full one, and the kernel would kill; populating fails instead.
+    if (!config_.bind) {
+      arena.backed |= bits;
+      return 0;
+    }
     const int error = os_->populate(at(base, first), count * kHugeSize);
     // Without the call plain memory is faulted in by use: slower the first time, as safe.
     if (error != 0 && error != EINVAL) return error;
@@ -187,9 +203,7 @@ int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, 
     if (error == 0) continue;
     note_fallback(error == EINVAL ? Fallback::kNoPopulate : Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
     if ((error = replace_with_thp(arena, base, u)) != 0) return error;
-    error = os_->populate(at(base, u), kHugeSize);
-    if (error != 0 && error != EINVAL) return error;
-    arena.backed |= unit_bits(u, 1);
+    if ((error = populate_run(arena, base, u, 1)) != 0) return error;
   }
   return 0;
 }
@@ -198,6 +212,7 @@ int Backer::populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
   const std::uint32_t lazy = config_.first_touch ? units : first_arena && config_.has_small_unit ? 1 : 0;
   arena.backed |= units & lazy;
   units &= ~lazy;
+  if (units != 0) tighten(arena, base);
   int error = 0;
   for (std::uint32_t kind : {units & arena.hugetlb & ~arena.huge_1g, units & ~arena.hugetlb}) {
     for_each_run(kind, [&](unsigned first, unsigned count) {

@@ -29,6 +29,7 @@ struct HeapArena {
   std::uint32_t hugetlb;   // mapped units that are hugetlb memory (2 MiB or 1 GiB)
   std::uint32_t huge_1g;   // of those, the ones inside a 1 GiB page
   std::uint32_t thp;       // mapped units advised to be transparent huge pages
+  std::uint32_t lost;      // units whose addresses another mapping of the process got hold of: never to be touched
   bool decided;            // the kind of mapping has been chosen
   bool busy;               // some thread maps, populates or releases units of it
   std::uint8_t bound;      // BindMode in force + 1; 0 = none asked for yet
@@ -85,7 +86,8 @@ class Backer {
   // In all that follows the caller has marked the arena, which starts at `base`, busy, and holds no lock.
 
   // Maps the units of `units` that are not yet mapped. whole_extent: bytes of the request this belongs to, which a
-  // first-touch extent must get from the pools as a whole. Returns 0 or an errno value.
+  // first-touch extent must get from the pools as a whole. Returns 0 or an errno value; EEXIST: some of the units are
+  // lost.
   int map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, std::size_t whole_extent);
 
   // Backs mapped units: populates them where that is ours to do. Returns 0 or an errno value.
@@ -109,6 +111,7 @@ class Backer {
   int populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, unsigned count);
   int replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit);
   void bind_arena(HeapArena& arena, std::uintptr_t base);
+  void tighten(HeapArena& arena, std::uintptr_t base);
 
   const OsOps* os_ = nullptr;
   Config config_;

@@ -90,7 +90,14 @@ bool MHeap::grow_L(PageCount pages) {
   }
   const std::size_t limit = space_->region_bytes() >> kArenaShift;
   if (first + count > limit) count = div_up(pages.value, kPagesPerArena);
-  if (count > limit || first + count > limit) return false;
+  if (first + count > limit) {
+    // No whole run is left behind the end, but free pages before it may be the first part of one. Whether they can
+    // suffice at all is asked first, since address space that is opened in vain still costs tables.
+    const std::size_t free = pages_.free_pages().value;
+    const std::size_t least = pages.value <= free ? 1 : div_up(pages.value - free, kPagesPerArena);
+    if (first + least > limit) return false;
+    count = limit - first;
+  }
 
   growing_ = true;
   lock_.unlock();
@@ -181,10 +188,30 @@ PageAlloc::Run MHeap::alloc_pages_L(PageCount pages, std::size_t align_pages) {
 
 PageAlloc::Run MHeap::pages_from_heap(PageCount pages, std::size_t align_pages) {
   LockGuard guard(lock_);
-  const PageAlloc::Run run = alloc_pages_L(pages, align_pages);
-  if (!run.ok || back_L(run.first, pages)) return run;
-  pages_.free(run.first, pages);
-  return {};
+  for (;;) {
+    const PageAlloc::Run run = alloc_pages_L(pages, align_pages);
+    if (!run.ok || back_L(run.first, pages)) return run;
+    if (free_unbacked_L(run.first, pages)) return {};
+  }
+}
+
+// Gives pages back that could not be backed. Those in lost units stay taken for ever, since the next search would find
+// them first. True: there were none of these, and another attempt now would fail alike.
+bool MHeap::free_unbacked_L(PageId first, PageCount pages) {
+  bool all = true;
+  const PageId end = first + pages;
+  for (PageId at = first; at < end;) {
+    const std::size_t u = at.value / kPagesPerHuge;
+    const PageId stop((u + 1) * kPagesPerHuge);
+    const PageCount part = (stop < end ? stop : end) - at;
+    if ((arena(u / kHugePerArena).lost >> (u % kHugePerArena) & 1) == 0) {
+      pages_.free(at, part);
+    } else {
+      all = false;
+    }
+    at = at + part;
+  }
+  return all;
 }
 
 // Small runs come from the CPU's cache; an empty cache is filled with the free pages of one aligned group of 64, which
@@ -269,6 +296,8 @@ MSpan* MHeap::make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages,
   span->start_addr = address_of(run.first);
   span->npages = static_cast<std::uint32_t>(pages.value);
   span->span_class = c;
+  span->elem_size = 0;  // not yet initialised; the descriptor may have had another life
+  span->nelems = 0;
   span->set = SpanSet::kNone;
   span->starts = nullptr;
   span->heap = static_cast<std::uint16_t>(config_.id.value);
@@ -300,14 +329,15 @@ MSpan* MHeap::alloc_span(PageCount pages, SpanClass c, CpuId cpu) {
 }
 
 MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan) {
-  if (bytes > space_->region_bytes() || alignment > space_->region_bytes()) return nullptr;
+  // Pages count from the start of the region: they can be aligned no better than it is.
+  if (bytes > space_->region_bytes() || !is_aligned(start_, alignment)) return nullptr;
   const PageCount pages = pages_for(bytes);
   CpuPages* all = cpu_pages();
   MSpan* span = all == nullptr ? nullptr : new_descriptor(all[0]);
   if (span == nullptr) return nullptr;
-  // Where spans are whole units every free run begins at one.
-  const std::size_t align_pages = config_.whole_units && alignment <= kHugeSize ? 1 : alignment >> kPageShift;
-  const PageAlloc::Run run = pages_from_heap(pages, align_pages);
+  // Whole units begin at one, even where another heap's exhaustion has brought small spans here.
+  if (config_.whole_units && alignment < kHugeSize) alignment = kHugeSize;
+  const PageAlloc::Run run = pages_from_heap(pages, alignment >> kPageShift);
   if (!run.ok) {
     LockGuard guard(lock_);
     span->next = spare_;
@@ -367,7 +397,7 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes) {
     }
     if (!ok) return false;
     if (!back_L(end, more)) {
-      pages_.free(end, more);
+      free_unbacked_L(end, more);
       return false;
     }
     in_use_.fetch_add(more.bytes(), std::memory_order_relaxed);

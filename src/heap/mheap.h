@@ -57,7 +57,8 @@ class MHeap {
 
   // A small-object span of at most 64 pages for class c, its objects not yet initialised. cpu: the caller's, a hint.
   MSpan* alloc_span(PageCount pages, SpanClass c, CpuId cpu);
-  // A large object. alignment: a power of two of at least kPageSize. The usable size is whole pages.
+  // A large object. alignment: a power of two of at least kPageSize; nullptr where the region itself is aligned to less.
+  // The usable size is whole pages.
   MSpan* alloc_large(std::size_t bytes, std::size_t alignment, bool noscan);
   // Takes a span's pages back. The descriptor is gone afterwards.
   void free_span(MSpan* span);
@@ -69,7 +70,12 @@ class MHeap {
   std::size_t scavenge(std::size_t bytes, std::uint32_t idle_ticks);
   // Takes back what the CPUs' page caches hold.
   void flush_page_caches();
-  void set_tick(std::uint32_t tick) { tick_.store(tick, std::memory_order_relaxed); }
+  // The scavenger's clock. restart: nobody kept it for a while, so that what was freed meanwhile has a stamp that is too
+  // old; it all counts as freed now.
+  void set_tick(std::uint32_t tick, bool restart) {
+    if (restart) tick_floor_.store(tick, std::memory_order_relaxed);
+    tick_.store(tick, std::memory_order_relaxed);
+  }
 
   HeapStats stats();
   // Backed bytes, kept up to date; cheap.
@@ -121,6 +127,7 @@ class MHeap {
   void end_busy_L();
   PageAlloc::Run alloc_pages_L(PageCount pages, std::size_t align_pages);
   void note_freed_L(PageId first, PageCount pages);
+  bool free_unbacked_L(PageId first, PageCount pages);
 
   PageAlloc::Run pages_from_cache(CpuPages& c, PageCount pages);
   PageAlloc::Run pages_from_heap(PageCount pages, std::size_t align_pages);
@@ -149,6 +156,7 @@ class MHeap {
   unsigned waiters_ = 0;
   std::atomic<std::uint32_t> epoch_{0};  // counts the ends of waits for the OS; sleepers wait for it to change
   std::atomic<std::uint32_t> tick_{0};
+  std::atomic<std::uint32_t> tick_floor_{0};
   std::atomic<std::size_t> committed_{0};
   std::atomic<std::size_t> in_use_{0};
   std::atomic<std::size_t> spans_{0};

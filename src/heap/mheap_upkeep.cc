@@ -25,6 +25,8 @@ void MHeap::flush_page_caches() {
 std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
   const PageCount unit_pages(kPagesPerHuge);
   std::size_t done = 0;
+  const std::uint32_t now = tick_.load(std::memory_order_relaxed);
+  const std::uint32_t floor = tick_floor_.load(std::memory_order_relaxed);
   LockGuard guard(lock_);
   PageId limit = pages_.end();
   PageId unit;
@@ -34,8 +36,8 @@ std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
     HeapArena& a = arena(u / kHugePerArena);
     const std::uint32_t bit = std::uint32_t{1} << (u % kHugePerArena);
     if (a.busy || (a.huge_1g & bit) != 0) continue;
-    const std::uint32_t idle = tick_.load(std::memory_order_relaxed) - a.freed_tick[u % kHugePerArena];
-    if (idle < idle_ticks) continue;
+    const std::uint32_t freed = a.freed_tick[u % kHugePerArena];
+    if (now - (freed > floor ? freed : floor) < idle_ticks) continue;
     // Claimed: nobody allocates these pages while the lock is released.
     if (!pages_.claim(unit, unit_pages)) continue;
     std::uint32_t released = bit;
@@ -103,7 +105,12 @@ void MHeap::repair_after_fork() {
   // populating again is harmless.
   growing_ = false;
   waiters_ = 0;
-  for (std::size_t i = 0; i < arenas_in_use_; i++) arena(i).busy = false;
+  std::size_t units = 0;
+  for (std::size_t i = 0; i < arenas_in_use_; i++) {
+    arena(i).busy = false;
+    units += static_cast<std::size_t>(__builtin_popcount(arena(i).backed));
+  }
+  committed_.store(units * kHugeSize, std::memory_order_relaxed);
 }
 
 bool MHeap::check() {
@@ -114,7 +121,7 @@ bool MHeap::check() {
   for (std::size_t i = 0; i < arenas_in_use_; i++) {
     const HeapArena& a = arena(i);
     if (a.busy || (a.backed & ~a.mapped) != 0 || (a.huge_1g & ~a.hugetlb) != 0) return false;
-    if (((a.hugetlb | a.thp) & ~a.mapped) != 0 || (a.hugetlb & a.thp) != 0) return false;
+    if (((a.hugetlb | a.thp) & ~a.mapped) != 0 || (a.hugetlb & a.thp) != 0 || (a.lost & a.mapped) != 0) return false;
     committed += static_cast<std::size_t>(__builtin_popcount(a.backed)) * kHugeSize;
   }
   if (committed != this->committed()) return false;

@@ -39,7 +39,7 @@ struct alignas(64) MSpan {
   MSpan* next;  // in a mcentral's set, or in a list of unused descriptors
   MSpan* prev;
   std::uintptr_t start_addr;
-  std::size_t elem_size;      // bytes per object; of a large object: its usable bytes
+  std::size_t elem_size;      // bytes per object, 0 until init_objects() is done; of a large object: its usable bytes
   std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free
   std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory; else nullptr
   std::uint32_t npages;
@@ -59,13 +59,14 @@ struct alignas(64) MSpan {
   // Makes all objects free. npages, start_addr, span_class are set already.
   void init_objects(std::size_t size, unsigned count) {
     NH_ASSERT(count > 0 && count <= kMaxObjectsPerSpan);
-    elem_size = size;
     nelems = static_cast<std::uint16_t>(count);
     alloc_count = 0;
     for (unsigned w = 0; w < div_up(count, 64); w++) alloc_bits[w] = 0;
     // Objects past the end are handed out for ever.
     if (count % 64 != 0) alloc_bits[count / 64] = ~low_bits(count % 64);
     open_window(0);
+    // Last: a fork child that finds the span half-made takes elem_size == 0 for the sign of it.
+    __atomic_store_n(&elem_size, size, __ATOMIC_RELEASE);
   }
 
   bool full() const { return alloc_count == nelems; }

@@ -14,11 +14,10 @@ void Scavenger::init(std::uint64_t delay_ms) {
   if (tick_ns_ < kShortestTick) tick_ns_ = kShortestTick;
 }
 
-Scavenger::Step Scavenger::step(MHeap& heap, bool urgent) {
+Scavenger::Step Scavenger::step(MHeap& heap, bool restart, bool urgent) {
   Step result;
   const std::uint64_t begin = heap.os().now_ns();
-  // Ticks count from 1: a unit that was never freed has 0 and is old.
-  heap.set_tick(static_cast<std::uint32_t>(begin / tick_ns_) + 1);
+  heap.set_tick(static_cast<std::uint32_t>(begin / tick_ns_), restart);
   if (heap.idle_bytes() < kHugeSize) return result;
   result.released = heap.scavenge(urgent ? SIZE_MAX : kSlice, urgent ? 0 : kTicksPerDelay);
   const std::uint64_t took = heap.os().now_ns() - begin;

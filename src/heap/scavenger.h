@@ -23,8 +23,8 @@ class Scavenger {
     std::size_t released = 0;
     std::uint64_t wait_ns = 0;  // until the next step; 0 = nothing to give back, sleep until memory is freed
   };
-  // One step for one heap. urgent: near the limit.
-  Step step(MHeap& heap, bool urgent);
+  // One step for one heap. restart: the first one, or the first after a sleep without end. urgent: near the limit.
+  Step step(MHeap& heap, bool restart, bool urgent);
   std::uint64_t tick_ns() const { return tick_ns_; }
 
  private:

@@ -42,9 +42,9 @@ Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool st
 }
 
 void HeapSet::flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from) {
-  if (home != from) heaps_[home.value].remote_frees.fetch_add(count, std::memory_order_relaxed);
   // An object of the class exists, so its mcentral does.
-  heaps_[home.value].central[c].load(std::memory_order_acquire)->flush(head, count);
+  const unsigned n = heaps_[home.value].central[c].load(std::memory_order_acquire)->flush(head, count);
+  if (home != from) heaps_[home.value].remote_frees.fetch_add(n, std::memory_order_relaxed);
 }
 
 MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict) {

@@ -35,7 +35,7 @@ class HeapSet {
 
   // A batch from heap h. *h becomes the heap that served, where h itself had nothing left and `strict` is false.
   Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict);
-  // Objects of one class and heap go home. from: the heap of the CPU that sends them.
+  // About `count` objects of one class and heap go home. from: the heap of the CPU that sends them.
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
   // nullptr: out of memory everywhere that may be asked.
   MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict);

@@ -89,7 +89,6 @@ MSpan* MCentral::new_span(CpuId cpu) {
   const SizeClass& c = size_class(class_);
   MSpan* span = heap_.alloc_span(PageCount(c.pages), class_, cpu);
   if (span == nullptr) return nullptr;
-  span->init_objects(c.bytes, c.objects);
   if (has_starts(class_)) {
     span->starts = take_starts();
     if (span->starts == nullptr) {
@@ -97,6 +96,7 @@ MSpan* MCentral::new_span(CpuId cpu) {
       return nullptr;
     }
   }
+  span->init_objects(c.bytes, c.objects);
   // The tail looks like a freed object, so that freeing its address is noticed; the classes see to it that a tail has
   // room for the mark.
   const std::uintptr_t tail = span->start_addr + std::uintptr_t{c.bytes} * c.objects;
@@ -161,8 +161,9 @@ void MCentral::free_spans(SpanList* spans) {
   }
 }
 
-void MCentral::flush(void* head, unsigned count) {
+unsigned MCentral::flush(void* head, unsigned count) {
   const unsigned batch = batch_objects(class_);
+  unsigned total = 0;
   SpanList empty;
   // Whole batches go to the transfer cache, cut off the chain outside the lock.
   while (count >= batch && head != nullptr) {
@@ -181,8 +182,9 @@ void MCentral::flush(void* head, unsigned count) {
     flushes_++;
     head = rest;
     count = count > n ? count - n : 0;
+    total += n;
   }
-  if (head == nullptr) return;
+  if (head == nullptr) return total;
   {
     LockGuard guard(lock_);
     flushes_++;
@@ -190,9 +192,11 @@ void MCentral::flush(void* head, unsigned count) {
       void* next = next_object(head);
       give_back_L(head, &empty);
       head = next;
+      total++;
     }
   }
   free_spans(&empty);
+  return total;
 }
 
 void MCentral::trim() {

@@ -39,10 +39,11 @@ class alignas(64) MCentral {
  public:
   MCentral(MHeap& heap, SpanClass c) : heap_(heap), class_(c) {}
 
-  // Up to `wanted` objects, at least one; none: the heap is out of memory. cpu: the caller's, a hint.
+  // Up to `wanted` objects of a span, or a whole batch from the transfer cache, which may be more; none: the heap is out
+  // of memory. cpu: the caller's, a hint.
   Batch fetch(unsigned wanted, CpuId cpu);
-  // Takes a chain of `count` objects of this class and heap.
-  void flush(void* head, unsigned count);
+  // Takes a chain of about `count` objects of this class and heap; returns how many there were.
+  unsigned flush(void* head, unsigned count);
   // Puts the transfer cache's objects back into their spans and gives all empty spans back to the heap.
   void trim();
 
@@ -50,7 +51,8 @@ class alignas(64) MCentral {
   SpanClass span_class() const { return class_; }
   Lock& lock() { return lock_; }
 
-  // In a fork child where another thread was inside: forgets the sets and finds the spans again through the page map.
+  // In a fork child where another thread was inside: forgets the sets and finds the spans again through the page map,
+  // those that were not yet or no longer in a set included.
   void repair_after_fork();
   // Audit: sets, counts and bits agree.
   bool check();

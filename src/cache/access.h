@@ -48,14 +48,14 @@ class LockedAccess {
     LockGuard guard(cache_->lock);
     *out = {l.head, l.count()};
     l.head = nullptr;
-    l.room = l.cap;
+    set(&l.room, l.cap);
     return true;
   }
   bool install(FreeList& l, const Batch& b) {
     LockGuard guard(cache_->lock);
     if (l.head != nullptr || l.cap < b.count) return false;
     l.head = b.head;
-    l.room = l.cap - b.count;
+    set(&l.room, l.cap - b.count);
     return true;
   }
   bool put(FreeList& l, void* first, void* last, unsigned count) {
@@ -63,14 +63,14 @@ class LockedAccess {
     if (l.room < count) return false;
     next_object(last) = l.head;
     l.head = first;
-    l.room -= count;
+    set(&l.room, l.room - count);
     return true;
   }
   bool resize(FreeList& l, std::int32_t delta) {
     LockGuard guard(cache_->lock);
     if (delta < 0 && l.room < 0 - static_cast<std::uint32_t>(delta)) return false;
-    l.room += static_cast<std::uint32_t>(delta);
-    l.cap += static_cast<std::uint32_t>(delta);
+    set(&l.room, l.room + static_cast<std::uint32_t>(delta));
+    set(&l.cap, l.cap + static_cast<std::uint32_t>(delta));
     return true;
   }
   bool pop(FreeList& l, void** out) {
@@ -78,11 +78,14 @@ class LockedAccess {
     if (l.head == nullptr) return false;
     *out = l.head;
     l.head = next_object(l.head);
-    l.room++;
+    set(&l.room, l.room + 1);
     return true;
   }
 
  private:
+  // Written under the lock, but read without it by whoever looks for unused capacity or makes up statistics.
+  static void set(std::uint32_t* word, std::uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+
   CpuCache* cache_ = nullptr;
 };
 

@@ -7,9 +7,11 @@
 namespace nh {
 namespace {
 
-// Before start every thread's cpu_id reads -1 and finds lists that are empty and take nothing.
+// Before start every thread's cpu_id reads -1 and finds lists that are empty and take nothing. Or 0: in an IFUNC resolver
+// of the program the thread-local storage exists already, but has not got its initial values yet.
 HeapLists g_boot_lists;
-CpuSlot g_boot_slots[2] = {
+CpuSlot g_boot_slots[3] = {
+    {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
     {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
     {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
 };
@@ -91,11 +93,11 @@ void CpuCaches::flush_lists(CpuCache* cache) {
     for (unsigned c = 0; c < kCachedClasses; c++) {
       ClassHeader& header = cache->lists[h].of[c];
       for (FreeList* list : {&header.alloc, &header.freed}) {
-        if (list->cap == 0 || list->head == nullptr) continue;
+        if (list->head == nullptr) continue;
         void* head = list->head;
         const unsigned count = list->count();
         list->head = nullptr;
-        list->room = list->cap;
+        __atomic_store_n(&list->room, list->cap, __ATOMIC_RELAXED);
         heaps_->flush(HeapId(h), static_cast<SpanClass>(c), head, count, cache->local);
       }
     }

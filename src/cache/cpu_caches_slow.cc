@@ -1,4 +1,5 @@
 // The slow path of a CPU's cache: what happens when a list is empty or full.
+#include "base/check.h"
 #include "cache/access.h"
 
 namespace nh {
@@ -18,12 +19,16 @@ unsigned max_capacity(SpanClass c) {
 
 FreeList& pop_list(ClassHeader& header, SpanClass c) { return has_two_lists(c) ? header.alloc : header.freed; }
 
+// No list is longer, drift of the room included. A longer one is a ring: an object that was freed, written to (its mark
+// with it) and freed again.
+constexpr unsigned kLongestList = 1 << 16;
+
 void* last_of(void* head, unsigned* count) {
   unsigned n = 1;
   void* last = head;
   while (void* next = next_object(last)) {
     last = next;
-    n++;
+    if (++n > kLongestList) fatal("double free: a list of free objects has no end (freed, written to, freed again)");
   }
   *count = n;
   return last;
@@ -46,8 +51,11 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
     const auto c = static_cast<SpanClass>(at % kCachedClasses);
     ClassHeader& header = cache.lists[at / kCachedClasses].of[c];
     for (FreeList* list : {&header.alloc, &header.freed}) {
-      // Half of the unused part: a list that is merely low at the moment keeps room.
-      const unsigned spare = __atomic_load_n(&list->room, __ATOMIC_RELAXED) / 2;
+      // Half of the unused part: a list that is merely low at the moment keeps room. The room is a hint and may say more
+      // than the list ever had.
+      const unsigned room = __atomic_load_n(&list->room, __ATOMIC_RELAXED);
+      const unsigned cap = __atomic_load_n(&list->cap, __ATOMIC_RELAXED);
+      const unsigned spare = (room < cap ? room : cap) / 2;
       if (spare == 0 || !access.resize(*list, -static_cast<std::int32_t>(spare))) continue;
       used = __atomic_sub_fetch(&cache.capacity_bytes, std::uint64_t{spare} * size_class(c).bytes, __ATOMIC_RELAXED);
     }
@@ -109,12 +117,13 @@ void* CpuCaches::alloc_with(Access& access, SpanClass c) {
     const unsigned wanted = room < batch ? room : batch;
     if (wanted != 0 || got.head == nullptr) {
       HeapId from = cache.local;
-      const Batch more = heaps_->fetch(&from, c, wanted == 0 ? 1 : wanted, CpuId(static_cast<int>(cache.cpu)), config_.strict);
+      // No other node is asked while there are objects of our own.
+      const bool own_only = config_.strict || got.head != nullptr;
+      const Batch more = heaps_->fetch(&from, c, wanted == 0 ? 1 : wanted, CpuId(static_cast<int>(cache.cpu)), own_only);
       count_one(&cache.refills);
       if (from != cache.local) {
         // Another node's objects must not get into this heap's lists. One serves; the others wait with their own.
         if (next_object(more.head) != nullptr) heaps_->flush(from, c, next_object(more.head), more.count - 1, from);
-        keep(access, target, c, got);
         return more.head;
       }
       if (got.head == nullptr) {

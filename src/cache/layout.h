@@ -27,7 +27,11 @@ struct FreeList {
   void* head;          // linked through the objects' first word
   std::uint32_t room;  // how many more objects it takes
   std::uint32_t cap;   // room when empty; 0 = not in use
-  std::uint32_t count() const { return cap > room ? cap - room : 0; }
+  // About how many objects it holds; any thread may ask.
+  std::uint32_t count() const {
+    const std::uint32_t most = __atomic_load_n(&cap, __ATOMIC_RELAXED), left = __atomic_load_n(&room, __ATOMIC_RELAXED);
+    return most > left ? most - left : 0;
+  }
 };
 
 struct ClassHeader {

@@ -187,24 +187,27 @@ moved:
   return false;
 }
 
-// Adds to both room and cap of a list in one store. False: moved, or the room is smaller than what is to be taken away.
+// Adds to both room and cap of a list in one store. False: moved, or one of them is smaller than what is to be taken
+// away. The cap is asked as well, because the room may have become larger than it.
 [[gnu::always_inline]] inline bool rseq_resize(const RseqGuard& guard, FreeList* list, std::int32_t delta) {
   std::uint64_t both;
   std::uintptr_t scratch;
-  // One 64-bit addition for the two halves. Taking away neither borrows nor carries across, since room holds enough.
+  // One 64-bit addition for the two halves. Taking away neither borrows nor carries across, since both hold enough.
   const std::uint32_t size = delta < 0 ? 0 - static_cast<std::uint32_t>(delta) : static_cast<std::uint32_t>(delta);
   const std::uint64_t pair = std::uint64_t{size} << 32 | size;
   const std::uint64_t addend = delta < 0 ? 0 - pair : pair;
-  const std::uint32_t min_room = delta < 0 ? size : 0;
+  const std::uint32_t least = delta < 0 ? size : 0;
   asm goto volatile(NH_RSEQ_BEGIN NH_RSEQ_CHECK_GUARD
-                    "cmpl %[min_room], 8(%[list])\n\t"
+                    "cmpl %[least], 8(%[list])\n\t"
+                    "jb %l[moved]\n\t"
+                    "cmpl %[least], 12(%[list])\n\t"
                     "jb %l[moved]\n\t"
                     "movq 8(%[list]), %[both]\n\t"
                     "addq %[addend], %[both]\n\t"
                     "movq %[both], 8(%[list])\n"
                     NH_RSEQ_END
                     : [both] "=&r"(both), [scratch] "=&r"(scratch)
-                    : NH_RSEQ_GUARD_INPUTS(guard), [list] "r"(list), [addend] "r"(addend), [min_room] "r"(min_room)
+                    : NH_RSEQ_GUARD_INPUTS(guard), [list] "r"(list), [addend] "r"(addend), [least] "r"(least)
                     : "memory", "cc"
                     : moved);
   return true;

@@ -75,17 +75,20 @@ bool tiny_free(CpuCaches& caches, void* p, const MSpan& span) {
 
 std::size_t tiny_usable(CpuCaches& caches, const void* p, const MSpan& span) {
   const unsigned first = byte_in_block(p);
-  const unsigned bits = __atomic_load_n(starts_of(span, p), __ATOMIC_RELAXED);
+  unsigned bits = __atomic_load_n(starts_of(span, p), __ATOMIC_RELAXED);
   if (first == 15 || (bits >> first & 1) == 0) return 0;
-  const unsigned later = (bits & ~unsigned{kFilling}) >> (first + 1);
-  if (later != 0) return static_cast<std::size_t>(__builtin_ctz(later)) + 1;
   std::size_t end = kTinySize;
   if ((bits & kFilling) != 0) {
     caches.for_each([&](CpuCache& cache) {
       LockGuard guard(cache.tiny_lock);
       if (cache.tiny_block == align_down(address(p), kTinySize)) end = cache.tiny_offset;
     });
+    // What was carved meanwhile lies before the offset that was just read, or before the end of a retired block: the
+    // bits must be those of a later moment than the offset.
+    bits = __atomic_load_n(starts_of(span, p), __ATOMIC_ACQUIRE);
   }
+  const unsigned later = (bits & ~unsigned{kFilling}) >> (first + 1);
+  if (later != 0) return static_cast<std::size_t>(__builtin_ctz(later)) + 1;
   return end - first;
 }
 

@@ -1,0 +1,96 @@
+// A heap on a fake machine: what the tests of src/heap and of the layers above it start from.
+#pragma once
+
+#include <sched.h>
+
+#include <cstdint>
+#include <cstring>
+#include <random>
+
+#include "base/lock.h"
+#include "heap/mheap.h"
+#include "support/fake_os.h"
+
+namespace nh::test {
+
+struct HeapWorldConfig {
+  FakeOsConfig os;
+  MHeap::Config heap;
+  std::size_t region_bytes = GiB;
+};
+
+// A node heap that may use whatever the machine has; bind = more than one node.
+inline HeapWorldConfig node_heap(std::vector<FakeNode> nodes, HugePagesOption huge_pages = HugePagesOption::kAuto) {
+  HeapWorldConfig c;
+  c.os.nodes = std::move(nodes);
+  c.heap.node = NodeId(0);
+  c.heap.cpus = 4;
+  c.heap.backing.huge_pages = huge_pages;
+  c.heap.backing.nodes = NodeSet::of(NodeId(0));
+  c.heap.backing.bind = c.heap.bind_metadata = c.os.nodes.size() > 1;
+  return c;
+}
+inline HeapWorldConfig first_touch_heap(std::vector<FakeNode> nodes) {
+  HeapWorldConfig c = node_heap(std::move(nodes));
+  c.heap.node = NodeId();
+  c.heap.bind_metadata = c.heap.backing.bind = false;
+  c.heap.whole_units = c.heap.backing.first_touch = true;
+  c.heap.backing.has_small_unit = false;
+  for (std::size_t n = 1; n < c.os.nodes.size(); n++) c.heap.backing.nodes.add(NodeId(static_cast<int>(n)));
+  return c;
+}
+
+// set_up() may be told to fail by os.fail_call(), so it is not done by the constructor.
+struct HeapWorld {
+  explicit HeapWorld(const HeapWorldConfig& c = node_heap({FakeNode{}})) : config(c), os(c.os) {
+    set_fallback_quiet(true);
+    // Threads that spin for a lock keep its holder from running where CPUs are few.
+    set_lock_waiter({[](std::atomic<std::uint32_t>*, std::uint32_t) { sched_yield(); }, nullptr});
+  }
+  bool set_up() {
+    AddressSpace::Config s;
+    s.region_bytes = s.min_region_bytes = config.region_bytes;
+    if (!space.init(os.ops(), s)) return false;
+    if (heap.init(os.ops(), space, config.heap)) return true;
+    space.destroy();
+    return false;
+  }
+  // Bytes of the address space that somebody has asked the OS for and not given back.
+  std::size_t mapped_bytes() const {
+    return os.bytes_in_state(PageState::kReserved) + os.bytes_in_state(PageState::kReadable) +
+           os.bytes_in_state(PageState::kWritable);
+  }
+
+  HeapWorldConfig config;
+  FakeOs os;
+  AddressSpace space;
+  MHeap heap;
+};
+
+inline char* start_of(const MSpan* span) { return reinterpret_cast<char*>(span->start_addr); }
+inline const SpanClass kSomeClass = make_span_class(5, false);
+
+// Marks the first and the last word of every page with the span's own value, so that two owners of a page, or a page
+// that was lost and came back zeroed, are found out.
+inline void fill(const MSpan* span, std::uint64_t value) {
+  for (std::size_t p = 0; p < span->npages; p++) {
+    auto* page = reinterpret_cast<std::uint64_t*>(start_of(span) + p * kPageSize);
+    page[0] = page[kPageSize / 8 - 1] = value + p;
+  }
+}
+inline bool holds(const MSpan* span, std::uint64_t value, std::size_t pages) {
+  for (std::size_t p = 0; p < pages; p++) {
+    auto* page = reinterpret_cast<std::uint64_t*>(start_of(span) + p * kPageSize);
+    if (page[0] != value + p || page[kPageSize / 8 - 1] != value + p) return false;
+  }
+  return true;
+}
+inline bool reads_zero(const MSpan* span) {
+  for (std::size_t p = 0; p < span->npages; p++) {
+    auto* page = reinterpret_cast<std::uint64_t*>(start_of(span) + p * kPageSize);
+    if (page[0] != 0 || page[kPageSize / 8 - 1] != 0) return false;
+  }
+  return true;
+}
+
+}  // namespace nh::test

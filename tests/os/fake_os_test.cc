@@ -2,11 +2,13 @@
 // kernel would answer with a signal or with silence it must report.
 #include "support/fake_os.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <csetjmp>
 #include <csignal>
 #include <cstring>
-#include <set>
+#include <string>
 #include <thread>
 
 #include <gtest/gtest.h>
@@ -387,7 +389,8 @@ TEST_F(FakeOsTest, SleepersWakeByWordAndByTime) {
     os_.futex_wait(&b, 0, 1000);
     awake += 10;
   });
-  while (fake_.sleepers() != 2) std::this_thread::yield();
+  for (int i = 0; i < 5000 && fake_.sleepers() != 2; i++) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_EQ(fake_.sleepers(), 2u) << "they do not sleep";
   os_.futex_wake(&a, 1);
   on_a.join();
   EXPECT_EQ(awake, 1);

@@ -82,7 +82,8 @@ void PageAlloc::free(PageId first, PageCount n) {
   prefetch(first.value, n.value);
   each_chunk(first.value, n.value, [this](std::size_t c, std::size_t at, std::size_t count) {
     NH_CHECK(chunks_[c].free.none_set(at, count), "freed pages are free already");
-    NH_ASSERT(chunks_[c].scavenged.none_set(at, count));  // a claimed range comes back through release_claim()
+    // Allocated pages are not scavenged, claimed ones may be; those would be taken for zero while they are written.
+    NH_CHECK(chunks_[c].scavenged.none_set(at, count), "freed pages are claimed");
     return true;
   });
   put_back(first.value, n.value);
@@ -94,7 +95,11 @@ void PageAlloc::prefetch(std::size_t first, std::size_t n) const {
   const std::size_t c = first / kChunkPages;
   const std::size_t last = (first + n - 1) / kChunkPages;
   __builtin_prefetch(&chunks_[c].free, 1);
-  if (last != c) __builtin_prefetch(&chunks_[last].free, 1);
+  __builtin_prefetch(&chunks_[c].scavenged);
+  if (last != c) {
+    __builtin_prefetch(&chunks_[last].free, 1);
+    __builtin_prefetch(&chunks_[last].scavenged);
+  }
   for (unsigned level = 0; level < kTreeLevels; level++) {
     __builtin_prefetch(&tree_[level][first >> kNodeShift[level]], 1);
   }

@@ -57,8 +57,8 @@ class PageAlloc {
   };
 
   // ---- set-up ----------------------------------------------------------------------------------------------------
-  // Arrays of PageAllocLayout::covering(region) bytes, aligned to 64, that read as zero wherever they are first written.
-  // Neither read nor written before grow() covers them.
+  // Arrays of PageAllocLayout::covering(region) bytes, aligned to 64, that read as zero until written. Neither read
+  // nor written before grow() covers them.
   void init(PageCount region, void* bitmaps, void* const summaries[kTreeLevels]);
   // What must be readable and writable, from the start of each array, before the heap grows up to page `end`.
   static PageAllocLayout needed_storage(PageId end) { return PageAllocLayout::covering(PageCount(end.value)); }
@@ -77,7 +77,8 @@ class PageAlloc {
   static constexpr unsigned kAlignedTries = 32;
   // Allocates exactly [end, end + n) if all of it is free: growth in place of the run that ends at `end`.
   bool extend(PageId end, PageCount n, PageCount* scavenged);
-  // Makes pages free and not scavenged. Fatal where one of them is free already or beyond the heap.
+  // Makes pages free and not scavenged. Fatal where one of them is free already, claimed with its scavenged bit set, or
+  // beyond the heap.
   void free(PageId first, PageCount n);
   // All free pages of the lowest 64-page aligned group that has one; an empty cache where no page is free.
   PageCache allocate_to_cache();
@@ -92,9 +93,10 @@ class PageAlloc {
   void release_claim(PageId first, PageCount n, bool now_scavenged);
   // The highest 2 MiB unit (256 pages, aligned) that ends at or below `limit`, is wholly free and not wholly
   // scavenged. True: *out is its first page. False: *out is where to go on; all units that end above it were ruled
-  // out, and it is 0 when there is none at all. Reads the bitmaps of at most max_units units; subtrees without a free
-  // unit cost one step each, and what a search from the top ruled out is not looked at again until pages are freed.
-  bool find_free_unit_below(PageId limit, PageId* out, std::size_t max_units = SIZE_MAX);
+  // out, and it is 0 when there is none at all. Takes at most max_steps steps: one unit looked at or one subtree
+  // without a free unit passed by each. What a search from the top ruled out is not looked at again until pages are
+  // freed, so asking in vain is cheap.
+  bool find_free_unit_below(PageId limit, PageId* out, std::size_t max_steps = SIZE_MAX);
 
   // ---- facts -----------------------------------------------------------------------------------------------------
   PageCount free_pages() const { return PageCount(free_); }

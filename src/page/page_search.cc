@@ -9,13 +9,13 @@ namespace {
 // A walk over nodes in address order, of any levels, that looks for a run of n free pages.
 struct Walk {
   enum Verdict {
-    kPassed,  // no such run ends in this node
-    kEndsHere,  // the run began `run` pages before this node
-    kInside,  // this node has one
+    kPassed,    // no such run ends in this node
+    kEndsHere,  // one does that began `run` pages before it
+    kInside,    // the node has one
   };
 
   std::size_t n;
-  std::size_t run = 0;  // free pages right before the next node
+  std::size_t run = 0;         // free pages right before the next node
   std::size_t low = SIZE_MAX;  // lower bound of the first free page seen, exact but for nodes passed by
 
   Verdict look(Summary s, std::size_t base, unsigned shift) {
@@ -110,12 +110,12 @@ PageAlloc::Found PageAlloc::find_aligned(std::size_t n, std::size_t align) const
   }
 }
 
-bool PageAlloc::find_free_unit_below(PageId limit, PageId* out, std::size_t max_units) {
+bool PageAlloc::find_free_unit_below(PageId limit, PageId* out, std::size_t max_steps) {
   const std::size_t from = align_down(limit.value < unit_limit_ ? limit.value : unit_limit_, kPagesPerHuge);
   const bool from_top = from == unit_limit_;  // then what this search rules out stays ruled out until pages are freed
   std::size_t top = from;                     // units that end above are ruled out
   bool hit = false;
-  while (top != 0 && !hit) {
+  while (top != 0 && !hit && max_steps-- != 0) {
     // Pass by the largest node that ends at `top` and has no room for a unit.
     std::size_t next = top;
     for (unsigned level = kLeaf;; level--) {
@@ -130,7 +130,6 @@ bool PageAlloc::find_free_unit_below(PageId limit, PageId* out, std::size_t max_
       top = next;
       continue;
     }
-    if (max_units-- == 0) break;
     const std::size_t unit = top - kPagesPerHuge;
     const Chunk& chunk = chunks_[unit / kChunkPages];
     const std::size_t at = unit % kChunkPages;

@@ -4,9 +4,9 @@
 //   max    the longest run of free pages
 //   end    free pages at the high end
 //
-// A run never exceeds the 2^21 pages of a root node, so 21 bits each hold every value but 2^21 itself. That value occurs
-// only where the whole root node is free, all three at once, and bit 63 stands for it. All-zero is a node without a free
-// page: what zeroed memory says about pages that the heap does not have yet.
+// A run never exceeds the 2^21 pages of a root node, so 21 bits each hold every value but 2^21 itself. That value
+// occurs only where the whole root node is free, all three at once, and bit 63 stands for it. All-zero is a node
+// without a free page: what zeroed memory says about pages that the heap does not have yet.
 //
 // The representation and the tree are those of the Go runtime's page allocator (mpagealloc.go); the code is ours.
 #pragma once

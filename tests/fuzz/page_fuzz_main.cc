@@ -97,7 +97,8 @@ int run_many(std::uint64_t seed, std::uint64_t cases, std::size_t commands) {
       },
       false);
   if (good) return 0;
-  std::fprintf(stderr, "page_fuzz: seed %llu failed; cutting it down\n", static_cast<unsigned long long>(current.load()));
+  std::fprintf(stderr, "page_fuzz: seed %llu failed; cutting it down\n",
+               static_cast<unsigned long long>(current.load()));
   const Case c = minimise(nh::page_fuzz::from_seed(current, commands));
   std::fprintf(stderr, "# page_fuzz --replay FILE, FILE being these lines:\n%s", nh::page_fuzz::to_text(c).c_str());
   return 1;

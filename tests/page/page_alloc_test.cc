@@ -1,6 +1,7 @@
 // Allocation, freeing and growth: against the naive model, and at the borders of chunks and of nodes of every level.
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <vector>
 
 #include "page/naive_pages.h"
@@ -101,7 +102,7 @@ TEST(PageAlloc, RunsAcrossTheBorderOfEveryLevel) {
     world.grow(start, border + kPagesPerArena - start);
     const std::size_t pages = border + kPagesPerArena - start;
     ASSERT_TRUE(world.alloc.alloc(PageCount(pages)).ok);
-    for (const std::size_t n : {std::size_t{2}, std::size_t{63}, std::size_t{64}, std::size_t{600}, std::size_t{3000}}) {
+    for (const std::size_t n : std::initializer_list<std::size_t>{2, 63, 64, 600, 3000}) {
       const std::size_t below = n < 512 ? n / 2 : n / 3;
       if (below > border - start) continue;
       // The run itself and, where there is room, a decoy below that is one page short.

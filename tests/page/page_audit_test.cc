@@ -1,6 +1,7 @@
 // check() must notice every kind of planted damage, and rebuild_summaries() must repair what it can.
 #include <gtest/gtest.h>
 
+#include <utility>
 #include <vector>
 
 #include "page/naive_pages.h"
@@ -63,6 +64,25 @@ TEST(PageAudit, NoticesAFreePageBelowTheSearchLimit) {
   // The chunk's summary does not change: one page in the middle, elsewhere.
   world.bitmap()[1] = 0;
   world.bitmap()[0] = 4;
+  EXPECT_FALSE(world.alloc.check());
+}
+
+TEST(PageAudit, NoticesAUnitToScavengeAboveItsSearchLimit) {
+  PageWorld world{PageCount(kPagesPerArena)};
+  world.grow(0, kPagesPerArena);
+  world.alloc.alloc(PageCount(kPagesPerArena));
+  const std::size_t low = 3;  // chunks, of which the first half is freed
+  const std::size_t high = 9;
+  for (const std::size_t chunk : {low, high}) world.alloc.free(PageId(chunk * kChunkPages), PageCount(kPagesPerHuge));
+  ASSERT_TRUE(world.alloc.claim(PageId(high * kChunkPages), PageCount(kPagesPerHuge)));
+  world.alloc.release_claim(PageId(high * kChunkPages), PageCount(kPagesPerHuge), true);
+  PageId unit;
+  ASSERT_TRUE(world.alloc.find_free_unit_below(PageId(kPagesPerArena), &unit));  // lowers the limit
+  ASSERT_EQ(unit.value, low * kChunkPages);
+  ASSERT_TRUE(world.alloc.check());
+  for (std::size_t word = 8; word < 12; word++) {  // the counters do not see it
+    std::swap(world.bitmap()[low * 16 + word], world.bitmap()[high * 16 + word]);
+  }
   EXPECT_FALSE(world.alloc.check());
 }
 

@@ -43,11 +43,12 @@ TEST(PageClaim, TakesExactlyAFreeRangeAndKeepsItsBits) {
   EXPECT_EQ(run.scavenged.value, 1200u);
 }
 
-TEST(PageClaimDeathTest, ReleaseOfFreePages) {
+TEST(PageClaimDeathTest, WrongReleases) {
   PageWorld world{PageCount(kPages)};
   world.grow(0, kPages);
   ASSERT_TRUE(world.alloc.claim(PageId(256), PageCount(256)));
   EXPECT_DEATH(world.alloc.release_claim(PageId(256), PageCount(257), true), "free already");
+  EXPECT_DEATH(world.alloc.free(PageId(256), PageCount(256)), "claimed");
   EXPECT_DEATH(world.alloc.release_claim(PageId(kPages), PageCount(1), true), "beyond the heap");
 }
 
@@ -145,7 +146,7 @@ TEST(PageUnits, SubtreesWithoutRoomCostOneStep) {
   world.alloc.free(PageId(kUnit), PageCount(kUnit));
   for (std::size_t p = kUnit * 4; p < kMany; p += kUnit / 2) world.alloc.free(PageId(p), PageCount(kUnit / 4));
   PageId unit;
-  ASSERT_TRUE(world.alloc.find_free_unit_below(PageId(kMany), &unit, 4));  // four looks into 48 GiB suffice
+  ASSERT_TRUE(world.alloc.find_free_unit_below(PageId(kMany), &unit, 40));  // of 48 GiB, 24576 units
   EXPECT_EQ(unit.value, kUnit);
 }
 

@@ -1,0 +1,115 @@
+// The heap of one node: spans, lookups, and what a huge page costs until it may be used.
+//
+//   span_pair   alloc_span and free_span; up to 16 pages come from the CPU's page cache, more from the page allocator
+//   large_pair  alloc_large and free_span of warm memory
+//   span_of     pointer -> span, random objects of a warm page map, and of one that is larger than the caches
+//   commit      2 MiB made usable, touched in every base page, and given back: on a page of the hugetlb pool, as a
+//               transparent huge page, as base pages. The kernel clears the memory, so this is microseconds. hugetlb
+//               only where the pool has a free page.
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <vector>
+
+#include "bench/micro/one_node_heap.h"
+#include "heap/backing.h"
+
+namespace {
+
+using bench::OneNodeHeap;
+using nh::CpuId;
+using nh::MSpan;
+using nh::PageCount;
+
+void span_pair(benchmark::State& state) {
+  nh::MHeap& heap = OneNodeHeap::get().heap();
+  const PageCount pages(static_cast<std::size_t>(state.range(0)));
+  for (auto _ : state) {
+    MSpan* span = heap.alloc_span(pages, nh::class_for(64), CpuId(0));
+    if (span == nullptr) bench::die("out of memory");
+    heap.free_span(span);
+  }
+}
+
+void large_pair(benchmark::State& state) {
+  nh::MHeap& heap = OneNodeHeap::get().heap();
+  const std::size_t bytes = static_cast<std::size_t>(state.range(0)) * nh::KiB;
+  for (auto _ : state) {
+    MSpan* span = heap.alloc_large(bytes, nh::kPageSize, false);
+    if (span == nullptr) bench::die("out of memory");
+    heap.free_span(span);
+  }
+}
+
+void span_of(benchmark::State& state) {
+  OneNodeHeap& one = OneNodeHeap::get();
+  std::vector<MSpan*> spans(static_cast<std::size_t>(state.range(0)));
+  for (MSpan*& span : spans) {
+    span = one.heap().alloc_span(PageCount(4), nh::class_for(4096), CpuId(0));
+    if (span == nullptr) bench::die("out of memory");
+  }
+  std::uint64_t random = 1;
+  for (auto _ : state) {
+    random = random * 6364136223846793005u + 1442695040888963407u;
+    MSpan* span = spans[(random >> 33) % spans.size()];
+    // A page inside, so that the index within the span counts, too.
+    const void* p = reinterpret_cast<const void*>(span->start_addr + ((random >> 30) & 3) * nh::kPageSize + 64);
+    if (one.space().span_of(p) != span) bench::die("span_of: wrong span");
+  }
+  for (MSpan* span : spans) one.heap().free_span(span);
+}
+
+// One unit of an arena of our own, mapped once, then populated and released again and again.
+void commit(benchmark::State& state, nh::HugePagesOption kind, nh::Backing expected) {
+  const nh::OsOps& os = nh::linux_os();
+  void* memory = os.reserve(nh::kArenaSize, nh::kArenaSize);
+  if (memory == nullptr) bench::die("no address space for an arena");
+  const auto base = nh::address(memory);
+  nh::Backer::Config config;
+  config.huge_pages = kind;
+  config.nodes = nh::NodeSet::of(nh::NodeId(0));
+  config.has_small_unit = false;
+  nh::Backer backer;
+  backer.init(os, config);
+  nh::HeapArena arena{};
+  constexpr std::uint32_t kUnit = 1;
+  if (backer.map(arena, base, false, kUnit, nh::kArenaSize) != 0) bench::die("commit: mapping refused");
+  for (auto _ : state) {
+    if (backer.populate(arena, base, kUnit, false) != 0) bench::die("commit: no memory");
+    if (arena.backing_of(0) != expected) {
+      state.SkipWithError("another kind of memory than asked for");
+      break;
+    }
+    for (std::size_t at = 0; at < nh::kHugeSize; at += nh::kOsPageSize) static_cast<volatile char*>(memory)[at] = 1;
+    std::uint32_t released = 0;
+    backer.release(arena, base, kUnit, &released);
+    if (released != kUnit) bench::die("commit: not released");
+  }
+  os.unreserve(memory, nh::kArenaSize);
+}
+
+BENCHMARK(span_pair)->ArgName("pages")->Arg(1)->Arg(4)->Arg(16)->Arg(17)->Arg(64);
+BENCHMARK(large_pair)->ArgName("KiB")->Arg(40)->Arg(1024)->Arg(2048);
+BENCHMARK(span_of)->ArgName("spans")->Arg(256)->Arg(1 << 17);
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  nh::HugePool pool;
+  if (nh::linux_os().huge_pool(nh::kHugeSize, nh::NodeId(), &pool) && pool.free > pool.reserved) {
+    benchmark::RegisterBenchmark("commit/hugetlb", commit, nh::HugePagesOption::k2M, nh::Backing::kHuge2M);
+  } else {
+    std::printf("no free 2 MiB page in the hugetlb pool: commit/hugetlb is left out (scripts/reserve 1)\n");
+  }
+  if (nh::linux_os().thp_mode() > 0) {
+    benchmark::RegisterBenchmark("commit/thp", commit, nh::HugePagesOption::kThp, nh::Backing::kThp);
+  } else {
+    std::printf("transparent huge pages are off: commit/thp is left out\n");
+  }
+  benchmark::RegisterBenchmark("commit/base", commit, nh::HugePagesOption::kOff, nh::Backing::kBase);
+  benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}

@@ -7,6 +7,7 @@
 #include <string>
 
 #include <dirent.h>
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/wait.h>
@@ -50,26 +51,33 @@ char* map(HugeSource source, Reservation reservation, std::size_t pages, int* er
   return static_cast<char*>(p);
 }
 
-// A hugetlbfs of 2 MiB pages for the length of a test, where that is allowed.
+// A hugetlbfs of 2 MiB pages for the length of a test, where that is allowed. The mount is detached as soon as it is
+// open, so that it goes with this process even if it is killed; a descriptor's path still leads to it.
 class HugetlbSources : public testing::Test {
  protected:
   void SetUp() override {
-    ASSERT_NE(mkdtemp(path_), nullptr);
-    mounted_ = mount("none", path_, "hugetlbfs", 0, "pagesize=2M") == 0;
+    char directory[] = "/tmp/numaheap-mount-XXXXXX";
+    ASSERT_NE(mkdtemp(directory), nullptr);
+    mounted_ = mount("none", directory, "hugetlbfs", 0, "pagesize=2M") == 0;
     if (!mounted_) why_ = std::strerror(errno);
+    directory_ = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ASSERT_GE(directory_, 0);
+    if (mounted_) {
+      ASSERT_EQ(umount2(directory, MNT_DETACH), 0);
+    }
+    ASSERT_EQ(rmdir(directory), 0);
+    std::snprintf(path_, sizeof path_, "/proc/self/fd/%d", directory_);
     use_directory(path_);
   }
   void TearDown() override {
     use_directory("");
-    if (mounted_) {
-      EXPECT_EQ(umount(path_), 0) << "a file is still open";
-    }
-    rmdir(path_);
+    close(directory_);
   }
   // What holds for every source that maps MAP_PRIVATE.
   void check_private(HugeSource source);
 
-  char path_[32] = "/tmp/numaheap-mount-XXXXXX";
+  int directory_ = -1;
+  char path_[32] = "";
   bool mounted_ = false;
   std::string why_;
 };

@@ -50,9 +50,12 @@ bool passes(const Case& c) {
   return survives([&c] { return nh::page_fuzz::run(c).empty(); }, true);
 }
 
-// Leaves out ever smaller groups of commands for as long as the case still fails.
+// Leaves out ever smaller groups of commands for as long as the case still fails; at last single ones, until each that
+// is left matters.
 Case minimise(Case c) {
-  for (std::size_t group = c.commands.size(); group != 0; group /= 2) {
+  bool shrunk = false;
+  for (std::size_t group = c.commands.size(); group != 0; group = group == 1 && shrunk ? 1 : group / 2) {
+    shrunk = false;
     for (std::size_t at = 0; at < c.commands.size();) {
       Case shorter = c;
       const auto from = shorter.commands.begin() + static_cast<std::ptrdiff_t>(at);
@@ -62,6 +65,7 @@ Case minimise(Case c) {
         at += group;
       } else {
         c = shorter;
+        shrunk = true;
       }
     }
   }

@@ -47,7 +47,6 @@ bool parse_distances(std::string_view s, const int* ids, unsigned count, Topolog
     std::uint64_t distance = 0, times = 1;
     if (!take_small(&s, 255, &distance) || distance == 0) return false;
     if (take(&s, "x") && (!take_small(&s, cells - cell, &times) || times == 0)) return false;
-    if (cell + times > cells) return false;
     for (; times > 0; times--, cell++) {
       topology->set_distance(NodeId(ids[cell / count]), NodeId(ids[cell % count]), static_cast<std::uint8_t>(distance));
     }

@@ -111,6 +111,7 @@ TEST(Options, UnknownNamesGetTheNearestValidOne) {
       {"NUMAHEAP_STAT=stderr", "NUMAHEAP_STATS"},      {"NUMAHEAP_SATTS=stderr", "NUMAHEAP_STATS"},
       {"NUMAHEAP_policy=local", "NUMAHEAP_POLICY"},    {"NUMAHEAP_CPUCACHE=1M", "NUMAHEAP_CPU_CACHE"},
       {"NUMAHEAP_LARGEMIN=1M", "NUMAHEAP_LARGE_MIN"},  {"NUMAHEAP_FORKMAX=1M", "NUMAHEAP_FORK_MAX"},
+      {"NUMAHEAP_FROKS=cow", "NUMAHEAP_FORK"},  // near enough only if a swap counts as one mistake
   };
   for (const auto& [variable, meant] : kMisspelt) {
     const Parsed p = parse({variable});
@@ -122,7 +123,8 @@ TEST(Options, UnknownNamesGetTheNearestValidOne) {
 }
 
 TEST(Options, FarNamesGetNoSuggestion) {
-  for (const char* const variable : {"NUMAHEAP_=1", "NUMAHEAP_BANANA=1", "NUMAHEAP_A_NAME_LONGER_THAN_ANY_OPTION_EVER=1"}) {
+  for (const char* const variable :
+       {"NUMAHEAP_=1", "NUMAHEAP_BANANA=1", "NUMAHEAP_A_NAME_LONGER_THAN_ANY_OPTION_EVER=1"}) {
     const Parsed p = parse({variable});
     ASSERT_EQ(p.problems.size(), 1u) << variable;
     EXPECT_NE(p.problems[0].find("`numaheap options` lists them"), std::string::npos) << p.problems[0];
@@ -205,8 +207,9 @@ std::string reported(const Parsed& parsed, bool* stop) {
   OptionProblems problems;
   problems.count = static_cast<unsigned>(parsed.problems.size());
   problems.dropped = parsed.dropped;
-  for (unsigned i = 0; i < problems.count; i++) parsed.problems[i].copy(problems.line[i], OptionProblems::kLineBytes - 1);
-  for (unsigned i = 0; i < problems.count; i++) problems.line[i][parsed.problems[i].size()] = '\0';
+  for (unsigned i = 0; i < problems.count; i++) {
+    problems.line[i][parsed.problems[i].copy(problems.line[i], OptionProblems::kLineBytes - 1)] = '\0';
+  }
   std::string lines;
   g_lines = &lines;
   set_line_sink([](const char* line, std::size_t length) { g_lines->append(line, length); });

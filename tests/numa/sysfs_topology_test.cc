@@ -193,7 +193,7 @@ TEST(SysfsTopology, MissingPiecesAreLeftOut) {
   FakeTree tree(FakeMachine::uniform(2, 4));
   tree.remove("/sys/devices/system/node/node1/distance");
   tree.remove("/sys/devices/system/node/node1/meminfo");
-  tree.remove("/sys/devices/system/node/node0/cpulist");
+  tree.remove("/sys/devices/system/node/node1/cpulist");
   tree.remove("/sys/devices/system/cpu/possible");
   const auto t = load(tree);
   EXPECT_EQ(t->source(), TopologySource::kSysfs);
@@ -202,7 +202,7 @@ TEST(SysfsTopology, MissingPiecesAreLeftOut) {
   EXPECT_EQ(t->distance(1, 0), 20);
   EXPECT_EQ(t->node(1).memory_bytes, 0u);
   EXPECT_EQ(t->known_cpus().count(), 4u);
-  EXPECT_EQ(home(*t, 0), 0) << "CPUs that no node names count as the first node's";
+  EXPECT_EQ(home(*t, 7), 0) << "CPUs that no node names count as the first node's";
   EXPECT_EQ(t->possible_cpu_limit(), 8u) << "from cpu/present";
 }
 

@@ -89,6 +89,10 @@ void report_at_exit() {
   if (options.report) with_text(write_report, to_stderr);
 }
 
+void repair_reports_after_fork() {
+  if (g_lock.held() && !g_lock.held_by_me()) g_lock.reset_after_fork();
+}
+
 struct mallinfo2 collect_mallinfo() {
   struct mallinfo2 info = {};
   if (!started()) return info;

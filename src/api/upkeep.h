@@ -13,5 +13,7 @@ std::size_t trim_all();
 
 // Writes what NUMAHEAP_STATS and NUMAHEAP_REPORT ask for; at exit.
 void report_at_exit();
+// In a fork child: another thread may have been writing a report.
+void repair_reports_after_fork();
 
 }  // namespace nh

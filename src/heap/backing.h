@@ -30,6 +30,7 @@ struct HeapArena {
   std::uint32_t huge_1g;   // of those, the ones inside a 1 GiB page
   std::uint32_t thp;       // mapped units advised to be transparent huge pages
   std::uint32_t lost;      // units whose addresses another mapping of the process got hold of: never to be touched
+  std::uint32_t frozen;    // hugetlb units made read-only to catch stores around a fork (relocate.h); not under `busy`
   bool decided;            // the kind of mapping has been chosen
   bool busy;               // some thread maps, populates or releases units of it
   std::uint8_t bound;      // BindMode in force + 1; 0 = none asked for yet

@@ -94,6 +94,7 @@ class MHeap {
   Backer& backer() { return backer_; }
   Lock& lock() { return lock_; }
 
+  const Backer& backer() const { return backer_; }
   // Calls visit(HeapArena&, start address) for every arena in use; in a fork child or a test, where nothing moves.
   template <typename Visit>
   void for_each_arena(Visit&& visit) {
@@ -101,6 +102,11 @@ class MHeap {
   }
   std::uintptr_t region_start() const { return start_; }
   std::uintptr_t region_end_in_use() const { return start_ + arenas_in_use_ * kArenaSize; }
+  // The same for the arena around an address of the region in use.
+  template <typename Visit>
+  void visit_arena(std::uintptr_t at, Visit&& visit) {
+    visit(arena((at - start_) / kArenaSize));
+  }
 
   // In a fork child: makes the heap usable after another thread of the parent was inside it.
   void repair_after_fork();

@@ -38,8 +38,8 @@ bool take_value(Words words, std::size_t* at, std::string_view name, const char*
 // or where it was configured to be installed. Empty where it is missing: *searched lists the places.
 std::string find_library(const std::string& asked, std::string* searched);
 
-// Why LD_PRELOAD does nothing for this program, as a sentence without a full stop; empty where nothing speaks against it
-// (or nothing can be said, as for a script).
+// Why LD_PRELOAD does nothing for this program, as a sentence without a full stop; empty where nothing speaks against
+// it (or nothing can be said, as for a script).
 std::string preload_obstacle(const std::string& command);
 
 }  // namespace nh::cli

@@ -217,7 +217,8 @@ class Topo(unittest.TestCase):
         for n in (0, 1):
             write(f"{nodes}/node{n}/cpulist", f"{4 * n}-{4 * n + 3}\n")
             write(f"{nodes}/node{n}/distance", "10 21\n" if n == 0 else "21 10\n")
-            write(f"{nodes}/node{n}/meminfo", f"Node {n} MemTotal: 8388608 kB\nNode {n} MemFree: {1048576 * (n + 1)} kB\n")
+            write(f"{nodes}/node{n}/meminfo",
+                  f"Node {n} MemTotal: 8388608 kB\nNode {n} MemFree: {1048576 * (n + 1)} kB\n")
             for size, total, free in ((2048, 512, 500 + n), (1048576, 4, n)):
                 pool = f"{nodes}/node{n}/hugepages/hugepages-{size}kB"
                 write(pool + "/nr_hugepages", f"{total}\n")
@@ -280,7 +281,8 @@ class Topo(unittest.TestCase):
         if shutil.which("lstopo-no-graphics") is None:
             self.skipTest("no lstopo")
         saved = self.root + "/machine.xml"
-        subprocess.run(["lstopo-no-graphics", "-i", "pack:2 numa:1 core:2 pu:1", saved], check=True, capture_output=True)
+        subprocess.run(["lstopo-no-graphics", "-i", "pack:2 numa:1 core:2 pu:1", saved], check=True,
+                       capture_output=True)
         r = call("topo", "--xml", saved)
         self.assertIn("2 nodes, 4 CPUs (4 possible), from xml\n", r.stdout)
 

@@ -4,6 +4,7 @@
 // Each slot keeps to a band of sizes of its own, so that what is live never exceeds what the warm-up has filled: a
 // wandering working set would need new memory rightly. getpgid(-4242) marks begin and end of the measured part for
 // warm_strace.py, which counts from outside.
+#include <malloc.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -11,6 +12,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <initializer_list>
 #include <thread>
 
 #include "harness/case.h"
@@ -57,16 +59,18 @@ void operate(Slot* slots, uint64_t* random, long operations) {
   }
 }
 
-// Fills everything to the brim, twice as much as will be live, writes every byte, and gives it back.
+// Both threads together fill everything to the brim, twice as much as will be live, and give it back. Every byte is
+// written, up to the end of the last page: what no block covers yet is where a later one may lie.
 void fill_and_empty(Slot* slots) {
-  for (size_t i = 0; i < kSlots; i++) slots[i].largest = largest_size(i);
   static thread_local char* extra[kSlots];
   for (size_t i = 0; i < kSlots; i++) {
-    slots[i].p = static_cast<char*>(malloc(slots[i].largest));
-    extra[i] = static_cast<char*>(malloc(slots[i].largest));
-    memset(slots[i].p, 1, slots[i].largest);
-    memset(extra[i], 1, slots[i].largest);
+    slots[i].largest = largest_size(i);
+    for (char** p : {&slots[i].p, &extra[i]}) {
+      *p = static_cast<char*>(malloc(slots[i].largest));
+      memset(*p, 1, malloc_usable_size(*p));
+    }
   }
+  g_barrier.wait(1);
   for (size_t i = 0; i < kSlots; i++) {
     free(slots[i].p);
     free(extra[i]);
@@ -87,26 +91,39 @@ Counts counts_now() {
 
 Counts g_begin, g_end;
 
+// One CPU for each thread: a CPU that a thread first reaches while we count has a cold cache, rightly.
+void stay_on_cpu(int id) {
+  cpu_set_t allowed, mine;
+  CPU_ZERO(&mine);
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) == 0) return;
+  int skip = id % CPU_COUNT(&allowed);
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+    if (CPU_ISSET(cpu, &allowed) && skip-- == 0) CPU_SET(cpu, &mine);
+  }
+  sched_setaffinity(0, sizeof mine, &mine);
+}
+
 void thread_main(int id, long warm, long measured) {
+  stay_on_cpu(id);
   static Slot all_slots[kThreads][kSlots];
   Slot* slots = all_slots[id];
   fill_and_empty(slots);
   uint64_t random = static_cast<uint64_t>(id) + 1;
   operate(slots, &random, warm);
   counts_now();  // its own first call may fault in code
-  g_barrier.wait(1);
+  g_barrier.wait(2);
   if (id == 0) {
     syscall(SYS_getpgid, kMarker);
     g_begin = counts_now();
   }
-  g_barrier.wait(2);
-  operate(slots, &random, measured);
   g_barrier.wait(3);
+  operate(slots, &random, measured);
+  g_barrier.wait(4);
   if (id == 0) {
     g_end = counts_now();
     syscall(SYS_getpgid, kMarker);
   }
-  g_barrier.wait(4);
+  g_barrier.wait(5);
   for (size_t i = 0; i < kSlots; i++) free(slots[i].p);
 }
 

@@ -99,8 +99,8 @@ int Backer::map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t
     const bool advised = os_->advise_thp(at(base, first), count * kHugeSize, thp) == 0 && thp;
     const std::uint32_t bits = unit_bits(first, count);
     arena.mapped |= bits;
-    arena.hugetlb &= ~bits;
-    arena.thp = advised ? arena.thp | bits : arena.thp & ~bits;
+    clear_units(arena.hugetlb, bits);
+    advised ? set_units(arena.thp, bits) : clear_units(arena.thp, bits);
   });
   return error;
 }
@@ -130,8 +130,8 @@ bool Backer::map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint3
       return;
     }
     arena.mapped |= bits;
-    arena.hugetlb |= bits;
-    arena.thp &= ~bits;
+    set_units(arena.hugetlb, bits);
+    clear_units(arena.thp, bits);
   });
   return ok;
 }
@@ -174,9 +174,9 @@ int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::ui
 int Backer::replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit) {
   const std::uint32_t bit = std::uint32_t{1} << unit;
   if (const int error = os_->map_plain(at(base, unit), kHugeSize); error != 0) return error;
-  arena.hugetlb &= ~bit;
+  clear_units(arena.hugetlb, bit);
   const bool advised = os_->thp_mode() != 0 && os_->advise_thp(at(base, unit), kHugeSize, true) == 0;
-  arena.thp = advised ? arena.thp | bit : arena.thp & ~bit;
+  advised ? set_units(arena.thp, bit) : clear_units(arena.thp, bit);
   // A fresh mapping forgot the arena's policy.
   if (arena.bound != 0) os_->bind(at(base, unit), kHugeSize, static_cast<BindMode>(arena.bound - 1), config_.nodes);
   return 0;
@@ -234,7 +234,7 @@ void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
       // A dropped page does not get its reservation back; the next fault could find the pool dry. Start over.
       if (os_->reset_to_reserved(at(base, first), count * kHugeSize) != 0) return;
       arena.mapped &= ~bits;
-      arena.hugetlb &= ~bits;
+      clear_units(arena.hugetlb, bits);
       *released |= bits;
       return;
     }
@@ -243,6 +243,17 @@ void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
     if (error == 0) *released |= bits;
   });
   arena.backed &= ~*released;
+}
+
+void Backer::forget_unbacked(HeapArena& arena, std::uintptr_t base) {
+  for_each_run(~arena.backed & ~arena.lost, [&](unsigned first, unsigned count) {
+    const std::uint32_t bits = unit_bits(first, count);
+    // A part of a page of 1 GiB cannot be taken out.
+    if (os_->reset_to_reserved(at(base, first), count * kHugeSize) != 0) arena.lost |= bits;
+    arena.mapped &= ~bits;
+    clear_units(arena.hugetlb, bits);
+    clear_units(arena.thp, bits);
+  });
 }
 
 bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {

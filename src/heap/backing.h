@@ -34,7 +34,14 @@ struct HeapArena {
   bool decided;            // the kind of mapping has been chosen
   bool busy;               // some thread maps, populates or releases units of it
   std::uint8_t bound;      // BindMode in force + 1; 0 = none asked for yet
+  const void* worker;      // while busy: the thread that works on it, by its thread pointer (for fork)
   std::uint32_t freed_tick[kHugePerArena];  // when a page of the unit was last freed, in scavenger ticks
+
+  void begin_work() {
+    busy = true;
+    worker = __builtin_thread_pointer();
+  }
+  bool is_mine() const { return busy && worker == __builtin_thread_pointer(); }
 
   Backing backing_of(unsigned unit) const {
     const std::uint32_t bit = std::uint32_t{1} << unit;
@@ -44,6 +51,11 @@ struct HeapArena {
     return (thp & bit) != 0 ? Backing::kThp : Backing::kBase;
   }
 };
+
+// Changes of single bits in a word of an arena. Atomic, because a rescue around a fork (relocate.h) may change those of
+// other units at the same time.
+inline void set_units(std::uint32_t& word, std::uint32_t units) { __atomic_fetch_or(&word, units, __ATOMIC_RELAXED); }
+inline void clear_units(std::uint32_t& word, std::uint32_t units) { __atomic_fetch_and(&word, ~units, __ATOMIC_RELAXED); }
 
 inline constexpr std::size_t kArenasPerGiB = GiB / kArenaSize;  // 16
 
@@ -99,6 +111,10 @@ class Backer {
 
   // Maps and backs 16 undecided arenas, 1 GiB aligned, with one 1 GiB page. False: nothing changed.
   bool map_1g(HeapArena* group, std::uintptr_t base);
+
+  // In a fork child, for an arena that another thread of the parent was busy with: what is not backed becomes a
+  // reservation again, since nobody knows what that thread had mapped there by then.
+  void forget_unbacked(HeapArena& arena, std::uintptr_t base);
 
   // When an arena is full: later copy-on-write may go to other nodes rather than kill.
   void relax(HeapArena& arena, std::uintptr_t base);

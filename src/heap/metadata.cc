@@ -57,6 +57,12 @@ void* MetadataPool::alloc(std::size_t bytes, std::size_t alignment) {
   }
 }
 
+void MetadataPool::repair_after_fork() {
+  if (!lock_.held() || lock_.held_by_me()) return;
+  lock_.reset_after_fork();
+  next_ = end_ = 0;
+}
+
 void GrowingTable::init(const OsOps& os, void* range, std::size_t bytes) {
   os_ = &os;
   data_ = range;

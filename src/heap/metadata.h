@@ -20,6 +20,8 @@ class MetadataPool {
 
   std::size_t bytes() const { return __atomic_load_n(&total_, __ATOMIC_RELAXED); }
   Lock& lock() { return lock_; }
+  // In a fork child: another thread may have been in the middle of it; the rest of the chunk is lost then.
+  void repair_after_fork();
 
  private:
   void* map_chunk(std::size_t bytes);

@@ -124,7 +124,7 @@ bool MHeap::try_1g_L(std::size_t index) {
   for (std::size_t i = first; i < first + kArenasPerGiB; i++) {
     if (arena(i).busy || arena(i).decided || arena(i).mapped != 0) return false;
   }
-  for (std::size_t i = first; i < first + kArenasPerGiB; i++) arena(i).busy = true;
+  for (std::size_t i = first; i < first + kArenasPerGiB; i++) arena(i).begin_work();
   lock_.unlock();
   const bool ok = backer_.map_1g(&arena(first), start_ + first * kArenaSize);
   lock_.lock();
@@ -146,7 +146,7 @@ bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, std::size_t ext
     if (need == 0) return true;
     if (!a.decided && try_1g_L(index)) continue;
     if (a.busy) continue;  // the lock was released in between
-    a.busy = true;
+    a.begin_work();
     const std::uint32_t before = a.backed;
     lock_.unlock();
     int error = backer_.map(a, base, index == 0, need, extent);

@@ -42,7 +42,7 @@ std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
     if (!pages_.claim(unit, unit_pages)) continue;
     std::uint32_t released = bit;
     if ((a.backed & bit) != 0) {
-      a.busy = true;
+      a.begin_work();
       lock_.unlock();
       backer_.release(a, start_ + u / kHugePerArena * kArenaSize, bit, &released);
       lock_.lock();
@@ -94,17 +94,24 @@ void MHeap::repair_after_fork() {
     c.pages = PageCache();  // half-changed: its pages are lost to the child
     c.spare = nullptr;
   }
-  if (metadata_.lock().held() && !metadata_.lock().held_by_me()) metadata_.lock().reset_after_fork();
+  metadata_.repair_after_fork();
+  // System calls of other threads that were under way. What this thread is busy with (it forked in a signal handler) it
+  // goes on with.
+  for (std::size_t i = 0; i < arenas_in_use_; i++) {
+    HeapArena& a = arena(i);
+    if (!a.busy || a.is_mine()) continue;
+    backer_.forget_unbacked(a, start_ + i * kArenaSize);
+    a.busy = false;
+  }
   if (lock_.held() && lock_.held_by_me()) return;
   if (lock_.held()) {
     lock_.reset_after_fork();
     spare_ = nullptr;
     if (arenas_in_use_ != 0) pages_.rebuild_summaries(PageId(arenas_in_use_ * kPagesPerArena));
   }
-  // System calls of other threads that were under way: the state they would have recorded is not known, but mapping and
-  // populating again is harmless.
-  growing_ = false;
-  waiters_ = 0;
+  growing_ = false;  // growing again what another thread had grown already is harmless
+  // This thread may be asleep until somebody is done (its signal handler forked): it has to look again.
+  epoch_.fetch_add(1, std::memory_order_relaxed);
   std::size_t units = 0;
   for (std::size_t i = 0; i < arenas_in_use_; i++) {
     arena(i).busy = false;

@@ -124,6 +124,8 @@ struct alignas(64) MSpan {
  private:
   void open_window(unsigned word) {
     free_index = static_cast<std::uint16_t>(word * 64);
+    // In this order: a fork child that finds the span between the two takes objects for handed out, not for free.
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
     alloc_cache = ~alloc_bits[word];
     alloc_bits[word] = ~std::uint64_t{0};
   }

@@ -35,10 +35,12 @@ Worker g_worker[kMaxNodes];
 CodeRange g_libc;
 CodeRange g_loader;
 ScavengeOption g_mode = ScavengeOption::kOff;
-std::atomic<std::uint64_t> g_next_inline{0};
+std::atomic<std::uint64_t> g_next_turn{0};
 
 // Below this a heap has nothing worth a wake-up.
 constexpr std::size_t kWorthwhile = 4 * MiB;
+// From here on a thread is started at once.
+constexpr std::size_t kALot = 256 * MiB;
 
 bool near_limit() {
   const std::size_t limit = g_process.options.limit;
@@ -77,7 +79,7 @@ void* work(void* argument) {
   Worker& self = g_worker[worker];
   stay_on_node(worker);
   const OsOps& os = linux_os();
-  for (;;) {
+  for (bool restart = true;;) {
     const std::uint32_t seen = self.wake.load(std::memory_order_acquire);
     const bool urgent = near_limit();
     if (urgent) {
@@ -86,9 +88,10 @@ void* work(void* argument) {
     }
     std::uint64_t wait = 0;
     for_each_heap_of(worker, [&](MHeap& heap) {
-      const Scavenger::Step step = g_scavenger.step(heap, urgent);
+      const Scavenger::Step step = g_scavenger.step(heap, restart, urgent);
       if (step.wait_ns != 0 && (wait == 0 || step.wait_ns < wait)) wait = step.wait_ns;
     });
+    restart = wait == 0;
     // Calls for work do not shorten a wait that the pace asks for; they only end an endless one.
     if (wait == 0) {
       // A free that comes before `sleeping` is seen is not lost for long: the next one calls again.
@@ -127,14 +130,37 @@ void start_worker(unsigned worker) {
   }
 }
 
-void work_inline() {
+// Once per tick one thread gets true; *restart where nobody did for longer than that.
+bool my_turn(bool* restart) {
   const std::uint64_t now = linux_os().now_ns();
-  std::uint64_t next = g_next_inline.load(std::memory_order_relaxed);
-  if (now < next) return;
-  // One thread at a time, at most once per tick.
-  if (!g_next_inline.compare_exchange_strong(next, now + g_scavenger.tick_ns(), std::memory_order_relaxed)) return;
+  std::uint64_t next = g_next_turn.load(std::memory_order_relaxed);
+  if (now < next) return false;
+  *restart = now - next > 2 * g_scavenger.tick_ns();
+  return g_next_turn.compare_exchange_strong(next, now + g_scavenger.tick_ns(), std::memory_order_relaxed);
+}
+
+void work_inline() {
+  bool restart;
+  if (!my_turn(&restart)) return;
   const bool urgent = near_limit();
-  for (unsigned h = 0; h < g_process.heaps.count(); h++) g_scavenger.step(g_process.heaps[HeapId(h)].heap, urgent);
+  for (unsigned h = 0; h < g_process.heaps.count(); h++) {
+    g_scavenger.step(g_process.heaps[HeapId(h)].heap, restart, urgent);
+  }
+}
+
+// A program that frees and allocates the same few MiB over and over has nothing to give back, and no thread should
+// disturb it. A lot of free memory is reason enough, since there may be no further free() that could notice its age.
+bool thread_is_worthwhile(unsigned node) {
+  std::size_t idle = 0;
+  for_each_heap_of(node, [&](MHeap& heap) { idle += heap.idle_bytes(); });
+  if (idle >= kALot || near_limit()) return true;
+  bool restart;
+  if (!my_turn(&restart)) return false;
+  bool old = false;
+  for (unsigned h = 0; h < g_process.heaps.count(); h++) {
+    old |= g_scavenger.look(g_process.heaps[HeapId(h)].heap, restart);
+  }
+  return old;
 }
 
 int find_code(dl_phdr_info* info, std::size_t, void*) {
@@ -179,7 +205,7 @@ void memory_was_freed(const void* caller) {
         w.wake.fetch_add(1, std::memory_order_release);
         linux_os().futex_wake(&w.wake, 1);
       }
-    } else if (!g_libc.has(caller) && !g_loader.has(caller)) {
+    } else if (!g_libc.has(caller) && !g_loader.has(caller) && thread_is_worthwhile(node)) {
       start_worker(node);
     }
   }

@@ -66,6 +66,8 @@ CpuCache* CpuCaches::prepare(int cpu) {
   cache->lists = lists;
   cache->local = local;
   cache->cpu = static_cast<std::uint32_t>(cpu);
+  // Faulted in now rather than by some free() later on; the lists of the other heaps only when they are needed.
+  for (ClassHeader& header : lists[local.value].of) header.alloc.cap = 0;
   // Two threads may get here at once for one CPU; one cache stays, the other's memory is lost, once per CPU.
   CpuCache* expected = nullptr;
   if (!caches_[cpu].compare_exchange_strong(expected, cache, std::memory_order_acq_rel)) return expected;

@@ -1,5 +1,6 @@
 // The slow path of a CPU's cache: what happens when a list is empty or full.
 #include "base/check.h"
+#include "base/format.h"
 #include "cache/access.h"
 
 namespace nh {
@@ -23,12 +24,18 @@ FreeList& pop_list(ClassHeader& header, SpanClass c) { return has_two_lists(c) ?
 // with it) and freed again.
 constexpr unsigned kLongestList = 1 << 16;
 
+[[noreturn, gnu::cold]] void endless_list(const void* member) {
+  Text<160> text;
+  text.text("double free of ").ptr(member).text(" or of an object freed just before or after it, which was written to meanwhile");
+  fatal(text.c_str());
+}
+
 void* last_of(void* head, unsigned* count) {
   unsigned n = 1;
   void* last = head;
   while (void* next = next_object(last)) {
     last = next;
-    if (++n > kLongestList) fatal("double free: a list of free objects has no end (freed, written to, freed again)");
+    if (++n > kLongestList) endless_list(last);
   }
   *count = n;
   return last;
@@ -45,11 +52,13 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
   constexpr unsigned kListsPerCall = 48;
   CpuCache& cache = access.cache();
   std::uint64_t used = __atomic_add_fetch(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
-  const unsigned lists = heaps_->count() * kCachedClasses;
+  // Lists of heaps that this CPU never sent anything home to are not even looked at: their memory was never touched.
+  const unsigned first = cache.sends_home ? 0 : cache.local.value;
+  const unsigned lists = (cache.sends_home ? heaps_->count() : 1) * kCachedClasses;
   for (unsigned i = 0; used > config_.bytes_per_cpu && i < kListsPerCall; i++) {
     const unsigned at = __atomic_fetch_add(&cache.clock_hand, 1, __ATOMIC_RELAXED) % lists;
     const auto c = static_cast<SpanClass>(at % kCachedClasses);
-    ClassHeader& header = cache.lists[at / kCachedClasses].of[c];
+    ClassHeader& header = cache.lists[first + at / kCachedClasses].of[c];
     for (FreeList* list : {&header.alloc, &header.freed}) {
       // Half of the unused part: a list that is merely low at the moment keeps room. The room is a hint and may say more
       // than the list ever had.
@@ -68,6 +77,7 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
 // Doubles the lists of a class. False: at their largest, or the CPU's limit is reached.
 template <typename Access>
 bool CpuCaches::grow_list(Access& access, ClassHeader& header, SpanClass c, bool local) {
+  if (!local) access.cache().sends_home = true;
   const unsigned cap = __atomic_load_n(&header.freed.cap, __ATOMIC_RELAXED);
   const unsigned max = max_capacity(c);
   if (cap >= max) return false;

@@ -67,6 +67,7 @@ struct CpuCache {
   Lock lock{LockRank::kCache};  // only where restartable sequences are missing
   HeapId local;          // the heap that this CPU allocates from
   std::uint32_t cpu;
+  bool sends_home;               // objects of other heaps were freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists
   std::uint64_t refills;         // batches fetched

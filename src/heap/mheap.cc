@@ -172,7 +172,22 @@ bool MHeap::back_L(PageId first, PageCount pages) {
     if (!back_arena_L(index, units, pages.bytes())) return false;
     u = end;
   }
+  if (!small_unit_full_ && committed() > kHugeSize) fill_small_unit_L();
   return true;
+}
+
+// The first unit is left to page faults while the process is small. Once it is not, these faults should be over, too.
+void MHeap::fill_small_unit_L() {
+  if (!config_.backing.has_small_unit || config_.backing.first_touch) {
+    small_unit_full_ = true;
+    return;
+  }
+  HeapArena& first = arena(0);
+  if (first.busy || (first.backed & 1) == 0) return;
+  small_unit_full_ = true;
+  lock_.unlock();
+  os_->populate(reinterpret_cast<void*>(start_), kHugeSize);  // a failure leaves things as they were
+  lock_.lock();
 }
 
 // ---- pages -------------------------------------------------------------------------------------------------------

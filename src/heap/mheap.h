@@ -68,6 +68,8 @@ class MHeap {
   // Gives free memory that has been idle for at least `idle_ticks` back to the OS, highest addresses first, until
   // `bytes` are released. Returns how many bytes were.
   std::size_t scavenge(std::size_t bytes, std::uint32_t idle_ticks);
+  // Whether scavenge() would find something.
+  bool has_idle(std::uint32_t idle_ticks);
   // Takes back what the CPUs' page caches hold.
   void flush_page_caches();
   // The scavenger's clock. restart: nobody kept it for a while, so that what was freed meanwhile has a stamp that is too
@@ -92,21 +94,21 @@ class MHeap {
   AddressSpace& space() { return *space_; }
   const OsOps& os() { return *os_; }
   Backer& backer() { return backer_; }
+  const Backer& backer() const { return backer_; }
   Lock& lock() { return lock_; }
 
-  const Backer& backer() const { return backer_; }
   // Calls visit(HeapArena&, start address) for every arena in use; in a fork child or a test, where nothing moves.
   template <typename Visit>
   void for_each_arena(Visit&& visit) {
     for (std::size_t i = 0; i < arenas_in_use_; i++) visit(arena(i), start_ + i * kArenaSize);
   }
-  std::uintptr_t region_start() const { return start_; }
-  std::uintptr_t region_end_in_use() const { return start_ + arenas_in_use_ * kArenaSize; }
   // The same for the arena around an address of the region in use.
   template <typename Visit>
   void visit_arena(std::uintptr_t at, Visit&& visit) {
     visit(arena((at - start_) / kArenaSize));
   }
+  std::uintptr_t region_start() const { return start_; }
+  std::uintptr_t region_end_in_use() const { return start_ + arenas_in_use_ * kArenaSize; }
 
   // In a fork child: makes the heap usable after another thread of the parent was inside it.
   void repair_after_fork();
@@ -131,6 +133,8 @@ class MHeap {
   bool try_1g_L(std::size_t index);
   void wait_L();
   void end_busy_L();
+  void fill_small_unit_L();
+  bool find_idle_L(PageId* limit, std::uint32_t idle_ticks);
   PageAlloc::Run alloc_pages_L(PageCount pages, std::size_t align_pages);
   void note_freed_L(PageId first, PageCount pages);
   bool free_unbacked_L(PageId first, PageCount pages);
@@ -159,6 +163,7 @@ class MHeap {
   MSpan* spare_ = nullptr;
   std::size_t arenas_in_use_ = 0;
   bool growing_ = false;
+  bool small_unit_full_ = false;
   unsigned waiters_ = 0;
   std::atomic<std::uint32_t> epoch_{0};  // counts the ends of waits for the OS; sleepers wait for it to change
   std::atomic<std::uint32_t> tick_{0};

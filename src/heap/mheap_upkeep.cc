@@ -22,22 +22,38 @@ void MHeap::flush_page_caches() {
   }
 }
 
+// The highest free unit below *limit that may be released: *limit becomes its first page. A unit inside a 1 GiB page
+// cannot go alone.
+bool MHeap::find_idle_L(PageId* limit, std::uint32_t idle_ticks) {
+  const std::uint32_t now = tick_.load(std::memory_order_relaxed);
+  const std::uint32_t floor = tick_floor_.load(std::memory_order_relaxed);
+  PageId unit;
+  while (pages_.find_free_unit_below(*limit, &unit)) {
+    *limit = unit;
+    const std::size_t u = unit.value / kPagesPerHuge;
+    const HeapArena& a = arena(u / kHugePerArena);
+    if (a.busy || (a.huge_1g >> (u % kHugePerArena) & 1) != 0) continue;
+    const std::uint32_t freed = a.freed_tick[u % kHugePerArena];
+    if (now - (freed > floor ? freed : floor) >= idle_ticks) return true;
+  }
+  return false;
+}
+
+bool MHeap::has_idle(std::uint32_t idle_ticks) {
+  LockGuard guard(lock_);
+  PageId limit = pages_.end();
+  return find_idle_L(&limit, idle_ticks);
+}
+
 std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
   const PageCount unit_pages(kPagesPerHuge);
   std::size_t done = 0;
-  const std::uint32_t now = tick_.load(std::memory_order_relaxed);
-  const std::uint32_t floor = tick_floor_.load(std::memory_order_relaxed);
   LockGuard guard(lock_);
-  PageId limit = pages_.end();
-  PageId unit;
-  while (done < bytes && pages_.find_free_unit_below(limit, &unit)) {
-    limit = unit;
+  PageId unit = pages_.end();
+  while (done < bytes && find_idle_L(&unit, idle_ticks)) {
     const std::size_t u = unit.value / kPagesPerHuge;
     HeapArena& a = arena(u / kHugePerArena);
     const std::uint32_t bit = std::uint32_t{1} << (u % kHugePerArena);
-    if (a.busy || (a.huge_1g & bit) != 0) continue;
-    const std::uint32_t freed = a.freed_tick[u % kHugePerArena];
-    if (now - (freed > floor ? freed : floor) < idle_ticks) continue;
     // Claimed: nobody allocates these pages while the lock is released.
     if (!pages_.claim(unit, unit_pages)) continue;
     std::uint32_t released = bit;
@@ -114,7 +130,6 @@ void MHeap::repair_after_fork() {
   epoch_.fetch_add(1, std::memory_order_relaxed);
   std::size_t units = 0;
   for (std::size_t i = 0; i < arenas_in_use_; i++) {
-    arena(i).busy = false;
     units += static_cast<std::size_t>(__builtin_popcount(arena(i).backed));
   }
   committed_.store(units * kHugeSize, std::memory_order_relaxed);

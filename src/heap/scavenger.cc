@@ -14,6 +14,11 @@ void Scavenger::init(std::uint64_t delay_ms) {
   if (tick_ns_ < kShortestTick) tick_ns_ = kShortestTick;
 }
 
+bool Scavenger::look(MHeap& heap, bool restart) const {
+  heap.set_tick(static_cast<std::uint32_t>(heap.os().now_ns() / tick_ns_), restart);
+  return heap.idle_bytes() >= kHugeSize && heap.has_idle(kTicksPerDelay);
+}
+
 Scavenger::Step Scavenger::step(MHeap& heap, bool restart, bool urgent) {
   Step result;
   const std::uint64_t begin = heap.os().now_ns();

@@ -25,6 +25,8 @@ class Scavenger {
   };
   // One step for one heap. restart: the first one, or the first after a sleep without end. urgent: near the limit.
   Step step(MHeap& heap, bool restart, bool urgent);
+  // Keeps the clock of a heap that nobody scavenges yet: whether a step would find something.
+  bool look(MHeap& heap, bool restart) const;
   std::uint64_t tick_ns() const { return tick_ns_; }
 
  private:

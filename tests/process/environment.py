@@ -259,17 +259,25 @@ def pool_emptied_by_another_process(bench):
             expect(fallbacks(stats) > 0, f"no fallback was counted: {stats['fallbacks']}")
 
 
-@case("machine")
-def limit_of_a_cgroup(bench):
-    """The hugetlb controller refuses pages at fault time, where the pool still has plenty."""
+def under_a_cgroup(bench, kind):
     with machine.exclusive(), machine.pool(96):
-        for kind in ("usage", "reservation"):
-            with cgroup.hugetlb_group(kind, 16 * machine.HUGE) as group:
-                stats = bench.run("environment_workout", "workout", before_exec=group.join)
-                stats = bench.run("environment_workout", "part_on_huge_pages", before_exec=group.join)
-                if bench.library:
-                    expect(fallbacks(stats) > 0, f"no fallback was counted: {stats['fallbacks']}")
-            expect(machine.pool_counters()["free"] == 96, "pages were left behind")
+        with cgroup.hugetlb_group(kind, 16 * machine.HUGE) as group:
+            bench.run("environment_workout", "workout", before_exec=group.join)
+            stats = bench.run("environment_workout", "part_on_huge_pages", before_exec=group.join)
+            if bench.library:
+                expect(fallbacks(stats) > 0, f"no fallback was counted: {stats['fallbacks']}")
+        expect(machine.pool_counters()["free"] == 96, "pages were left behind")
+
+
+@case("machine")
+def cgroup_limit_for_reservations(bench):
+    under_a_cgroup(bench, "reservation")
+
+
+@case("machine")
+def cgroup_limit_for_faults(bench):
+    """The hugetlb controller refuses pages at fault time, where the pool still has plenty and mmap succeeded."""
+    under_a_cgroup(bench, "usage")
 
 
 def forks(bench, cases, settings):

@@ -16,6 +16,10 @@ namespace {
 constexpr size_t kMiB = size_t{1} << 20;
 
 void hand_over() {
+  // Without a good part of the heap on huge pages nothing is at stake.
+  if (nh_stats_json != nullptr) {
+    EXPECT(status_kib("HugetlbPages") >= 8 * 1024, "only %ld KiB of huge pages", status_kib("HugetlbPages"));
+  }
   char line[16];
   REQUIRE(write(STDOUT_FILENO, "ready\n", 6) == 6);
   REQUIRE(read(STDIN_FILENO, line, sizeof line) > 0, "environment.py went away");

@@ -1,0 +1,198 @@
+// Giving memory back: what goes, when, in which order, and that it is zero when it comes back.
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <vector>
+
+#include "heap/heap_world.h"
+#include "heap/scavenger.h"
+
+namespace nh::test {
+namespace {
+
+// 16 objects of 2 MiB above the small unit, all freed.
+class Scavenge : public ::testing::TestWithParam<std::size_t> {  // huge pages in the pool
+ protected:
+  Scavenge() : w_(node_heap({FakeNode{.pages_2m = GetParam()}, FakeNode{}})) {
+    EXPECT_TRUE(w_.set_up());
+    MSpan* first = w_.heap.alloc_large(kHugeSize, kPageSize, false);  // the small unit
+    for (int i = 0; i < 16; i++) {
+      spans_.push_back(w_.heap.alloc_large(kHugeSize, kHugeSize, false));
+      fill(spans_.back(), 77);
+    }
+    keep_ = first;
+  }
+  void free_all() {
+    for (MSpan* span : spans_) {
+      starts_.push_back(start_of(span));
+      w_.heap.free_span(span);
+    }
+  }
+  std::size_t on_machine() { return w_.os.hugetlb_bytes() + w_.os.bytes_on(NodeId(0), false); }
+  bool is_backed(std::size_t i) { return w_.os.backing_of(starts_[i]) != Backing::kNone; }
+  HeapWorld w_;
+  MSpan* keep_;
+  std::vector<MSpan*> spans_;
+  std::vector<char*> starts_;
+};
+INSTANTIATE_TEST_SUITE_P(Pool, Scavenge, ::testing::Values(0, 9, 100));
+
+TEST_P(Scavenge, HighestAddressesFirst) {
+  free_all();
+  for (std::size_t n = 1; n <= 16; n++) {
+    ASSERT_EQ(w_.heap.scavenge(kHugeSize, 0), kHugeSize);
+    for (std::size_t i = 0; i < 16; i++) ASSERT_EQ(is_backed(i), i < 16 - n) << i << " after " << n;
+    ASSERT_TRUE(w_.heap.check());
+  }
+  EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 0), 0u) << "nothing is left";
+  EXPECT_EQ(w_.heap.stats().released_bytes, 16 * kHugeSize);
+}
+
+TEST_P(Scavenge, NotMoreThanAskedFor) {
+  free_all();
+  const std::size_t before = w_.heap.committed();
+  EXPECT_EQ(w_.heap.scavenge(5 * kHugeSize - 1, 0), 5 * kHugeSize) << "in whole units";
+  EXPECT_EQ(w_.heap.committed(), before - 5 * kHugeSize);
+}
+
+TEST_P(Scavenge, OnlyWhatIsWhollyFree) {
+  MSpan* guard = w_.heap.alloc_span(PageCount(1), kSomeClass, CpuId(0));
+  fill(guard, 5);
+  free_all();
+  MSpan* inside = w_.heap.alloc_large(kPageSize, 16 * kHugeSize, false);
+  fill(inside, 6);
+  w_.heap.scavenge(SIZE_MAX, 0);
+  EXPECT_TRUE(holds(guard, 5, 1));
+  EXPECT_TRUE(holds(inside, 6, 1));
+  EXPECT_TRUE(w_.heap.check());
+  w_.heap.free_span(inside);
+  EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 0), kHugeSize);
+}
+
+TEST_P(Scavenge, WhatComesBackIsZeroAndSaysSo) {
+  free_all();
+  w_.heap.scavenge(SIZE_MAX, 0);
+  for (int i = 0; i < 16; i++) {
+    MSpan* span = w_.heap.alloc_large(kHugeSize, kHugeSize, false);
+    EXPECT_FALSE(span->need_zero);
+    EXPECT_TRUE(reads_zero(span));
+  }
+}
+
+TEST_P(Scavenge, WhatWasNotReleasedSaysThatItNeedsZeroing) {
+  free_all();
+  MSpan* span = w_.heap.alloc_large(4 * kHugeSize, kHugeSize, false);
+  EXPECT_TRUE(span->need_zero);
+  EXPECT_FALSE(reads_zero(span));
+}
+
+TEST_P(Scavenge, ARefusedReleaseChangesNothing) {
+  w_.os.fail_all(FakeCall::kDiscard, EINVAL);
+  free_all();
+  const std::size_t before = w_.heap.committed();
+  EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 0), 0u);
+  EXPECT_EQ(w_.heap.committed(), before);
+  EXPECT_TRUE(w_.heap.check());
+  EXPECT_TRUE(w_.heap.alloc_large(kHugeSize, kHugeSize, false)->need_zero);
+  w_.os.clear_failures();
+  EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 0), 15 * kHugeSize);
+}
+
+TEST_P(Scavenge, MemoryMustHaveBeenIdle) {
+  w_.heap.set_tick(10, false);
+  free_all();
+  w_.heap.set_tick(13, false);
+  EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), 0u);
+  MSpan* again = w_.heap.alloc_large(kPageSize, kHugeSize, false);  // touches the lowest unit anew
+  w_.heap.free_span(again);
+  w_.heap.set_tick(14, false);
+  EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), 15 * kHugeSize);
+  EXPECT_TRUE(is_backed(0));
+  w_.heap.set_tick(17, false);
+  EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), kHugeSize);
+}
+
+TEST_P(Scavenge, PageCachesHoldBackNothingAfterAFlush) {
+  std::vector<MSpan*> small;
+  for (int i = 0; i < 200; i++) small.push_back(w_.heap.alloc_span(PageCount(2), kSomeClass, CpuId(i % 4)));
+  for (MSpan* span : small) w_.heap.free_span(span);
+  free_all();
+  w_.heap.free_span(keep_);
+  w_.heap.flush_page_caches();
+  w_.heap.scavenge(SIZE_MAX, 0);
+  EXPECT_EQ(w_.heap.committed(), 0u);
+  EXPECT_EQ(on_machine(), 0u);
+  EXPECT_TRUE(w_.heap.check());
+}
+
+// ---- the pace ------------------------------------------------------------------------------------------------------
+
+constexpr std::uint64_t kMs = 1'000'000;
+
+TEST_P(Scavenge, TheDelayIsKept) {
+  Scavenger s;
+  s.init(1000);
+  s.step(w_.heap, false, false);
+  free_all();
+  std::uint64_t waited = 0;
+  for (;;) {
+    const Scavenger::Step step = s.step(w_.heap, false, false);
+    if (step.released != 0) break;
+    ASSERT_GT(step.wait_ns, 0u) << "there is something to wait for";
+    w_.os.advance_ns(step.wait_ns);
+    waited += step.wait_ns;
+    ASSERT_LT(waited, 3000 * kMs);
+  }
+  EXPECT_GE(waited, 750 * kMs) << "a quarter of the delay is the clock's grain";
+  EXPECT_LE(waited, 1250 * kMs);
+}
+
+// Nobody kept the clock while there was nothing to do: what was freed meanwhile carries an old stamp.
+TEST_P(Scavenge, TheDelayIsKeptAfterASleepWithoutEnd) {
+  Scavenger s;
+  s.init(1000);
+  s.step(w_.heap, true, false);
+  w_.os.advance_ns(3600 * 1000 * kMs);
+  free_all();
+  EXPECT_EQ(s.step(w_.heap, true, false).released, 0u);
+  w_.os.advance_ns(700 * kMs);
+  EXPECT_FALSE(s.look(w_.heap, false));
+  EXPECT_EQ(s.step(w_.heap, false, false).released, 0u);
+  w_.os.advance_ns(600 * kMs);
+  EXPECT_TRUE(s.look(w_.heap, false));
+  EXPECT_NE(s.step(w_.heap, false, false).released, 0u);
+}
+
+TEST_P(Scavenge, SlicesUntilAllIsGone) {
+  Scavenger s;
+  s.init(100);
+  s.step(w_.heap, false, false);
+  free_all();
+  w_.os.advance_ns(200 * kMs);
+  std::size_t released = 0;
+  for (int i = 0; i < 20; i++) {
+    const Scavenger::Step step = s.step(w_.heap, false, false);
+    EXPECT_LE(step.released, Scavenger::kSlice);
+    released += step.released;
+    w_.os.advance_ns(step.wait_ns);
+  }
+  EXPECT_EQ(released, 16 * kHugeSize);
+}
+
+TEST_P(Scavenge, NearTheLimitNothingIsWaitedFor) {
+  Scavenger s;
+  s.init(60'000);
+  free_all();
+  EXPECT_EQ(s.step(w_.heap, false, true).released, 16 * kHugeSize);
+}
+
+TEST(Scavenger, AHeapWithoutIdleMemoryLetsItSleep) {
+  HeapWorld w;
+  ASSERT_TRUE(w.set_up());
+  Scavenger s;
+  s.init(1000);
+  EXPECT_EQ(s.step(w.heap, false, false).wait_ns, 0u);
+}
+
+}  // namespace
+}  // namespace nh::test

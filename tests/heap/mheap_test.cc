@@ -1,0 +1,325 @@
+// What an mheap promises, call by call.
+#include "heap/mheap.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "base/bits.h"
+#include "heap/heap_world.h"
+
+namespace nh::test {
+namespace {
+
+const CpuId kCpu(0);
+
+TEST(MHeap, NothingIsTakenBeforeTheFirstSpan) {
+  HeapWorld w;
+  ASSERT_TRUE(w.set_up());
+  EXPECT_EQ(w.os.bytes_in_state(PageState::kWritable), 0u);
+  EXPECT_EQ(w.heap.committed(), 0u);
+  EXPECT_TRUE(w.heap.check());
+}
+
+TEST(MHeap, ASpanIsPublishedBackedAndZero) {
+  HeapWorld w;
+  ASSERT_TRUE(w.set_up());
+  MSpan* span = w.heap.alloc_span(PageCount(3), kSomeClass, kCpu);
+  ASSERT_NE(span, nullptr);
+  EXPECT_EQ(span->npages, 3u);
+  EXPECT_EQ(span->span_class, kSomeClass);
+  EXPECT_EQ(span->elem_size, 0u) << "objects are the caller's to lay out";
+  EXPECT_FALSE(span->need_zero);
+  for (std::size_t p = 0; p < 3; p++) EXPECT_EQ(w.space.span_of(start_of(span) + p * kPageSize), span);
+  EXPECT_TRUE(reads_zero(span));
+  fill(span, 1);
+  EXPECT_TRUE(w.heap.check());
+  w.heap.free_span(span);
+  EXPECT_EQ(w.space.span_of(reinterpret_cast<void*>(w.heap.region_start())), nullptr);
+  EXPECT_TRUE(w.heap.check());
+  // The same pages again, and this time they are not zero.
+  span = w.heap.alloc_large(3 * kPageSize, kPageSize, false);
+  w.heap.flush_page_caches();
+  EXPECT_EQ(w.heap.stats().spans, 1u);
+}
+
+TEST(MHeap, AnyLengthFromOneTo64Pages) {
+  HeapWorld w;
+  ASSERT_TRUE(w.set_up());
+  std::vector<MSpan*> spans;
+  for (std::size_t n = 1; n <= 64; n++) {
+    spans.push_back(w.heap.alloc_span(PageCount(n), kSomeClass, CpuId(static_cast<int>(n % 5))));  // 4: no such CPU
+    ASSERT_NE(spans.back(), nullptr);
+    fill(spans.back(), n << 32);
+    ASSERT_TRUE(w.heap.check());
+  }
+  for (std::size_t n = 1; n <= 64; n++) {
+    EXPECT_TRUE(holds(spans[n - 1], n << 32, n));
+    w.heap.free_span(spans[n - 1]);
+  }
+  EXPECT_TRUE(w.heap.check());
+  EXPECT_EQ(w.heap.stats().in_use_bytes, 0u);
+}
+
+TEST(MHeap, ASmallHeapTouchesOneUnitOfBasePages) {
+  HeapWorld w(node_heap({FakeNode{.pages_2m = 100}}));
+  ASSERT_TRUE(w.set_up());
+  std::vector<MSpan*> spans;
+  for (int i = 0; i < 100; i++) spans.push_back(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu));
+  HeapStats s = w.heap.stats();
+  EXPECT_EQ(s.base_bytes, kHugeSize);
+  EXPECT_EQ(s.committed_bytes, kHugeSize);
+  EXPECT_EQ(w.os.hugetlb_bytes(), 0u);
+  for (int i = 0; i < 400; i++) spans.push_back(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu));
+  s = w.heap.stats();
+  EXPECT_EQ(s.base_bytes, kHugeSize);
+  EXPECT_EQ(s.hugetlb_bytes, kHugeSize) << "beyond 2 MiB it uses huge pages";
+  EXPECT_EQ(w.os.hugetlb_bytes(), kHugeSize);
+}
+
+TEST(MHeap, LargeObjectsOfAnySizeAndAlignment) {
+  HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 16 * GiB}});
+  c.region_bytes = 8 * GiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  std::vector<MSpan*> live;
+  for (std::size_t alignment = kPageSize; alignment <= GiB; alignment *= 2) {
+    for (const std::size_t bytes : {std::size_t{1}, 3 * kPageSize + 5, 5 * MiB + 1}) {
+      MSpan* span = w.heap.alloc_large(bytes, alignment, false);
+      ASSERT_NE(span, nullptr) << bytes << " aligned to " << alignment;
+      EXPECT_TRUE(is_aligned(span->start_addr, alignment));
+      EXPECT_EQ(span->elem_size, align_up(bytes, kPageSize));
+      EXPECT_EQ(span->span_class, kLargeClass);
+      EXPECT_TRUE(reads_zero(span));
+      fill(span, alignment);
+      live.push_back(span);
+      ASSERT_TRUE(w.heap.check());
+    }
+  }
+  EXPECT_EQ(w.heap.stats().large_objects, live.size());
+  for (MSpan* span : live) w.heap.free_span(span);
+  EXPECT_EQ(w.heap.stats().large_bytes, 0u);
+  EXPECT_TRUE(w.heap.check());
+}
+
+// A region begins at a multiple of 1 GiB at least (less where it is smaller), and pages count from there.
+TEST(MHeap, AnAlignmentThatTheRegionDoesNotHaveIsRefused) {
+  HeapWorldConfig c = node_heap({FakeNode{}});
+  c.region_bytes = 4 * GiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  for (std::size_t alignment = GiB; alignment <= 8 * GiB; alignment *= 2) {
+    MSpan* span = w.heap.alloc_large(kPageSize, alignment, false);
+    if (span == nullptr) continue;
+    EXPECT_TRUE(is_aligned(span->start_addr, alignment)) << alignment;
+    w.heap.free_span(span);
+  }
+  EXPECT_EQ(w.heap.alloc_large(kPageSize, std::size_t{1} << 46, false), nullptr);
+}
+
+TEST(MHeap, TenGiBInOneObject) {
+  HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 64 * GiB}});
+  c.region_bytes = 32 * GiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  MSpan* small = w.heap.alloc_span(PageCount(1), kSomeClass, kCpu);
+  MSpan* span = w.heap.alloc_large(10 * GiB, kPageSize, true);
+  ASSERT_NE(span, nullptr);
+  EXPECT_EQ(span->pages().bytes(), 10 * GiB);
+  EXPECT_FALSE(span->need_zero);
+  for (std::size_t at = 0; at < 10 * GiB; at += 512 * MiB - 8) *reinterpret_cast<std::uint64_t*>(start_of(span) + at) = at;
+  for (std::size_t at = 0; at < 10 * GiB; at += 512 * MiB - 8) {
+    ASSERT_EQ(*reinterpret_cast<std::uint64_t*>(start_of(span) + at), at);
+  }
+  EXPECT_EQ(w.space.span_around(start_of(span) + 10 * GiB - 1), span);
+  EXPECT_TRUE(w.heap.check());
+  EXPECT_TRUE(w.heap.resize_large(span, 12 * GiB));
+  EXPECT_TRUE(w.heap.resize_large(span, 64 * KiB));
+  w.heap.free_span(span);
+  w.heap.free_span(small);
+  EXPECT_GE(w.heap.scavenge(SIZE_MAX, 0), 10 * GiB);
+  EXPECT_TRUE(w.heap.check());
+}
+
+TEST(MHeap, WholeUnitsHaveOneOwner) {
+  HeapWorld w(first_touch_heap({FakeNode{}}));
+  ASSERT_TRUE(w.set_up());
+  std::vector<MSpan*> live;
+  for (int i = 1; i < 20; i++) {
+    live.push_back(w.heap.alloc_large(static_cast<std::size_t>(i) * 300 * KiB, kPageSize, false));
+    ASSERT_NE(live.back(), nullptr);
+    EXPECT_TRUE(is_aligned(live.back()->start_addr, kHugeSize));
+    EXPECT_TRUE(is_aligned(live.back()->elem_size, kHugeSize));
+  }
+  EXPECT_TRUE(w.heap.resize_large(live.back(), kHugeSize + 1));
+  EXPECT_EQ(live.back()->elem_size, 2 * kHugeSize);
+  // Another heap's exhaustion may bring small spans here.
+  w.heap.free_span(live[3]);
+  ASSERT_NE(w.heap.alloc_span(PageCount(5), kSomeClass, kCpu), nullptr);
+  MSpan* span = w.heap.alloc_large(100 * KiB, 64 * KiB, false);
+  EXPECT_TRUE(is_aligned(span->start_addr, kHugeSize));
+  EXPECT_TRUE(w.heap.check());
+}
+
+TEST(MHeap, ResizingKeepsContentsAndNeighbours) {
+  HeapWorld w;
+  ASSERT_TRUE(w.set_up());
+  MSpan* a = w.heap.alloc_large(100 * kPageSize, kPageSize, false);
+  fill(a, 7000);
+  EXPECT_TRUE(w.heap.resize_large(a, 100 * kPageSize - 5)) << "the same pages";
+  EXPECT_EQ(a->npages, 100u);
+  EXPECT_TRUE(w.heap.resize_large(a, 20000 * kPageSize)) << "beyond the end of the heap";
+  EXPECT_TRUE(holds(a, 7000, 100));
+  EXPECT_TRUE(w.heap.check());
+  EXPECT_TRUE(w.heap.resize_large(a, 50 * kPageSize));
+  EXPECT_EQ(a->elem_size, 50 * kPageSize);
+  MSpan* b = w.heap.alloc_large(10 * kPageSize, kPageSize, false);
+  ASSERT_EQ(b->start_addr, a->end_addr()) << "lowest first";
+  fill(b, 9000);
+  EXPECT_FALSE(w.heap.resize_large(a, 51 * kPageSize)) << "somebody stands there";
+  EXPECT_EQ(a->npages, 50u);
+  EXPECT_FALSE(w.heap.resize_large(a, 2 * GiB)) << "more than the region";
+  w.heap.free_span(b);
+  EXPECT_TRUE(w.heap.resize_large(a, 60 * kPageSize));
+  EXPECT_TRUE(holds(a, 7000, 50));
+  const HeapStats s = w.heap.stats();
+  EXPECT_EQ(s.large_bytes, 60 * kPageSize);
+  EXPECT_EQ(s.in_use_bytes, 60 * kPageSize);
+  EXPECT_TRUE(w.heap.check());
+}
+
+// ---- exhaustion --------------------------------------------------------------------------------------------------
+
+TEST(MHeap, AFullRegionSaysSoAndRecovers) {
+  HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 8 * GiB}});
+  c.region_bytes = 256 * MiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  std::vector<MSpan*> live;
+  while (MSpan* span = w.heap.alloc_large(MiB, kPageSize, false)) live.push_back(span);
+  EXPECT_EQ(live.size(), 256u) << "to the last page";
+  EXPECT_EQ(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu), nullptr);
+  EXPECT_FALSE(w.heap.resize_large(live[100], 2 * MiB));
+  EXPECT_TRUE(w.heap.check());
+  w.heap.free_span(live[7]);
+  EXPECT_EQ(w.heap.alloc_large(2 * MiB, kPageSize, false), nullptr);
+  EXPECT_NE(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu), nullptr);
+  EXPECT_TRUE(w.heap.check());
+}
+
+// Free pages before the end of the heap are the first part of an object that needs the rest of the region.
+TEST(MHeap, TheLastArenasOfARegionAreNotWasted) {
+  HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 8 * GiB}});
+  c.region_bytes = 256 * MiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  MSpan* small = w.heap.alloc_large(kPageSize, kPageSize, false);
+  MSpan* span = w.heap.alloc_large(256 * MiB - kPageSize, kPageSize, false);
+  ASSERT_NE(span, nullptr);
+  EXPECT_TRUE(w.heap.check());
+  w.heap.free_span(span);
+  w.heap.free_span(small);
+  EXPECT_NE(w.heap.alloc_large(256 * MiB, kPageSize, false), nullptr);
+}
+
+TEST(MHeap, AHopelessRequestOpensNoAddressSpace) {
+  HeapWorld w;
+  ASSERT_TRUE(w.set_up());
+  ASSERT_NE(w.heap.alloc_large(kPageSize, kPageSize, false), nullptr);
+  const std::size_t writable = w.os.bytes_in_state(PageState::kWritable);
+  EXPECT_EQ(w.heap.alloc_large(GiB, kPageSize, false), nullptr);
+  EXPECT_EQ(w.heap.alloc_large(SIZE_MAX - 5, kPageSize, false), nullptr);
+  EXPECT_EQ(w.os.bytes_in_state(PageState::kWritable), writable);
+  EXPECT_EQ(w.heap.stats().arenas, 1u);
+}
+
+TEST(MHeap, AFullNodeSaysSoAndRecovers) {
+  HeapWorld w(node_heap({FakeNode{.memory_bytes = 40 * MiB}, FakeNode{}}));
+  ASSERT_TRUE(w.set_up());
+  std::vector<MSpan*> live;
+  while (MSpan* span = w.heap.alloc_large(3 * MiB, kPageSize, false)) live.push_back(span);
+  EXPECT_GE(live.size(), 10u);
+  EXPECT_LE(live.size(), 14u);
+  EXPECT_EQ(w.os.bytes_on(NodeId(1), false), 0u) << "the neighbour is not touched behind the caller's back";
+  EXPECT_TRUE(w.heap.check());
+  const std::size_t before = w.heap.stats().in_use_bytes;
+  EXPECT_EQ(w.heap.alloc_large(100 * MiB, kPageSize, false), nullptr);
+  EXPECT_EQ(w.heap.stats().in_use_bytes, before) << "what could not be backed is free again";
+  w.os.set_memory(NodeId(0), 200 * MiB);
+  EXPECT_NE(w.heap.alloc_large(100 * MiB, kPageSize, false), nullptr);
+  EXPECT_TRUE(w.heap.check());
+}
+
+TEST(MHeap, MoreHeapsThanOneShareAnAddressSpace) {
+  FakeOs os;
+  set_fallback_quiet(true);
+  AddressSpace space;
+  AddressSpace::Config s;
+  s.regions = 3;
+  s.region_bytes = s.min_region_bytes = 256 * MiB;
+  ASSERT_TRUE(space.init(os.ops(), s));
+  MHeap heaps[3];
+  for (unsigned h = 0; h < 3; h++) {
+    MHeap::Config c = node_heap({FakeNode{}}).heap;
+    c.id = HeapId(h);
+    ASSERT_TRUE(heaps[h].init(os.ops(), space, c));
+  }
+  for (unsigned h = 0; h < 3; h++) {
+    MSpan* span = heaps[h].alloc_large(70 * MiB, kPageSize, false);
+    ASSERT_NE(span, nullptr);
+    EXPECT_EQ(span->heap, h);
+    EXPECT_EQ(space.heap_of(start_of(span)).value, h);
+    EXPECT_EQ(span->start_addr, space.region_start(HeapId(h)));
+  }
+  for (MHeap& heap : heaps) EXPECT_TRUE(heap.check());
+}
+
+// ---- lost addresses, 1 GiB pages -----------------------------------------------------------------------------------
+
+TEST(MHeap, GoesAroundAddressesThatWereLost) {
+  HeapWorldConfig c = node_heap({FakeNode{.pages_2m = 500}});
+  c.os.can_move_hugetlb = false;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  w.os.fail_call(FakeCall::kMapHugetlbAt, 1, EEXIST);
+  MSpan* big = w.heap.alloc_large(5 * MiB, kPageSize, false);
+  ASSERT_NE(big, nullptr) << "the next arena serves";
+  EXPECT_GE(big->start_addr, w.heap.region_start() + kArenaSize);
+  std::vector<MSpan*> spans;
+  for (int i = 0; i < 400; i++) {
+    spans.push_back(w.heap.alloc_span(PageCount(1 + i % 16), kSomeClass, kCpu));
+    ASSERT_NE(spans.back(), nullptr);
+    fill(spans.back(), 1);
+  }
+  EXPECT_TRUE(w.heap.check());
+  for (MSpan* span : spans) w.heap.free_span(span);
+  w.heap.flush_page_caches();
+  w.heap.scavenge(SIZE_MAX, 0);
+  EXPECT_TRUE(w.heap.check());
+  EXPECT_EQ(w.os.check(), "");
+}
+
+TEST(MHeap, GiantPagesOnRequest) {
+  HeapWorldConfig c = node_heap({FakeNode{.pages_1g = 1}}, HugePagesOption::k1G);
+  c.region_bytes = 8 * GiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  MSpan* span = w.heap.alloc_large(600 * MiB, kPageSize, false);
+  ASSERT_NE(span, nullptr);
+  EXPECT_EQ(w.heap.stats().hugetlb_bytes, GiB);
+  EXPECT_EQ(w.os.backing_of(start_of(span) + 100 * MiB), Backing::kHuge1G);
+  EXPECT_TRUE(w.heap.check());
+  MSpan* next = w.heap.alloc_large(900 * MiB, kPageSize, false);
+  ASSERT_NE(next, nullptr) << "the pool is dry: other pages serve";
+  fill(next, 3);
+  w.heap.free_span(span);
+  EXPECT_LT(w.heap.scavenge(SIZE_MAX, 0), GiB) << "a part of a 1 GiB page cannot be given back";
+  EXPECT_EQ(w.os.hugetlb_bytes(), GiB);
+  EXPECT_TRUE(holds(next, 3, next->npages));
+  EXPECT_TRUE(w.heap.check());
+}
+
+}  // namespace
+}  // namespace nh::test

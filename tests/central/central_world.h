@@ -1,0 +1,78 @@
+// Some heaps with their mcentrals on a fake machine.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "central/free_mark.h"
+#include "central/heap_set.h"
+#include "heap/heap_world.h"
+
+namespace nh::test {
+
+struct CentralWorldConfig {
+  std::vector<FakeNode> nodes = {FakeNode{}};  // one heap each
+  std::size_t region_bytes = GiB;
+  unsigned cpus = 4;
+};
+
+// Heap i is bound to node i; each falls back to the others in order of distance on a ring: i + 1, i + 2, ...
+class CentralWorld {
+ public:
+  explicit CentralWorld(const CentralWorldConfig& c = {}) : os(FakeOsConfig{.nodes = c.nodes}) {
+    set_fallback_quiet(true);
+    set_lock_waiter({[](std::atomic<std::uint32_t>*, std::uint32_t) { sched_yield(); }, nullptr});
+    g_free_key = 0x9e3779b97f4a7c15;
+    const auto count = static_cast<unsigned>(c.nodes.size());
+    memory_.reset(static_cast<NodeHeap*>(std::aligned_alloc(64, sizeof(NodeHeap) * count)));
+    std::memset(static_cast<void*>(memory_.get()), 0, sizeof(NodeHeap) * count);
+    AddressSpace::Config s;
+    s.regions = count;
+    s.region_bytes = s.min_region_bytes = c.region_bytes;
+    ok = space.init(os.ops(), s);
+    heaps.init(memory_.get(), count, &space);
+    for (unsigned h = 0; h < count; h++) {
+      MHeap::Config config;
+      config.id = HeapId(h);
+      config.node = NodeId(static_cast<int>(h));
+      config.cpus = c.cpus;
+      config.backing.nodes = NodeSet::of(config.node);
+      config.backing.bind = config.bind_metadata = count > 1;
+      config.backing.has_small_unit = count == 1;  // several nodes: all memory is proven, so that a full node shows
+      ok = ok && heaps[HeapId(h)].heap.init(os.ops(), space, config);
+      for (unsigned i = 1; i < count; i++) {
+        heaps[HeapId(h)].fallback[heaps[HeapId(h)].fallbacks++] = static_cast<std::uint16_t>((h + i) % count);
+      }
+    }
+  }
+  MHeap& heap(unsigned h = 0) { return heaps[HeapId(h)].heap; }
+
+  FakeOs os;
+  AddressSpace space;
+  HeapSet heaps;
+  bool ok = false;
+
+ private:
+  struct Free {
+    void operator()(NodeHeap* p) const { std::free(p); }
+  };
+  std::unique_ptr<NodeHeap, Free> memory_;
+};
+
+// The objects of a chain, in order; the chain is left as it is.
+inline std::vector<void*> members(void* head) {
+  std::vector<void*> out;
+  for (void* p = head; p != nullptr; p = next_object(p)) out.push_back(p);
+  return out;
+}
+// Links objects; nullptr for none.
+inline void* chain(const std::vector<void*>& objects) {
+  void* head = nullptr;
+  for (std::size_t i = objects.size(); i-- > 0;) {
+    next_object(objects[i]) = head;
+    head = objects[i];
+  }
+  return head;
+}
+
+}  // namespace nh::test

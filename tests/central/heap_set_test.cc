@@ -1,0 +1,128 @@
+// Who helps whom when a node has no memory left.
+#include "central/heap_set.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "central/central_world.h"
+
+namespace nh::test {
+namespace {
+
+const SpanClass kClass = class_for(16384);
+const CpuId kCpu(0);
+
+class ThreeNodes : public ::testing::Test {
+ protected:
+  ThreeNodes() : w_({.nodes = {FakeNode{.memory_bytes = 20 * MiB}, FakeNode{.memory_bytes = 20 * MiB}, FakeNode{}}}) {}
+  Batch fetch(unsigned* heap, bool strict) {
+    HeapId h(*heap);
+    const Batch b = w_.heaps.fetch(&h, kClass, 2, kCpu, strict);
+    *heap = h.value;
+    return b;
+  }
+  // Takes all that heap h has itself.
+  std::vector<Batch> exhaust(unsigned h) {
+    std::vector<Batch> out;
+    for (;;) {
+      HeapId from(h);
+      const Batch b = w_.heaps.fetch(&from, kClass, 2, kCpu, true);
+      if (b.count == 0) return out;
+      EXPECT_EQ(from.value, h);
+      out.push_back(b);
+    }
+  }
+  CentralWorld w_;
+};
+
+TEST_F(ThreeNodes, TheirOwnFirst) {
+  for (unsigned h = 0; h < 3; h++) {
+    unsigned from = h;
+    const Batch b = fetch(&from, false);
+    EXPECT_EQ(from, h);
+    EXPECT_EQ(w_.space.heap_of(b.head).value, h);
+    EXPECT_EQ(w_.os.node_of(reinterpret_cast<void*>(align_down(address(b.head), kOsPageSize))), NodeId(static_cast<int>(h)));
+  }
+}
+
+TEST_F(ThreeNodes, ThenTheListThenNobody) {
+  const std::vector<Batch> of_0 = exhaust(0);
+  ASSERT_GT(of_0.size(), 100u);
+  const std::uint64_t before = fallback_count(Fallback::kOtherNode);
+  unsigned from = 0;
+  ASSERT_NE(fetch(&from, false).count, 0u);
+  EXPECT_EQ(from, 1u);
+  EXPECT_EQ(w_.heaps[HeapId(1)].foreign_serves, 1u);
+  EXPECT_EQ(fallback_count(Fallback::kOtherNode), before + 1);
+  exhaust(1);
+  from = 0;
+  ASSERT_NE(fetch(&from, false).count, 0u);
+  EXPECT_EQ(from, 2u);
+  w_.os.set_memory(NodeId(2), 0);
+  exhaust(2);
+  from = 0;
+  EXPECT_EQ(fetch(&from, false).count, 0u);
+  EXPECT_EQ(from, 0u);
+  EXPECT_TRUE(w_.heaps.check());
+  // And home again as soon as there is something.
+  w_.heaps.flush(HeapId(0), kClass, of_0[0].head, of_0[0].count, HeapId(0));
+  EXPECT_NE(fetch(&from, false).count, 0u);
+  EXPECT_EQ(from, 0u);
+}
+
+TEST_F(ThreeNodes, StrictMeansNone) {
+  exhaust(0);
+  unsigned from = 0;
+  EXPECT_EQ(fetch(&from, true).count, 0u);
+  EXPECT_EQ(w_.heaps.alloc_large(HeapId(0), 5 * MiB, kPageSize, false, true), nullptr);
+  EXPECT_EQ(w_.heaps[HeapId(1)].foreign_serves, 0u);
+}
+
+TEST_F(ThreeNodes, LargeObjectsGoTheSameWay) {
+  exhaust(0);
+  MSpan* span = w_.heaps.alloc_large(HeapId(0), 5 * MiB, kPageSize, false, false);
+  ASSERT_NE(span, nullptr);
+  EXPECT_EQ(span->heap, 1);
+  MSpan* larger = w_.heaps.alloc_large(HeapId(0), 30 * MiB, kPageSize, false, false);
+  ASSERT_NE(larger, nullptr);
+  EXPECT_EQ(larger->heap, 2);
+  w_.heaps.free_large(larger);
+  w_.heaps.free_large(span);
+  EXPECT_EQ(w_.heap(1).stats().large_objects, 0u);
+  EXPECT_EQ(w_.heaps.alloc_large(HeapId(0), 3 * GiB, kPageSize, false, false), nullptr);
+  EXPECT_TRUE(w_.heaps.check());
+}
+
+TEST_F(ThreeNodes, ObjectsThatComeFromAfarAreCounted) {
+  unsigned from = 0;
+  const Batch b = fetch(&from, false);
+  w_.heaps.flush(HeapId(0), kClass, b.head, b.count + 7, HeapId(2));  // the count is a hint
+  EXPECT_EQ(w_.heaps[HeapId(0)].remote_frees, b.count);
+  const Batch c = fetch(&from, false);
+  w_.heaps.flush(HeapId(0), kClass, c.head, c.count, HeapId(0));
+  EXPECT_EQ(w_.heaps[HeapId(0)].remote_frees, b.count);
+}
+
+TEST_F(ThreeNodes, CentralsAreMadeOnceAndLieWithTheirHeap) {
+  MCentral* seen[4] = {};
+  std::vector<std::thread> threads;
+  for (MCentral*& s : seen) threads.emplace_back([&] { s = w_.heaps.central(HeapId(1), kClass); });
+  for (std::thread& t : threads) t.join();
+  for (MCentral* s : seen) EXPECT_EQ(s, seen[0]);
+  EXPECT_EQ(w_.os.policy_of(seen[0]).nodes, NodeSet::of(NodeId(1)));
+}
+
+TEST_F(ThreeNodes, WithoutMemoryForAnMCentralTheNextHeapServes) {
+  ASSERT_NE(w_.heaps.central(HeapId(1), kClass), nullptr);
+  unsigned one = 1;
+  fetch(&one, true);
+  w_.os.fail_all(FakeCall::kReserve, ENOMEM);
+  EXPECT_EQ(w_.heaps.central(HeapId(0), kClass), nullptr);
+  unsigned from = 0;
+  EXPECT_NE(fetch(&from, false).count, 0u);
+  EXPECT_EQ(from, 1u);
+}
+
+}  // namespace
+}  // namespace nh::test

@@ -25,8 +25,8 @@ struct Particle {
 struct alignas(256) Wide {
   char text[256];
 };
-struct alignas(64) Line {
-  float value[16];
+struct alignas(256) Line {
+  float value[64];
 };
 enum class Colour : short { kRed };
 

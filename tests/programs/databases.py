@@ -122,12 +122,12 @@ class Redis:
 def run_redis(place):
     redis = Redis(place)
     try:
-        requests = scaled(60000, 5000)
+        requests = scaled(15000, 3000)
         # The benchmark's keys are random: it is load, and what it leaves is thrown away.
         place.run(["redis-benchmark", "-s", redis.socket, "-n", str(requests), "-c", "20", "-P", "8", "-r", "50000", "-d", "300",
                    "-t", "set,get,incr,lpush,rpop,sadd,hset,zadd,mset", "-q"])
         redis.client("FLUSHALL")
-        answer = redis.client("--pipe", stdin_text=commands(scaled(40000, 3000)))
+        answer = redis.client("--pipe", stdin_text=commands(scaled(15000, 2000)))
         if "errors: 0" not in answer:
             raise ProgramFailed(answer)
         # A fork whose child reads all of the heap while the parent goes on writing.

@@ -1,0 +1,199 @@
+// CPU caches over the heaps of a fake machine, and a register of who has which object.
+#pragma once
+
+#include <sched.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "cache/cpu_caches.h"
+#include "cache/mcache.h"
+#include "cache/tiny.h"
+#include "central/central_world.h"
+
+namespace nh::test {
+
+inline unsigned possible_cpus() { return static_cast<unsigned>(sysconf(_SC_NPROCESSORS_CONF)); }
+
+// Runs the calling thread on this CPU alone; false where that is not allowed.
+inline bool pin(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  return sched_setaffinity(0, sizeof set, &set) == 0;
+}
+inline void unpin() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  for (unsigned cpu = 0; cpu < possible_cpus(); cpu++) CPU_SET(cpu, &set);
+  sched_setaffinity(0, sizeof set, &set);
+}
+
+// CPU 0 belongs to heap 0, CPU 1 to heap 1, ..., round and round.
+inline unsigned g_world_heaps = 1;
+inline HeapId heap_of_world_cpu(CpuId cpu) {
+  return HeapId(cpu.valid() ? static_cast<unsigned>(cpu.value) % g_world_heaps : 0);
+}
+
+struct CacheWorldConfig {
+  CacheMode mode = CacheMode::kFallback;
+  unsigned heaps = 1;
+  std::size_t bytes_per_cpu = 2 * MiB;
+  bool strict = false;
+  std::size_t node_bytes = 4 * GiB;
+};
+
+// The fast path reads globals that init() points to these caches: one world at a time.
+class CacheWorld {
+ public:
+  explicit CacheWorld(const CacheWorldConfig& c = {})
+      : central({.nodes = std::vector<FakeNode>(c.heaps, FakeNode{.memory_bytes = c.node_bytes}),
+                 .cpus = possible_cpus()}) {
+    g_world_heaps = c.heaps;
+    CacheConfig config;
+    config.cpus = possible_cpus();
+    config.bytes_per_cpu = c.bytes_per_cpu;
+    config.strict = c.strict;
+    ok = central.ok && caches.init(central.os.ops(), central.heaps, config, heap_of_world_cpu);
+    caches.set_mode(c.mode);
+    caches.set_fences(c.mode == CacheMode::kRseq);  // that program has registered with membarrier
+    owner_bytes_ = central.space.bytes() / 8;
+    void* p = mmap(nullptr, owner_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ok = ok && p != MAP_FAILED;
+    owners_ = static_cast<std::atomic<std::uint8_t>*>(p);
+  }
+  ~CacheWorld() { munmap(owners_, owner_bytes_); }
+
+  // As malloc() and free() do it, the fast path first. Objects of 16 bytes and more.
+  void* alloc(std::size_t size) {
+    void* p;
+    if (!mcache_alloc(size, &p)) {
+      p = caches.alloc(class_for(size));
+      if (p == nullptr) return nullptr;
+      mark_word(p) = 0;
+    }
+    taken(p);
+    return p;
+  }
+  void free(void* p) {
+    given_back(p);
+    switch (mcache_free(p)) {
+      case FreeOutcome::kDone: return;
+      case FreeOutcome::kFull:
+        caches.free(p, entry_class(central.space.entry(p)), central.space.heap_of(p));
+        return;
+      case FreeOutcome::kOdd: errors++; return;
+    }
+  }
+  void taken(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(1) != 0; }
+  void given_back(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(0) != 1; }
+
+  std::size_t spans() {
+    std::size_t n = 0;
+    for (unsigned h = 0; h < central.heaps.count(); h++) n += central.heap(h).stats().spans;
+    return n;
+  }
+  // Everything that was freed finds its way home: nothing was lost on the way.
+  void empty() {
+    caches.drain_all();
+    central.heaps.trim_centrals();
+  }
+  // Nobody uses the caches meanwhile. What lists may hold adds up to what is accounted and stays within the limit.
+  // slack: objects that a list may hold beyond its capacity, because its room is a hint.
+  std::string audit(unsigned slack) {
+    std::string wrong;
+    caches.for_each([&](CpuCache& cache) {
+      std::uint64_t capacity = 0;
+      for (unsigned h = 0; h < central.heaps.count(); h++) {
+        for (unsigned c = 0; c < kCachedClasses; c++) {
+          for (FreeList* list : {&cache.lists[h].of[c].alloc, &cache.lists[h].of[c].freed}) {
+            capacity += std::uint64_t{list->cap} * size_class(static_cast<SpanClass>(c)).bytes;
+            const std::size_t length = members(list->head).size();
+            if (length > list->cap + std::size_t{slack}) wrong += " list of class " + std::to_string(c) + " too long;";
+            const std::size_t said = list->count();
+            if (said > length + slack || length > said + slack) {
+              wrong += " class " + std::to_string(c) + " says " + std::to_string(said) + " and holds " +
+                       std::to_string(length) + ";";
+            }
+          }
+        }
+      }
+      if (capacity != cache.capacity_bytes) wrong += " capacity is not what is accounted;";
+      if (capacity > caches.config().bytes_per_cpu) wrong += " above the limit;";
+    });
+    return wrong;
+  }
+
+  CentralWorld central;
+  CpuCaches caches;
+  std::atomic<int> errors{0};
+  bool ok = false;
+
+ private:
+  std::atomic<std::uint8_t>* owners_ = nullptr;
+  std::size_t owner_bytes_ = 0;
+};
+
+// Threads that allocate, free, and hand objects to each other; every object carries its address as a payload.
+struct Traffic {
+  unsigned threads = 8;
+  int steps = 20000;
+  bool migrate = false;
+};
+inline void run_traffic(CacheWorld& w, const Traffic& t) {
+  constexpr std::size_t kSizes[] = {16, 16, 24, 64, 64, 100, 128, 144, 512, 1024, 3000, 8192, 32768};
+  constexpr std::size_t kDesk = 512;
+  std::vector<std::atomic<void*>> desk(kDesk);
+  std::vector<std::thread> threads;
+  for (unsigned id = 0; id < t.threads; id++) {
+    threads.emplace_back([&, id] {
+      FakeOs::set_local_node(NodeId(0));
+      std::mt19937 random(id);
+      std::vector<void*> mine;
+      auto release = [&](void* p) {
+        const auto* words = static_cast<std::uintptr_t*>(p);
+        w.errors += words[0] != address(p) || words[1] != ~address(p);
+        w.free(p);
+      };
+      for (int step = 0; step < t.steps; step++) {
+        if (t.migrate && step % 64 == 0) pin(static_cast<int>(random() % possible_cpus()));
+        const unsigned action = random() % 8;
+        if (action < 4) {
+          void* p = w.alloc(kSizes[random() % std::size(kSizes)]);
+          if (p == nullptr) {
+            w.errors++;
+            continue;
+          }
+          static_cast<std::uintptr_t*>(p)[0] = address(p);
+          static_cast<std::uintptr_t*>(p)[1] = ~address(p);
+          mine.push_back(p);
+        } else if (action < 7 && !mine.empty()) {
+          std::swap(mine[random() % mine.size()], mine.back());
+          release(mine.back());
+          mine.pop_back();
+        } else if (!mine.empty()) {
+          void* other = desk[random() % kDesk].exchange(mine.back());
+          mine.pop_back();
+          if (other != nullptr) release(other);
+        }
+        if (mine.size() > 400) {
+          while (mine.size() > 100) {
+            release(mine.back());
+            mine.pop_back();
+          }
+        }
+      }
+      for (void* p : mine) release(p);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (auto& slot : desk) {
+    if (void* p = slot.load(); p != nullptr) w.free(p);
+  }
+}
+
+}  // namespace nh::test

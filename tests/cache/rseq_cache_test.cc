@@ -1,0 +1,260 @@
+// Caches on restartable sequences of the real machine.
+#include <signal.h>
+#include <sys/time.h>
+
+#include "cache/cache_world.h"
+
+namespace nh::test {
+constexpr CacheMode kMode = CacheMode::kRseq;
+}
+#include "cache/common_cases.h"
+
+namespace nh::test {
+namespace {
+
+// ---- single sequences ------------------------------------------------------------------------------------------------
+
+class Sequences : public Pinned {
+ protected:
+  void SetUp() override {
+    Pinned::SetUp();
+    cpu_ = rseq_current_cpu();
+    ASSERT_EQ(cpu_, 0);
+    slots_.assign(2 + possible_cpus(), CpuSlot{reinterpret_cast<char*>(&none_), reinterpret_cast<char*>(&none_)});
+    slots_[2] = {reinterpret_cast<char*>(&lists_), reinterpret_cast<char*>(&lists_)};
+    guard_ = {cpu_, &slots_[2], &lists_};
+    list().cap = list().room = 10;
+    for (auto& o : objects_) o[0] = nullptr;
+  }
+  FreeList& list() { return lists_.of[20].freed; }
+  bool push(void* p) { return rseq_push(slots_.data() + 2, freed_offset(20), p); }
+  bool pop(void** p) { return rseq_pop(slots_.data() + 2, freed_offset(20), p); }
+  void* chain_of(int first, int n) {
+    for (int i = 0; i < n; i++) objects_[first + i][0] = i + 1 < n ? static_cast<void*>(objects_[first + i + 1]) : nullptr;
+    return objects_[first];
+  }
+  // Guards that must not pass: another CPU, lists that were taken out of the slot.
+  std::vector<RseqGuard> stale() {
+    return {{cpu_ + 1, &slots_[2], &lists_}, {-1, &slots_[2], &lists_}, {cpu_, &slots_[2], &none_}};
+  }
+  void expect_untouched(const FreeList& before) {
+    EXPECT_EQ(list().head, before.head);
+    EXPECT_EQ(list().room, before.room);
+    EXPECT_EQ(list().cap, before.cap);
+  }
+
+  int cpu_ = -1;
+  HeapLists lists_{};
+  HeapLists none_{};
+  std::vector<CpuSlot> slots_;
+  RseqGuard guard_{};
+  void* objects_[20][4];
+};
+
+TEST_F(Sequences, PushAndPop) {
+  void* p = nullptr;
+  EXPECT_FALSE(pop(&p));
+  for (int i = 0; i < 10; i++) EXPECT_TRUE(push(objects_[i]));
+  EXPECT_FALSE(push(objects_[10])) << "no room";
+  EXPECT_EQ(list().room, 0u);
+  for (int i = 10; i-- > 0;) {
+    ASSERT_TRUE(pop(&p));
+    EXPECT_EQ(p, objects_[i]);
+  }
+  EXPECT_FALSE(pop(&p));
+  EXPECT_EQ(list().room, 10u);
+}
+
+TEST_F(Sequences, AWithdrawnCacheTakesAndGivesNothing) {
+  ASSERT_TRUE(push(objects_[0]));
+  slots_[2] = {reinterpret_cast<char*>(&none_), reinterpret_cast<char*>(&none_)};
+  void* p;
+  EXPECT_FALSE(pop(&p));
+  EXPECT_FALSE(push(objects_[1]));
+  EXPECT_EQ(list().head, objects_[0]);
+}
+
+TEST_F(Sequences, Take) {
+  for (int i = 0; i < 4; i++) push(objects_[i]);
+  const FreeList before = list();
+  void* head = nullptr;
+  std::uint32_t count = 0;
+  for (const RseqGuard& g : stale()) EXPECT_FALSE(rseq_take(g, &list(), &head, &count));
+  expect_untouched(before);
+  ASSERT_TRUE(rseq_take(guard_, &list(), &head, &count));
+  EXPECT_EQ(head, objects_[3]);
+  EXPECT_EQ(count, 4u);
+  EXPECT_EQ(list().head, nullptr);
+  EXPECT_EQ(list().room, 10u);
+  ASSERT_TRUE(rseq_take(guard_, &list(), &head, &count));
+  EXPECT_EQ(head, nullptr);
+  EXPECT_EQ(count, 0u);
+}
+
+TEST_F(Sequences, TakeSetsAWrongRoomRight) {
+  push(objects_[0]);
+  list().room = 13;  // pops that were cut short
+  void* head;
+  std::uint32_t count;
+  ASSERT_TRUE(rseq_take(guard_, &list(), &head, &count));
+  EXPECT_EQ(count, 0u);
+  EXPECT_EQ(list().room, 10u);
+}
+
+TEST_F(Sequences, Put) {
+  push(objects_[0]);
+  const FreeList before = list();
+  void* first = chain_of(1, 5);
+  for (const RseqGuard& g : stale()) EXPECT_FALSE(rseq_put(g, &list(), first, objects_[5], 5));
+  EXPECT_FALSE(rseq_put(guard_, &list(), first, objects_[5], 10)) << "room for 9";
+  expect_untouched(before);
+  EXPECT_EQ(objects_[5][0], nullptr);
+  ASSERT_TRUE(rseq_put(guard_, &list(), first, objects_[5], 5));
+  EXPECT_EQ(members(list().head), (std::vector<void*>{objects_[1], objects_[2], objects_[3], objects_[4], objects_[5], objects_[0]}));
+  EXPECT_EQ(list().room, 4u);
+}
+
+TEST_F(Sequences, Install) {
+  void* first = chain_of(0, 6);
+  const FreeList before = list();
+  for (const RseqGuard& g : stale()) EXPECT_FALSE(rseq_install(g, &list(), first, 6));
+  EXPECT_FALSE(rseq_install(guard_, &list(), first, 11)) << "more than it may hold";
+  expect_untouched(before);
+  list().room = 3;  // a hint gone wrong
+  ASSERT_TRUE(rseq_install(guard_, &list(), first, 6));
+  EXPECT_EQ(list().head, first);
+  EXPECT_EQ(list().room, 4u) << "counted from the capacity";
+  EXPECT_FALSE(rseq_install(guard_, &list(), objects_[10], 1)) << "not empty";
+}
+
+TEST_F(Sequences, Resize) {
+  push(objects_[0]);
+  const FreeList before = list();
+  for (const RseqGuard& g : stale()) {
+    EXPECT_FALSE(rseq_resize(g, &list(), 5));
+    EXPECT_FALSE(rseq_resize(g, &list(), -5));
+  }
+  EXPECT_FALSE(rseq_resize(guard_, &list(), -10)) << "one place is taken";
+  expect_untouched(before);
+  ASSERT_TRUE(rseq_resize(guard_, &list(), 7));
+  EXPECT_EQ(list().cap, 17u);
+  EXPECT_EQ(list().room, 16u);
+  ASSERT_TRUE(rseq_resize(guard_, &list(), -16));
+  EXPECT_EQ(list().cap, 1u);
+  EXPECT_EQ(list().room, 0u);
+  ASSERT_TRUE(rseq_resize(guard_, &list(), 0));
+  EXPECT_EQ(list().head, objects_[0]);
+}
+
+TEST_F(Sequences, ResizeNeverTakesMoreThanThereIs) {
+  list().cap = 2;
+  list().room = 6;  // overcounted by pops that were cut short
+  EXPECT_FALSE(rseq_resize(guard_, &list(), -3));
+  EXPECT_EQ(list().cap, 2u);
+  ASSERT_TRUE(rseq_resize(guard_, &list(), -2));
+  EXPECT_EQ(list().cap, 0u);
+  EXPECT_EQ(list().room, 4u);
+}
+
+// ---- the real thing --------------------------------------------------------------------------------------------------
+
+std::atomic<unsigned> g_signals{0};
+void on_signal(int) { g_signals.fetch_add(1, std::memory_order_relaxed); }
+
+// Signals cut sequences short, wherever they are.
+class Interrupted {
+ public:
+  explicit Interrupted(int usec) {
+    struct sigaction action {};
+    action.sa_handler = on_signal;
+    action.sa_flags = SA_RESTART;
+    sigaction(SIGALRM, &action, &old_);
+    const itimerval timer{{0, usec}, {0, usec}};
+    setitimer(ITIMER_REAL, &timer, nullptr);
+  }
+  ~Interrupted() {
+    const itimerval never{};
+    setitimer(ITIMER_REAL, &never, nullptr);
+    sigaction(SIGALRM, &old_, nullptr);
+  }
+
+ private:
+  struct sigaction old_ {};
+};
+
+TEST(Rseq, MigrationAndSignalsLoseNothing) {
+  CacheWorld w(world(2, 512 * KiB));
+  {
+    const Interrupted interrupted(300);
+    run_traffic(w, {.threads = 8, .steps = 150000, .migrate = true});
+  }
+  EXPECT_GT(g_signals, 100u);
+  EXPECT_EQ(w.errors, 0);
+  EXPECT_EQ(w.audit(200), "");
+  w.empty();
+  EXPECT_EQ(w.spans(), 0u);
+  EXPECT_TRUE(w.central.heaps.check());
+}
+
+TEST(Rseq, DrainedWhileTheyRun) {
+  CacheWorld w(world(2, 512 * KiB));
+  ASSERT_TRUE(w.caches.drain(CpuId(0)));
+  std::atomic<bool> stop{false};
+  std::atomic<unsigned> drained{0};
+  std::thread drainer([&] {
+    std::uint64_t sums[2];
+    while (!stop) {
+      for (unsigned cpu = 0; cpu < possible_cpus(); cpu++) drained += w.caches.drain(CpuId(static_cast<int>(cpu)));
+      w.caches.totals(sums);
+      w.central.heaps.trim_centrals();
+      usleep(50);
+    }
+  });
+  {
+    const Interrupted interrupted(500);
+    run_traffic(w, {.threads = 8, .steps = 40000, .migrate = true});
+  }
+  stop = true;
+  drainer.join();
+  EXPECT_GT(drained, 50u);
+  EXPECT_EQ(w.errors, 0);
+  EXPECT_EQ(w.audit(200), "");
+  w.empty();
+  EXPECT_EQ(w.spans(), 0u);
+  EXPECT_TRUE(w.central.heaps.check());
+}
+
+TEST_F(Caches, WithoutFencesADrainSaysNo) {
+  CacheWorld w(world());
+  w.free(w.alloc(64));
+  w.caches.set_fences(false);
+  EXPECT_FALSE(w.caches.drain(CpuId(0)));
+}
+
+TEST_F(Caches, ADoubleFreeIsSeenByTheFastPath) {
+  CacheWorld w(world());
+  void* p = w.alloc(64);
+  w.free(p);
+  EXPECT_EQ(mcache_free(p), FreeOutcome::kOdd);
+  EXPECT_EQ(mcache_free(static_cast<char*>(p) + 16), FreeOutcome::kOdd) << "interior";
+  EXPECT_EQ(mcache_free(&w), FreeOutcome::kOdd) << "foreign";
+  void* volatile null = nullptr;
+  EXPECT_EQ(mcache_free(null), FreeOutcome::kOdd);
+}
+
+}  // namespace
+}  // namespace nh::test
+
+// Once, while there is one thread. Without restartable sequences (valgrind, gVisor) there is nothing to test.
+int main(int argc, char** argv) {
+  ::testing::InitGoogleTest(&argc, argv);
+  if (nh::rseq_init() == nh::RseqMode::kOff) {
+    std::puts("no restartable sequences here: nothing to test");
+    return 0;
+  }
+  if (nh::membarrier_rseq_register() != 0) {
+    std::puts("membarrier refused: drains cannot be tested here");
+    return 0;
+  }
+  return RUN_ALL_TESTS();
+}

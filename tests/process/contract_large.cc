@@ -86,8 +86,7 @@ CASE(sizes_around_every_border) {
   // Just below, at and above page, huge page and arena sizes: rounding mistakes live here.
   static char* blocks[256];
   size_t count = 0;
-  for (const size_t border : {size_t{8} << 10, size_t{32} << 10, size_t{1} << 20, size_t{2} << 20, size_t{4} << 20, size_t{32} << 20,
-                              size_t{64} << 20, size_t{128} << 20}) {
+  for (const size_t border : {kMiB / 128, kMiB / 32, kMiB, 2 * kMiB, 4 * kMiB, 32 * kMiB, 64 * kMiB, 128 * kMiB}) {
     for (const long offset : {-4097L, -4096L, -16L, -1L, 0L, 1L, 16L, 4096L}) {
       const size_t n = border + static_cast<size_t>(offset);
       auto* p = static_cast<char*>(malloc(n));

@@ -94,7 +94,8 @@ class Workplace:
     def judge(command, code, err, wanted, out):
         text = err.decode(errors="replace")
         if code != wanted:
-            raise ProgramFailed(f"{' '.join(command)[:200]}: {describe_end(code)}\n{text[-3000:]}{out.decode(errors='replace')[-3000:]}")
+            said = text[-3000:] + out.decode(errors="replace")[-3000:]
+            raise ProgramFailed(f"{' '.join(command)[:200]}: {describe_end(code)}\n{said}")
         # A library that is asked for nothing has nothing to say.
         said = [line for line in text.splitlines() if line.startswith("numaheap:")]
         if said:

@@ -19,7 +19,12 @@ namespace std {
 // Thrown by address only; its definition is libstdc++'s.
 [[gnu::weak]] void __throw_bad_alloc();
 }  // namespace std
-extern "C" [[gnu::weak]] void (*_ZSt15get_new_handlerv())();
+extern "C" {
+[[gnu::weak]] void (*_ZSt15get_new_handlerv())();
+// Weak, so that a static program need not bring the dynamic loader.
+extern decltype(::dlopen) dlopen [[gnu::weak]];
+extern decltype(::dlsym) dlsym [[gnu::weak]];
+}
 
 namespace nh {
 namespace {
@@ -30,7 +35,10 @@ using Throw = void (*)();
 
 constexpr const char* kRuntimes[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
 
+bool has_loader() { return &::dlopen != nullptr && &::dlsym != nullptr; }
+
 void* find_in_runtime(const char* name) {
+  if (!has_loader()) return nullptr;
   if (void* symbol = dlsym(RTLD_DEFAULT, name); symbol != nullptr) return symbol;
   for (const char* runtime : kRuntimes) {
     void* handle = dlopen(runtime, RTLD_NOLOAD | RTLD_LAZY);
@@ -82,15 +90,34 @@ Handler current_handler() {
   return p != nullptr ? p : retry_or_throw(size, static_cast<std::size_t>(alignment));
 }
 
-// The nothrow forms call the handler, too, and a handler may throw: what it throws ends in std::terminate, since these
-// functions are noexcept and libnumaheap is built without exceptions.
+// The nothrow forms call the handler, too, and it may throw: then they return nullptr. libnumaheap is built without
+// exceptions, so catching is left to the C++ runtime's own nothrow form, which calls the throwing one, that is ours, in a
+// try block. Without such a runtime (a static program) what a handler throws ends the process.
+[[gnu::noinline, gnu::cold]] void* retry_nothrow(std::size_t size, std::size_t alignment) {
+  if (current_handler() == nullptr) return nullptr;
+  for (const char* runtime : kRuntimes) {
+    void* handle = has_loader() ? dlopen(runtime, RTLD_NOLOAD | RTLD_LAZY) : nullptr;
+    if (handle == nullptr) continue;
+    if (alignment == 0) {
+      using New = void* (*)(std::size_t, const std::nothrow_t&);
+      if (auto theirs = reinterpret_cast<New>(dlsym(handle, "_ZnwmRKSt9nothrow_t"))) return theirs(size, std::nothrow_t());
+    } else {
+      using New = void* (*)(std::size_t, std::align_val_t, const std::nothrow_t&);
+      if (auto theirs = reinterpret_cast<New>(dlsym(handle, "_ZnwmSt11align_val_tRKSt9nothrow_t"))) {
+        return theirs(size, std::align_val_t{alignment}, std::nothrow_t());
+      }
+    }
+  }
+  return retry(size, alignment);
+}
+
 void* new_nothrow(std::size_t size) {
   void* p = allocate(size);
-  return p != nullptr ? p : retry(size, 0);
+  return p != nullptr ? p : retry_nothrow(size, 0);
 }
 void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
   void* p = allocate_aligned(static_cast<std::size_t>(alignment), size);
-  return p != nullptr ? p : retry(size, static_cast<std::size_t>(alignment));
+  return p != nullptr ? p : retry_nothrow(size, static_cast<std::size_t>(alignment));
 }
 
 [[gnu::always_inline]] inline void delete_sized(void* p, std::size_t size) {

@@ -10,6 +10,7 @@
 #include "api/upkeep.h"
 #include "base/bits.h"
 #include "base/check.h"
+#include "base/scan.h"
 #include "central/free_mark.h"
 #include "numa/hwloc_topology.h"
 #include "numa/sysfs_topology.h"
@@ -41,19 +42,20 @@ void read_options(Options* options, OptionProblems* problems) {
   unsigned count = 0;
   for (long at = 0; at < n && count < 63;) {
     const std::string_view variable(text + at);
-    if (variable.starts_with("NUMAHEAP_")) list[count++] = text + at;
+    if (head(variable, 9) == "NUMAHEAP_") list[count++] = text + at;
     at += static_cast<long>(variable.size()) + 1;
   }
   parse_options(list, secure, options, problems);
 }
 
 void load_topology(const Options& options, Topology* topology) {
-  // Only our own form can be read this early; files and synthetic descriptions wait for the constructor of nobody: they
-  // are for the tool, which hands them on in our form.
+  // Only our own form can be read this early. Files and synthetic descriptions take hwloc, which allocates: they are for
+  // the tool, which hands them on in our form.
   if (!options.topology.empty()) {
     Text<200> why;
     const std::string_view text(options.topology.text);
-    if (text.starts_with(kTopologyTextPrefix) && load_serialised_topology(text, SysfsRoot(), topology, &why)) return;
+    if (kind_of_description(text.data()) == TopologyDescription::kSerialised &&
+        load_serialised_topology(text, SysfsRoot(), topology, &why)) return;
     Text<400> line;
     line.text("NUMAHEAP_TOPOLOGY cannot be used by a program itself");
     if (why.size() != 0) line.text(" (").text(why.view()).ch(')');

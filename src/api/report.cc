@@ -75,18 +75,42 @@ void write_stats_file(const char* pattern) {
   }
 }
 
+// Programs close stderr in an atexit function to see write errors (coreutils do), before our destructor runs.
+int g_stderr_copy = -1;
+
+// Whether this process is one whose table NUMAHEAP_REPORT_PID wants.
+bool wants_report() {
+  const Options& options = g_process.options;
+  if (!options.report) return false;
+  if (options.report_pid == 0 || options.report_pid == static_cast<std::uint64_t>(getpid())) return true;
+  for (unsigned i = 0; i < g_process.heaps.count(); i++) {
+    const HeapStats s = g_process.heaps[HeapId(i)].heap.stats();
+    if (s.committed_bytes + s.released_bytes > kHugeSize) return true;
+  }
+  return false;
+}
+
 }  // namespace
+
+void prepare_report() {
+  const Options& options = g_process.options;
+  if (!options.report && std::strcmp(options.stats.c_str(), "stderr") != 0) return;
+  // Above the numbers that shells and daemons hand out themselves.
+  constexpr int kOutOfTheWay = 100;
+  g_stderr_copy = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, kOutOfTheWay);
+}
 
 void report_at_exit() {
   if (!started()) return;
   const Options& options = g_process.options;
-  auto to_stderr = [](std::string_view text) { write_all(STDERR_FILENO, text); };
+  const int fd = g_stderr_copy >= 0 ? g_stderr_copy : STDERR_FILENO;
+  auto to_stderr = [fd](std::string_view text) { write_all(fd, text); };
   if (std::strcmp(options.stats.c_str(), "stderr") == 0) {
     with_text(write_stats_text, to_stderr);
   } else if (!options.stats.empty()) {
     write_stats_file(options.stats.c_str());
   }
-  if (options.report) with_text(write_report, to_stderr);
+  if (wants_report()) with_text(write_report, to_stderr);
 }
 
 void repair_reports_after_fork() {

@@ -32,6 +32,7 @@ void confirm_topology() {
 void start_upkeep() {
   confirm_topology();
   init_background();
+  prepare_report();
   init_fork();
 }
 

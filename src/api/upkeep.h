@@ -11,6 +11,8 @@ void start_upkeep();
 // Gives everything free back at once; returns the bytes released.
 std::size_t trim_all();
 
+// From the constructor: what report_at_exit() will need.
+void prepare_report();
 // Writes what NUMAHEAP_STATS and NUMAHEAP_REPORT ask for; at exit.
 void report_at_exit();
 // In a fork child: another thread may have been writing a report.

@@ -203,6 +203,12 @@ int run_command(Words words) {
   const Words command = words.subspan(plan.command);
   if (plan.dry_run) return print_plan(plan, command);
 
+  // The program keeps our process id. Helpers that it starts report only if they are worth a table.
+  const char* const wanted = value_in_force(plan, "NUMAHEAP_REPORT");
+  bool report = false;
+  if (wanted != nullptr && parse_bool(wanted, &report) && report && value_in_force(plan, "NUMAHEAP_REPORT_PID") == nullptr) {
+    plan.set("NUMAHEAP_REPORT_PID", std::to_string(::getpid()));
+  }
   for (const auto& [name, value] : plan.environment) {
     if (::setenv(name.c_str(), value.c_str(), 1) != 0) return complain(kRunFailed, "run: out of memory");
   }

@@ -67,6 +67,10 @@ bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
   return config_.first_touch;
 }
 
+bool Backer::reservation_counts(std::size_t page_bytes) const {
+  return config_.reservation_counts && !os_->hugetlb_fault_limited(page_bytes);
+}
+
 void Backer::bind_arena(HeapArena& arena, std::uintptr_t base) {
   if (!config_.bind) return;
   const int error = os_->bind(reinterpret_cast<void*>(base), kArenaSize, config_.bind_mode, config_.nodes);
@@ -149,7 +153,7 @@ int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::ui
   if (fresh || config_.first_touch) {
     const bool want_hugetlb = config_.huge_pages == HugePagesOption::kAuto || config_.huge_pages == HugePagesOption::k2M ||
                               config_.huge_pages == HugePagesOption::k1G;
-    const bool may = want_hugetlb && (!config_.first_touch || config_.reservation_counts);
+    const bool may = want_hugetlb && (!config_.first_touch || reservation_counts(kHugeSize));
     // Node heaps lay hugetlb over the whole arena at once: such mappings never merge, and their number is limited.
     const std::uint32_t area = config_.first_touch ? wanted : ~small & ~arena.mapped;
     arena.decided = true;
@@ -257,7 +261,7 @@ void Backer::forget_unbacked(HeapArena& arena, std::uintptr_t base) {
 }
 
 bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
-  if (config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !config_.reservation_counts)) return false;
+  if (config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !reservation_counts(GiB))) return false;
   for (std::size_t i = 0; i < kArenasPerGiB; i++) {
     NH_ASSERT(group[i].busy);
     if (group[i].decided || group[i].mapped != 0) return false;

@@ -86,7 +86,7 @@ class Backer {
     HugePagesOption huge_pages = HugePagesOption::kAuto;
     HugeSource source = HugeSource::kAnonymous;
     bool first_touch = false;       // the program faults the pages in; never populate, keep reservations
-    bool reservation_counts = true;  // no policy, cpuset or cgroup limit makes a reservation worthless
+    bool reservation_counts = true;  // no policy or cpuset makes a reservation worthless
     bool bind = false;              // more than one node and mbind is allowed
     BindMode bind_mode = BindMode::kBind;
     NodeSet nodes;                  // where the memory is to be; for first touch the nodes that may be used
@@ -122,6 +122,7 @@ class Backer {
   const Config& config() const { return config_; }
 
  private:
+  bool reservation_counts(std::size_t page_bytes) const;
   bool pool_has(std::size_t page_bytes, std::size_t bytes) const;
   int map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool thp);
   bool map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units);

@@ -169,7 +169,9 @@ bool MHeap::back_L(PageId first, PageCount pages) {
     const std::size_t stop = (index + 1) * kHugePerArena;
     const std::size_t end = last_unit + 1 < stop ? last_unit + 1 : stop;
     const std::uint32_t units = unit_bits(static_cast<unsigned>(u % kHugePerArena), static_cast<unsigned>(end - u));
-    if (!back_arena_L(index, units, pages.bytes())) return false;
+    // What is left of the request: the pools must cover it as a whole, and have given their share for what came before.
+    const std::size_t rest = (last_unit + 1 - u) * kHugeSize;
+    if (!back_arena_L(index, units, rest)) return false;
     u = end;
   }
   if (!small_unit_full_ && committed() > kHugeSize) fill_small_unit_L();

@@ -15,6 +15,7 @@
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "os/cgroup.h"
 #include "os/linux_calls.h"
 
 namespace nh {
@@ -212,6 +213,7 @@ constexpr OsOps kLinuxOs = {
     .bind = detail::bind,
     .nodes_of = detail::nodes_of,
     .huge_pool = detail::huge_pool,
+    .hugetlb_fault_limited = [](std::size_t page_bytes) { return cgroup_limits_hugetlb("", page_bytes); },
     .thp_mode = detail::thp_mode,
     .now_ns = detail::now_ns,
     .futex_wait = detail::futex_wait,

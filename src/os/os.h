@@ -105,6 +105,8 @@ struct OsOps {
   // ---- information ---------------------------------------------------------------------------------------------
   // The pool of huge pages of this size; node invalid = the whole machine. false where there is none.
   bool (*huge_pool)(std::size_t page_bytes, NodeId node, HugePool* out);
+  // Whether a control group limits pages of this size when they are faulted in: then a reservation proves nothing.
+  bool (*hugetlb_fault_limited)(std::size_t page_bytes);
   // THP mode: 0 never, 1 madvise, 2 always; -1 unknown.
   int (*thp_mode)();
 

@@ -278,6 +278,8 @@ struct FakeOps {
     *out = f.space_.pool(page_bytes, node);
     return true;
   }
+  static bool hugetlb_fault_limited(std::size_t) { return os().config_.hugetlb_fault_limited; }
+
   static int thp_mode() {
     FakeOs& f = os();
     const Guard guard(f.mutex_);
@@ -313,6 +315,7 @@ const OsOps& FakeOs::ops() const {
       .bind = FakeOps::bind,
       .nodes_of = FakeOps::nodes_of,
       .huge_pool = FakeOps::huge_pool,
+      .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
       .thp_mode = FakeOps::thp_mode,
       .now_ns = FakeOps::now_ns,
       .futex_wait = FakeOps::futex_wait,

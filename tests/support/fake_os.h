@@ -61,6 +61,7 @@ struct FakeOsConfig {
   std::size_t commit_limit = SIZE_MAX;                // writable bytes in all, as vm.overcommit_memory=2
   int thp_mode = 1;
   bool can_move_hugetlb = true;
+  bool hugetlb_fault_limited = false;  // by a cgroup
   bool has_populate = true;                // false: EINVAL, as before Linux 5.14
   bool can_discard_hugetlb = true;         // false: EINVAL, as before Linux 5.18
   std::vector<std::size_t> huge_sizes = {2 * MiB, GiB};  // the pools that exist, empty ones included

@@ -9,9 +9,10 @@
 //
 // Rows of two threads show whether threads disturb each other: with a list per CPU they should not.
 //
-// After the rows comes the ratio malloc_pair(64) : bare_pair on one and two threads. It is taken from many short runs of
-// both in turn, timed by each thread's CPU clock, so that a busy machine disturbs both alike; the best runs of each are
-// compared, the medians are shown. --max-ratio=2 makes a larger ratio the exit status 1; --ratio-only leaves the rows out.
+// After the rows comes the ratio malloc_pair(64) : bare_pair on one and two threads. It is taken from many short runs
+// of both in turn, timed by each thread's CPU clock, so that a busy machine disturbs both alike; the best runs of each
+// are compared, the medians are shown. --max-ratio=2 turns a larger ratio into exit status 1; --ratio-only leaves the
+// rows out.
 #include <benchmark/benchmark.h>
 #include <numaheap/numaheap.h>
 #include <time.h>
@@ -114,7 +115,7 @@ BENCHMARK(malloc_burst)->Arg(16)->Arg(64)->Arg(256)->Arg(1024)->Arg(8192);
 BENCHMARK(new_pair)->Arg(64)->Arg(1024);
 BENCHMARK(tiny_pair)->Arg(1)->Arg(4)->Arg(8)->Arg(12);
 
-// ---- the ratio ---------------------------------------------------------------------------------------------------------
+// ---- the ratio -----------------------------------------------------------------------------------------------------
 
 double cpu_ns() {
   timespec t;

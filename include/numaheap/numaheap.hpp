@@ -106,8 +106,8 @@ constexpr bool operator!=(const allocator<T>&, const allocator<U>&) noexcept {
   return false;
 }
 
-// The heap as a std::pmr::memory_resource. All instances are equal (where RTTI is off only an instance and itself, since
-// the type of the other one cannot be asked).
+// The heap as a std::pmr::memory_resource. All instances are equal (where RTTI is off only an instance and itself,
+// since the type of the other one cannot be asked).
 class memory_resource : public std::pmr::memory_resource {
  private:
   void* do_allocate(std::size_t bytes, std::size_t alignment) override {

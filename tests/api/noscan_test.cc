@@ -118,7 +118,8 @@ TEST(Noscan, UsableBytesBelongToTheCaller) {
   }
   for (std::size_t i = 0; i < objects.size(); i++) {
     const auto [p, size] = objects[i];
-    ASSERT_EQ(std::count(p, p + size, static_cast<unsigned char>(i)), static_cast<std::ptrdiff_t>(size)) << "size " << size;
+    ASSERT_EQ(std::count(p, p + size, static_cast<unsigned char>(i)), static_cast<std::ptrdiff_t>(size))
+        << "size " << size;
   }
 }
 

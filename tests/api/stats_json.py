@@ -1,4 +1,4 @@
-"""stats_json.py HEADER PROGRAM: the JSON that PROGRAM prints is valid and has exactly the keys that HEADER documents."""
+"""stats_json.py HEADER PROGRAM: what PROGRAM prints is JSON with exactly the keys that HEADER documents."""
 import json
 import re
 import subprocess

@@ -92,7 +92,7 @@ TEST(Stats, CommittedIsTheSumOfItsKinds) {
   for (void* p : blocks) free(p);
 }
 
-// The number of bytes that `count` objects of `size` are counted as, all of one class: malloc_usable_size() is its size.
+// Objects are counted by the size of their class, which is what malloc_usable_size() says.
 TEST(Stats, LiveBytesFollowTheProgram) {
   for (const std::size_t size : {16, 50, 1000, 32768, 100000, 6 << 20}) {
     const std::size_t count = size >= (1 << 20) ? 4 : 32 * 1024 * 1024 / size / 8 + 100;

@@ -132,6 +132,7 @@ void set_fallbacks(Process& p, HeapId id) {
 HeapId heap_of_cpu(CpuId cpu) {
   static std::atomic<std::uint64_t> turn{0};
   const Process& p = g_process;
+  if (p.placement.kind == PlacementKind::kLocal) return p.topology.heap_of_cpu(cpu);
   if (p.placement.kind == PlacementKind::kInterleave) return p.interleaved;
   return first_heap(p.placement, p.topology, cpu, turn.fetch_add(1, std::memory_order_relaxed));
 }
@@ -200,7 +201,11 @@ bool start() {
   }
 
   CacheConfig cache;
+  // The fast path indexes its slots by the kernel's cpu_id without looking at it. The topology may know fewer CPUs: /sys
+  // is missing in many a container, and a description may be of another machine.
+  const unsigned kernel_cpus = cpu_number_limit();
   cache.cpus = p.topology.possible_cpu_limit();
+  if (cache.cpus < kernel_cpus) cache.cpus = kernel_cpus;
   cache.bytes_per_cpu = p.options.cpu_cache;
   cache.strict = p.strict_placement;
   if (!g_caches.init(os, p.heaps, cache, heap_of_cpu)) return false;

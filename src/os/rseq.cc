@@ -105,6 +105,14 @@ int current_cpu_slow() {
   return ::sched_getcpu();
 }
 
+unsigned cpu_number_limit() {
+  const linux_os_detail::ErrnoKeeper keep;
+  // The system call, unlike libc's function, says how many bytes the kernel's own CPU mask has.
+  unsigned long mask[kMaxCpus / 64];
+  const long bytes = ::syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+  return bytes > 0 ? static_cast<unsigned>(bytes) * 8 : kMaxCpus;
+}
+
 int membarrier_rseq_register() {
   const linux_os_detail::ErrnoKeeper keep;
   return ::syscall(SYS_membarrier, kRegisterPrivateExpeditedRseq, 0, 0) == 0 ? 0 : errno;

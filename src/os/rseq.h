@@ -55,6 +55,10 @@ int rseq_current_cpu();
 // -1 where even that fails.
 int current_cpu_slow();
 
+// One past the highest CPU number that the kernel may ever write into an area: what tables indexed by cpu_id must cover,
+// whatever /sys says (it may be missing in a container, or describe another machine). Rounded up to a multiple of 64.
+unsigned cpu_number_limit();
+
 // Interrupting the critical sections of other CPUs. Both return 0 or an errno value: ENOSYS, EINVAL or EPERM where the
 // kernel (before 5.10) or a sandbox does not offer it, EPERM from membarrier_rseq() where this process is not
 // registered. Registering is cheap while the process is single-threaded and takes milliseconds later on; fork

@@ -67,16 +67,6 @@ Object object_at(const void* p, const char* call) {
   return {span, c, size.bytes};
 }
 
-// The object carries its mark although somebody frees it now. The mark depends on the address and a random key, so a
-// program does not write it by accident; still, the bits of the span have the last word once all caches are empty.
-bool is_really_free(void* p, SpanClass c) {
-  MSpan* span = g_process.space.span_of(p);
-  g_caches.drain_all();
-  g_process.heaps.trim_centrals();
-  if (g_process.space.span_of(p) != span || span == nullptr) return true;  // all of its span was free
-  return span->is_free(object_index(size_class(c), address(p) - span->start_addr));
-}
-
 }  // namespace
 
 void* allocate_slow(std::size_t size) {
@@ -155,7 +145,10 @@ void release_odd(void* p) {
     const bool object = is_object_start(size, static_cast<std::uint32_t>(offset)) &&
                         offset < std::size_t{size.bytes} * size.objects;
     if (!object) bad_pointer(p, "free");
-    if (mark_word(p) == free_mark(p) && is_really_free(p, c)) double_free(p, "free");
+    // The mark depends on the address and a random key, and malloc() clears it: no program writes it by accident. The bits
+    // of the span cannot be asked, since they say nothing about an object in a cache, and a cache cannot always be emptied
+    // (no membarrier) or fills again meanwhile.
+    if (mark_word(p) == free_mark(p)) double_free(p, "free");
     mark_word(p) = free_mark(p);
     g_caches.free(p, c, HeapId(span->heap));
   }

@@ -118,7 +118,8 @@ void* CpuCaches::alloc_with(Access& access, SpanClass c) {
   Batch got;
   if (has_two_lists(c)) access.take(header.freed, &got);
 
-  if (got.count < (has_two_lists(c) ? kMinSwap : 1)) {
+  // The count comes from a hint: an empty list may claim to have objects.
+  if (got.head == nullptr || got.count < kMinSwap) {
     // A miss: too few objects go around on this CPU.
     grow_list(access, header, c, true);
     const unsigned cap = __atomic_load_n(&target.cap, __ATOMIC_RELAXED);
@@ -163,13 +164,15 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
 
   Batch out;
   if (!access.take(header.freed, &out)) return false;
+  // The list that malloc() pops from may have run empty by now. It takes what the full one held, and not an object more.
+  if (local && has_two_lists(c) && access.install(header.alloc, out)) {
+    if (access.put(header.freed, p, p, 1)) return true;
+    out = Batch();
+  }
   next_object(p) = out.head;
   out.head = p;
   out.count++;
-  if (local && has_two_lists(c)) {
-    // The list that malloc() pops from may have run empty by now.
-    if (access.install(header.alloc, out)) return true;
-  } else if (local && out.count >= 4) {
+  if (local && !has_two_lists(c) && out.count >= 4) {
     // The half that was freed last is warm and stays.
     const unsigned stay = out.count / 2;
     void* last = out.head;

@@ -31,7 +31,8 @@ Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool st
   for (unsigned i = 0; i < n.fallbacks; i++) {
     const HeapId other(n.fallback[i]);
     MCentral* theirs = central(other, c);
-    const Batch batch = theirs == nullptr ? Batch() : theirs->fetch(wanted, cpu);
+    // One object: another heap's do not get into this CPU's lists, so that the rest of a batch would go straight back.
+    const Batch batch = theirs == nullptr ? Batch() : theirs->fetch(1, cpu);
     if (batch.count == 0) continue;
     note_fallback(Fallback::kOtherNode, true);
     heaps_[other.value].foreign_serves.fetch_add(1, std::memory_order_relaxed);

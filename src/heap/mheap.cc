@@ -142,10 +142,12 @@ bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, std::size_t ext
       wait_L();
       continue;
     }
+    if ((units & ~a.backed) == 0) return true;
+    if (!a.decided && try_1g_L(index)) continue;
+    // The lock was released in between: another thread may be at work here, or have backed some of the units.
+    if (a.busy) continue;
     const std::uint32_t need = units & ~a.backed;
     if (need == 0) return true;
-    if (!a.decided && try_1g_L(index)) continue;
-    if (a.busy) continue;  // the lock was released in between
     a.begin_work();
     const std::uint32_t before = a.backed;
     lock_.unlock();

@@ -34,7 +34,9 @@ bool MHeap::find_idle_L(PageId* limit, std::uint32_t idle_ticks) {
     const HeapArena& a = arena(u / kHugePerArena);
     if (a.busy || (a.huge_1g >> (u % kHugePerArena) & 1) != 0) continue;
     const std::uint32_t freed = a.freed_tick[u % kHugePerArena];
-    if (now - (freed > floor ? freed : floor) >= idle_ticks) return true;
+    const std::uint32_t since = freed > floor ? freed : floor;
+    // The clock may go back by a tick where two threads set it at once.
+    if (idle_ticks == 0 || (now >= since && now - since >= idle_ticks)) return true;
   }
   return false;
 }

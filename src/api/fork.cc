@@ -145,7 +145,7 @@ void before_fork() {
   Fork& f = t_fork;
   if (f.depth++ != 0) return;
   const int saved = errno;
-  release_guard();
+  release_guard(true);
   f.nested = false;
   f.plan = choose_plan();
   if (f.plan == Plan::kRelocate && !open_ends(f)) f.plan = Plan::kRescue;  // no descriptors left
@@ -184,7 +184,7 @@ void in_parent() {
     close_end(f.ours);
     close_window(shared || f.nested);
   } else if (f.plan != Plan::kNothing) {
-    release_guard();  // nothing is shared if the fork failed
+    release_guard(true);  // nothing is shared if the fork failed
   }
   if (f.plan != Plan::kNothing) set_forking(false);
   errno = saved;

@@ -90,6 +90,21 @@ void thaw_all() {
   g_changes.fetch_add(1, std::memory_order_release);
 }
 
+// With the lock held. The scan costs up to a microsecond per page, hence not more often than this unless it is `due`.
+bool release_L(bool due) {
+  constexpr std::uint64_t kInterval = 100'000'000;
+  static std::uint64_t next = 0;
+  if (!g_lasting || g_open.load() != 0) return false;
+  const std::uint64_t now = linux_os().now_ns();
+  if (!due && now < next) return false;
+  next = now + kInterval;
+  if (any_shared()) return false;
+  thaw_all();
+  g_lasting = false;
+  remove_fault_handlers();
+  return true;
+}
+
 // ---- serving a fault ------------------------------------------------------------------------------------------------
 
 // True where it waited at all.
@@ -163,7 +178,8 @@ bool serve_fault(int signal, const siginfo_t& info) {
   // Before a fork every page is exclusive, and one that were thawed then could be taken away from the child.
   if (g_open.load(std::memory_order_acquire) == 0 && page_is_exclusive(page.at())) {
     if (frozen) {
-      thaw(heap, page);
+      // Perhaps the child is gone altogether, then so is the need for all this.
+      if (!release_L(false)) thaw(heap, page);
       g_changes.fetch_add(1, std::memory_order_release);
       return true;
     }
@@ -186,13 +202,10 @@ void guard_pages(bool lasting) {
   put_fault_handlers(serve_fault);
 }
 
-void release_guard() {
+void release_guard(bool due) {
   if (!g_lasting) return;
   Section section;
-  if (!g_lasting || g_open.load() != 0 || any_shared()) return;
-  thaw_all();
-  g_lasting = false;
-  remove_fault_handlers();
+  release_L(due);
 }
 
 void open_window() {

@@ -14,8 +14,8 @@ namespace nh {
 // Stores that fail are served from here on. lasting: until release_guard(), not just while a window is open.
 void guard_pages(bool lasting);
 // Takes the handlers away where no window is open and no page that is shared with another process is left. Cheap where
-// there are none.
-void release_guard();
+// there are none. due: look at once; else only if nobody did so lately.
+void release_guard(bool due);
 
 // ---- the window: from before the fork until the child has let go of the pages ------------------------------------------
 void open_window();

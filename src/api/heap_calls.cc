@@ -112,7 +112,7 @@ void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
   MSpan* span = allocate_large(bytes, kPageSize, noscan);
   if (span == nullptr) return out_of_memory();
   // Pages that come fresh from the OS are zero, and touching them here would place them on this thread's node.
-  if (span->need_zero) std::memset(start_of(span), 0, bytes);
+  g_process.heaps[HeapId(span->heap)].heap.clear_large(span);
   return start_of(span);
 }
 

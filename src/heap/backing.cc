@@ -17,7 +17,7 @@ struct FallbackInfo {
   const char* text;
 };
 constexpr FallbackInfo kFallbacks[] = {
-    {"hugetlb_dry", "a huge-page pool ran dry; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
+    {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
     {"hugetlb_refused", "hugetlb memory could not be mapped; transparent huge pages serve instead"},
     {"bind_refused", "mbind is not allowed here; memory is placed by first touch"},
     {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb memory cannot be proven, transparent huge pages serve"},

@@ -1,5 +1,6 @@
 #include "heap/mheap.h"
 
+#include <cstring>
 #include <new>
 
 #include "base/bits.h"
@@ -14,6 +15,8 @@ constexpr std::size_t kMaxCachedRun = PageCache::kPages / 4;
 constexpr unsigned kDescriptorBlock = 20;
 // From here on a heap that was asked to uses pages of 1 GiB.
 constexpr std::size_t kMinFor1G = 512 * MiB;
+// From here on dropping pages and faulting them in again is no dearer than clearing them, and a sparse user pays less.
+constexpr std::size_t kDropToClear = 64 * MiB;
 
 }  // namespace
 
@@ -425,6 +428,38 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes) {
   span->npages = static_cast<std::uint32_t>(pages.value);
   span->elem_size = pages.bytes();
   return true;
+}
+
+void MHeap::clear_large(MSpan* span) {
+  if (!span->need_zero) return;
+  span->need_zero = false;
+  if (!config_.backing.first_touch || span->pages().bytes() < kDropToClear) {
+    std::memset(reinterpret_cast<void*>(span->start_addr), 0, span->pages().bytes());
+    return;
+  }
+  // The kernel gives zeroed pages anyway, where the program touches them, and on the node of the thread that does. Pages
+  // of a pool stay: dropped ones would lose their reservation.
+  const std::size_t units = span->pages().bytes() / kHugeSize;
+  const std::size_t first = page_of(span->start_addr).value / kPagesPerHuge;
+  for (std::size_t u = first; u < first + units;) {
+    const std::size_t stop = align_up(u + 1, kHugePerArena) < first + units ? align_up(u + 1, kHugePerArena) : first + units;
+    std::uint32_t hugetlb;
+    {
+      LockGuard guard(lock_);
+      while (arena(u / kHugePerArena).busy) wait_L();
+      hugetlb = arena(u / kHugePerArena).hugetlb;
+    }
+    const std::uint32_t mine = unit_bits(static_cast<unsigned>(u % kHugePerArena), static_cast<unsigned>(stop - u));
+    const std::uintptr_t base = start_ + u / kHugePerArena * kArenaSize;
+    for (const std::uint32_t kind : {mine & hugetlb, mine & ~hugetlb}) {
+      for_each_run(kind, [&](unsigned run, unsigned count) {
+        void* start = reinterpret_cast<void*>(base + run * kHugeSize);
+        const bool dropped = kind == (mine & ~hugetlb) && os_->discard(start, count * kHugeSize) == 0;
+        if (!dropped) std::memset(start, 0, count * kHugeSize);
+      });
+    }
+    u = stop;
+  }
 }
 
 }  // namespace nh

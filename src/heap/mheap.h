@@ -65,6 +65,9 @@ class MHeap {
   // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
   bool resize_large(MSpan* span, std::size_t bytes);
 
+  // Makes a large object that its caller has not handed out yet read as zero, if it does not already.
+  void clear_large(MSpan* span);
+
   // Gives free memory that has been idle for at least `idle_ticks` back to the OS, highest addresses first, until
   // `bytes` are released. Returns how many bytes were.
   std::size_t scavenge(std::size_t bytes, std::uint32_t idle_ticks);

@@ -116,14 +116,17 @@ void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
   return start_of(span);
 }
 
-void release_full(void* p) {
+namespace {
+
+// caller: the code that free() returns to, which memory_was_freed() wants to know.
+void free_full(void* p, const void* caller) {
   const int saved = errno;
   g_caches.free(p, entry_class(g_process.space.entry(p)), g_process.space.heap_of(p));
-  memory_was_freed(__builtin_return_address(0));
+  memory_was_freed(caller);
   errno = saved;
 }
 
-void release_odd(void* p) {
+void free_odd(void* p, const void* caller) {
   if (p == nullptr) return;
   const int saved = errno;
   if (!started() || !g_process.space.contains(p)) bad_pointer(p, "free");
@@ -134,7 +137,7 @@ void release_odd(void* p) {
   if (c == kLargeClass) {
     if (address(p) != span->start_addr) bad_pointer(p, "free");
     g_process.heaps.free_large(span);
-    memory_was_freed(__builtin_return_address(0));
+    memory_was_freed(caller);
   } else if (c == kTinyClass) {
     if (!tiny_free(g_caches, p, *span)) bad_pointer(p, "free");
   } else if (!has_mark(c)) {
@@ -154,6 +157,20 @@ void release_odd(void* p) {
   }
   errno = saved;
 }
+
+// release() from inside a longer call, which release() would take for the caller itself.
+void release_for(void* p, const void* caller) {
+  switch (mcache_free(p)) {
+    case FreeOutcome::kDone: return;
+    case FreeOutcome::kOdd: return free_odd(p, caller);
+    case FreeOutcome::kFull: return free_full(p, caller);
+  }
+}
+
+}  // namespace
+
+void release_full(void* p) { free_full(p, __builtin_return_address(0)); }
+void release_odd(void* p) { free_odd(p, __builtin_return_address(0)); }
 
 void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (p == nullptr) return;
@@ -175,8 +192,9 @@ std::size_t usable_size(const void* p) { return p == nullptr ? 0 : object_at(p, 
 void* reallocate(void* p, std::size_t size) {
   if (p == nullptr) return allocate(size);
   const Object object = object_at(p, "realloc");
+  const void* const caller = __builtin_return_address(0);
   if (size == 0) {
-    release(p);
+    release_for(p, caller);
     return nullptr;
   }
   if (size > PTRDIFF_MAX) return out_of_memory();
@@ -193,7 +211,7 @@ void* reallocate(void* p, std::size_t size) {
     return size <= object.usable ? p : nullptr;
   }
   std::memcpy(moved, p, size < object.usable ? size : object.usable);
-  release(p);
+  release_for(p, caller);
   return moved;
 }
 

@@ -11,13 +11,16 @@
 #include "base/bits.h"
 
 #define NH_EXPORT extern "C" [[gnu::visibility("default")]]
+// Each at the start of a cache line: where a fast path falls across lines is worth up to 12 %, and would otherwise change
+// with every edit of the code before it.
+#define NH_EXPORT_HOT NH_EXPORT [[gnu::aligned(64)]]
 // glibc declares these noexcept.
 #define NH_ALIAS(target) __attribute__((alias(#target), copy(target), visibility("default")))
 
 using namespace nh;
 
-NH_EXPORT void* malloc(std::size_t size) noexcept { return allocate(size); }
-NH_EXPORT void free(void* p) noexcept { release(p); }
+NH_EXPORT_HOT void* malloc(std::size_t size) noexcept { return allocate(size); }
+NH_EXPORT_HOT void free(void* p) noexcept { release(p); }
 NH_EXPORT void* calloc(std::size_t count, std::size_t size) noexcept { return allocate_zeroed(count, size); }
 NH_EXPORT void* realloc(void* p, std::size_t size) noexcept { return reallocate(p, size); }
 

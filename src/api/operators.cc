@@ -81,9 +81,16 @@ Handler current_handler() {
   return p;
 }
 
-[[gnu::always_inline]] inline void* new_object(std::size_t size) {
-  void* p = allocate(size);
+// Out of line, so that operator new jumps here and needs no stack frame.
+[[gnu::noinline]] void* new_slow(std::size_t size) {
+  void* p = allocate_slow(size);
   return p != nullptr ? p : retry_or_throw(size, 0);
+}
+
+[[gnu::always_inline]] inline void* new_object(std::size_t size) {
+  void* p;
+  if (mcache_alloc(size, &p)) [[likely]] return p;
+  return new_slow(size);
 }
 [[gnu::always_inline]] inline void* new_aligned(std::size_t size, std::align_val_t alignment) {
   void* p = allocate_aligned(static_cast<std::size_t>(alignment), size);
@@ -135,8 +142,9 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
 }  // namespace nh
 
 #define NH_PUBLIC [[gnu::visibility("default")]]
+#define NH_PUBLIC_HOT NH_PUBLIC [[gnu::aligned(64)]]  // malloc.cc says why
 
-NH_PUBLIC void* operator new(std::size_t size) { return nh::new_object(size); }
+NH_PUBLIC_HOT void* operator new(std::size_t size) { return nh::new_object(size); }
 NH_PUBLIC void* operator new[](std::size_t size) { return nh::new_object(size); }
 NH_PUBLIC void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return nh::new_nothrow(size); }
 NH_PUBLIC void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return nh::new_nothrow(size); }
@@ -149,11 +157,11 @@ NH_PUBLIC void* operator new[](std::size_t size, std::align_val_t a, const std::
   return nh::new_aligned_nothrow(size, a);
 }
 
-NH_PUBLIC void operator delete(void* p) noexcept { nh::release(p); }
+NH_PUBLIC_HOT void operator delete(void* p) noexcept { nh::release(p); }
 NH_PUBLIC void operator delete[](void* p) noexcept { nh::release(p); }
 NH_PUBLIC void operator delete(void* p, const std::nothrow_t&) noexcept { nh::release(p); }
 NH_PUBLIC void operator delete[](void* p, const std::nothrow_t&) noexcept { nh::release(p); }
-NH_PUBLIC void operator delete(void* p, std::size_t size) noexcept { nh::delete_sized(p, size); }
+NH_PUBLIC_HOT void operator delete(void* p, std::size_t size) noexcept { nh::delete_sized(p, size); }
 NH_PUBLIC void operator delete[](void* p, std::size_t size) noexcept { nh::delete_sized(p, size); }
 NH_PUBLIC void operator delete(void* p, std::align_val_t) noexcept { nh::release(p); }
 NH_PUBLIC void operator delete[](void* p, std::align_val_t) noexcept { nh::release(p); }

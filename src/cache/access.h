@@ -17,7 +17,7 @@ class RseqAccess {
     cache_ = all.cache_of(guard_.cpu);
     if (cache_ == nullptr) cache_ = all.prepare(guard_.cpu);
     if (cache_ == nullptr) return;
-    guard_.slot = &all.slots_[guard_.cpu];
+    guard_.slot = &all.all_lists_[guard_.cpu];
     guard_.lists = cache_->lists;
   }
   bool usable() const { return cache_ != nullptr; }

@@ -11,14 +11,14 @@ namespace {
 // of the program the thread-local storage exists already, but has not got its initial values yet.
 HeapLists g_boot_lists;
 CpuSlot g_boot_slots[3] = {
-    {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
-    {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
-    {reinterpret_cast<char*>(&g_boot_lists), reinterpret_cast<char*>(&g_boot_lists)},
+    reinterpret_cast<char*>(&g_boot_lists),
+    reinterpret_cast<char*>(&g_boot_lists),
+    reinterpret_cast<char*>(&g_boot_lists),
 };
 
 }  // namespace
 
-constinit HotState g_hot{g_boot_slots + 2, 0, 0, nullptr, 0};
+constinit HotState g_hot{g_boot_slots + 2, g_boot_slots + 2, 0, 0, nullptr, 0, 0};
 constinit CpuCaches g_caches;
 
 const char* cache_mode_name(CacheMode mode) {
@@ -40,14 +40,17 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
 
   MetadataPool& memory = heaps[HeapId(0)].heap.metadata();
   empty_ = static_cast<char*>(memory.alloc(heaps.count() * kHeapListsBytes, 64));
-  auto* slots = static_cast<CpuSlot*>(memory.alloc((2 + config.cpus) * sizeof(CpuSlot), 64));
+  auto* slots = static_cast<CpuSlot*>(memory.alloc(2 * (2 + config.cpus) * sizeof(CpuSlot), 64));
   caches_ = static_cast<std::atomic<CpuCache*>*>(memory.alloc(config.cpus * sizeof(caches_[0]), 64));
   if (empty_ == nullptr || slots == nullptr || caches_ == nullptr) return false;
-  slots_ = slots + 2;
-  for (unsigned i = 0; i < 2 + config.cpus; i++) slots[i] = {empty_, empty_};
+  for (unsigned i = 0; i < 2 * (2 + config.cpus); i++) slots[i] = empty_;
+  local_lists_ = slots + 2;
+  all_lists_ = local_lists_ + config.cpus + 2;
 
   const AddressSpace& space = heaps.space();
-  g_hot.slots = slots_;
+  g_hot.local_lists = local_lists_;
+  g_hot.all_lists = all_lists_;
+  g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
   g_hot.region_shift = space.region_shift();
   g_hot.base = space.base();
@@ -80,13 +83,13 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   if (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq) return;
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
-  __atomic_store_n(&slots_[cpu].all_lists, lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&slots_[cpu].alloc_lists, lists + cache->local.value * kHeapListsBytes, __ATOMIC_RELEASE);
+  __atomic_store_n(&all_lists_[cpu], lists, __ATOMIC_RELEASE);
+  __atomic_store_n(&local_lists_[cpu], lists + cache->local.value * kHeapListsBytes, __ATOMIC_RELEASE);
 }
 
 void CpuCaches::withdraw(int cpu) {
-  __atomic_store_n(&slots_[cpu].alloc_lists, empty_, __ATOMIC_RELAXED);
-  __atomic_store_n(&slots_[cpu].all_lists, empty_, __ATOMIC_RELAXED);
+  __atomic_store_n(&local_lists_[cpu], empty_, __ATOMIC_RELAXED);
+  __atomic_store_n(&all_lists_[cpu], empty_, __ATOMIC_RELAXED);
 }
 
 // Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.

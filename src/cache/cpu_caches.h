@@ -96,7 +96,8 @@ class CpuCaches {
   HeapOfCpu heap_of_cpu_ = nullptr;
   CacheMode mode_ = CacheMode::kFallback;
   bool fences_ = false;  // membarrier can abort sequences on other CPUs
-  CpuSlot* slots_ = nullptr;  // of all CPUs, and two before them
+  CpuSlot* local_lists_ = nullptr;  // of all CPUs, and two before them
+  CpuSlot* all_lists_ = nullptr;
   char* empty_ = nullptr;     // lists that are empty and take nothing, for all heaps
   std::atomic<CpuCache*>* caches_ = nullptr;
   Lock drain_lock_{LockRank::kDrain};

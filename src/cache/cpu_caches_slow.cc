@@ -207,7 +207,7 @@ void* CpuCaches::alloc(SpanClass c) {
   if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
     if (!rseq_register_thread()) return alloc_uncached(c);
     void* object;
-    if (rseq_pop(slots_, pop_offset(c), &object)) return object;
+    if (rseq_pop(local_lists_, pop_offset(c), &object)) return object;
     RseqAccess access(*this);
     return access.usable() ? alloc_with(access, c) : alloc_uncached(c);
   }

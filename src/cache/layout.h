@@ -53,9 +53,7 @@ inline constexpr unsigned kMinSwap = 64;
 constexpr bool has_two_lists(SpanClass c) { return size_class(c).bytes <= kTwoListMaxBytes; }
 
 // Offsets of lists within a HeapLists.
-constexpr std::uint32_t freed_offset(unsigned code) {
-  return static_cast<std::uint32_t>(code * sizeof(ClassHeader) + offsetof(ClassHeader, freed));
-}
+constexpr std::size_t header_offset(std::size_t code) { return code * sizeof(ClassHeader); }
 constexpr std::uint32_t pop_offset(SpanClass c) {
   return static_cast<std::uint32_t>(c * sizeof(ClassHeader) +
                                     (has_two_lists(c) ? offsetof(ClassHeader, alloc) : offsetof(ClassHeader, freed)));
@@ -78,12 +76,10 @@ struct CpuCache {
   std::uint16_t* tiny_starts;    // its start bits
 };
 
-// Where the fast path finds the cache of a CPU. Index: the signed cpu_id; -1 and -2 mean a thread without registration.
-// Slots of CPUs that are not prepared or switched off point to the permanent empty cache.
-struct CpuSlot {
-  char* alloc_lists;  // the local heap's lists
-  char* all_lists;    // the first heap's lists
-};
-static_assert(sizeof(CpuSlot) == 16);
+// Where the fast path finds a CPU's lists: one table for malloc(), which holds the local heap's lists, one for free(),
+// which holds the first heap's and counts on from there. Two tables of pointers, since pairs would need a shift of the
+// index. Index: the signed cpu_id; -1 and -2 mean a thread without registration. Slots of CPUs that are not prepared or
+// switched off point to the permanent empty lists.
+using CpuSlot = char*;
 
 }  // namespace nh

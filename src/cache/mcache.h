@@ -30,13 +30,16 @@ namespace nh {
 
 // What the fast path reads beside the tables: written at start, constant afterwards, one cache line.
 struct alignas(64) HotState {
-  const CpuSlot* slots;    // indexed by the signed cpu_id
+  const CpuSlot* local_lists;  // indexed by the signed cpu_id
+  const CpuSlot* all_lists;
   std::uintptr_t base;     // of the address space; bytes = 0 before start, so that no pointer is ours
   std::size_t bytes;
   const PageEntry* page_map;
+  std::uint64_t free_key;  // a copy of g_free_key in the line that is here anyway
   std::uint32_t region_shift;
   std::uint32_t unused = 0;
 };
+static_assert(sizeof(HotState) == 64);
 extern HotState g_hot [[gnu::visibility("hidden")]];
 
 // Class code -> reciprocal of the object size; 0 where free() must take the slow path whatever the pointer: large, tiny
@@ -60,7 +63,7 @@ inline constexpr auto kPopOffset = [] {
 [[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
   if (size > kMaxSmallSize) [[unlikely]] return false;
   void* p;
-  if (!rseq_pop(g_hot.slots, kPopOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
+  if (!rseq_pop(g_hot.local_lists, kPopOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
   mark_word(p) = 0;
   *object = p;
   return true;
@@ -72,17 +75,18 @@ enum class FreeOutcome { kDone, kOdd, kFull };
 [[gnu::always_inline]] inline FreeOutcome mcache_free(void* p) {
   const std::uintptr_t at = address(p) - g_hot.base;
   if (at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
-  const unsigned entry = g_hot.page_map[at >> kPageShift];
-  const unsigned code = entry & 0xff;
+  // 64 bits wide, as an index is: narrower, the compiler extends it twice.
+  const std::size_t entry = g_hot.page_map[at >> kPageShift];
+  const std::size_t code = entry & 0xff;
   const auto in_span = static_cast<std::uint32_t>((entry & 0xff00) << (kPageShift - 8) | (at & (kPageSize - 1)));
   const std::uint32_t reciprocal = kFreeReciprocal[code];
   if (in_span * reciprocal >= reciprocal) [[unlikely]] return FreeOutcome::kOdd;
-  const std::uint64_t mark = free_mark(p);
+  const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
   // Marked before it is pushed: in the sequence a restart would take its own mark for that of a double free.
   mark_word(p) = mark;
-  const std::size_t offset = (at >> g_hot.region_shift) * kHeapListsBytes + freed_offset(code);
-  if (!rseq_push(g_hot.slots, offset, p)) [[unlikely]] return FreeOutcome::kFull;
+  const std::size_t offset = (at >> g_hot.region_shift) * kHeapListsBytes + header_offset(code);
+  if (!rseq_push(g_hot.all_lists, offset, p)) [[unlikely]] return FreeOutcome::kFull;
   return FreeOutcome::kDone;
 }
 

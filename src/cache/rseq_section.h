@@ -47,6 +47,8 @@
 namespace nh {
 
 static_assert(kRseqSignature == 0x53053053 && kRseqCriticalSection == 8 && kRseqCpuId == 4);
+static_assert(sizeof(CpuSlot) == 8 && offsetof(FreeList, room) == 8 && offsetof(FreeList, cap) == 12);
+static_assert(offsetof(ClassHeader, freed) == 16);
 
 // Pops an object off the list at `offset` of the local heap's lists of whichever CPU this is. False: empty.
 [[gnu::always_inline]] inline bool rseq_pop(const CpuSlot* slots, std::size_t offset, void** popped) {
@@ -55,8 +57,7 @@ static_assert(kRseqSignature == 0x53053053 && kRseqCriticalSection == 8 && kRseq
   std::uintptr_t scratch;
   asm goto volatile(NH_RSEQ_BEGIN
                     "movslq %%fs:4(%[rseq]), %[scratch]\n\t"
-                    "shlq $4, %[scratch]\n\t"
-                    "movq (%[slots],%[scratch]), %[scratch]\n\t"
+                    "movq (%[slots],%[scratch],8), %[scratch]\n\t"
                     "movq (%[scratch],%[offset]), %[object]\n\t"
                     "testq %[object], %[object]\n\t"
                     "jz %l[empty]\n\t"
@@ -74,22 +75,21 @@ empty:
   return false;
 }
 
-// Pushes an object on the list at `offset`, counted from the first heap's lists. False: no room.
+// Pushes an object on the freed list of the header at `offset`, counted from the first heap's lists. False: no room.
 [[gnu::always_inline]] inline bool rseq_push(const CpuSlot* slots, std::size_t offset, void* object) {
   void* head;
   std::uint32_t room;
   std::uintptr_t scratch;
   asm goto volatile(NH_RSEQ_BEGIN
                     "movslq %%fs:4(%[rseq]), %[scratch]\n\t"
-                    "shlq $4, %[scratch]\n\t"
-                    "movq 8(%[slots],%[scratch]), %[scratch]\n\t"
-                    "movl 8(%[scratch],%[offset]), %[room]\n\t"
+                    "movq (%[slots],%[scratch],8), %[scratch]\n\t"
+                    "movl 24(%[scratch],%[offset]), %[room]\n\t"
                     "subl $1, %[room]\n\t"
                     "jc %l[full]\n\t"
-                    "movq (%[scratch],%[offset]), %[head]\n\t"
+                    "movq 16(%[scratch],%[offset]), %[head]\n\t"
                     "movq %[head], (%[object])\n\t"
-                    "movl %[room], 8(%[scratch],%[offset])\n\t"
-                    "movq %[object], (%[scratch],%[offset])\n"
+                    "movl %[room], 24(%[scratch],%[offset])\n\t"
+                    "movq %[object], 16(%[scratch],%[offset])\n"
                     NH_RSEQ_END
                     : [head] "=&r"(head), [room] "=&r"(room), [scratch] "=&r"(scratch)
                     : [rseq] "r"(g_rseq_offset), [slots] "r"(slots), [offset] "r"(offset), [object] "r"(object)
@@ -104,14 +104,14 @@ full:
 // CPU by now or the cache was taken out of its slot.
 struct RseqGuard {
   std::int32_t cpu;
-  const CpuSlot* slot;  // of that CPU
-  const void* lists;    // what slot->all_lists must be
+  const CpuSlot* slot;  // of that CPU, in the table of all lists
+  const void* lists;    // what it must hold
 };
 
 #define NH_RSEQ_CHECK_GUARD                       \
   "cmpl %[cpu], %%fs:4(%[rseq])\n\t"              \
   "jne %l[moved]\n\t"                             \
-  "cmpq %[lists], 8(%[slot])\n\t"                 \
+  "cmpq %[lists], (%[slot])\n\t"                  \
   "jne %l[moved]\n\t"
 
 #define NH_RSEQ_GUARD_INPUTS(guard) \

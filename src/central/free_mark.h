@@ -12,7 +12,7 @@
 
 namespace nh {
 
-// Fixed at start, before the first object is freed.
+// Fixed at start, before the CPU caches are set up: their fast path keeps a copy.
 extern std::uint64_t g_free_key [[gnu::visibility("hidden")]];
 
 inline std::uint64_t free_mark(const void* p) { return g_free_key ^ address(p); }

@@ -20,15 +20,15 @@ class Sequences : public Pinned {
     Pinned::SetUp();
     cpu_ = rseq_current_cpu();
     ASSERT_EQ(cpu_, 0);
-    slots_.assign(2 + possible_cpus(), CpuSlot{reinterpret_cast<char*>(&none_), reinterpret_cast<char*>(&none_)});
-    slots_[2] = {reinterpret_cast<char*>(&lists_), reinterpret_cast<char*>(&lists_)};
+    slots_.assign(2 + possible_cpus(), reinterpret_cast<char*>(&none_));
+    slots_[2] = reinterpret_cast<char*>(&lists_);
     guard_ = {cpu_, &slots_[2], &lists_};
     list().cap = list().room = 10;
     for (auto& o : objects_) o[0] = nullptr;
   }
   FreeList& list() { return lists_.of[20].freed; }
-  bool push(void* p) { return rseq_push(slots_.data() + 2, freed_offset(20), p); }
-  bool pop(void** p) { return rseq_pop(slots_.data() + 2, freed_offset(20), p); }
+  bool push(void* p) { return rseq_push(slots_.data() + 2, header_offset(20), p); }
+  bool pop(void** p) { return rseq_pop(slots_.data() + 2, header_offset(20) + offsetof(ClassHeader, freed), p); }
   void* chain_of(int first, int n) {
     for (int i = 0; i < n; i++) objects_[first + i][0] = i + 1 < n ? static_cast<void*>(objects_[first + i + 1]) : nullptr;
     return objects_[first];
@@ -67,7 +67,7 @@ TEST_F(Sequences, PushAndPop) {
 
 TEST_F(Sequences, AWithdrawnCacheTakesAndGivesNothing) {
   ASSERT_TRUE(push(objects_[0]));
-  slots_[2] = {reinterpret_cast<char*>(&none_), reinterpret_cast<char*>(&none_)};
+  slots_[2] = reinterpret_cast<char*>(&none_);
   void* p;
   EXPECT_FALSE(pop(&p));
   EXPECT_FALSE(push(objects_[1]));

@@ -53,8 +53,10 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
   CpuCache& cache = access.cache();
   std::uint64_t used = __atomic_add_fetch(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
   // Lists of heaps that this CPU never sent anything home to are not even looked at: their memory was never touched.
-  const unsigned first = cache.sends_home ? 0 : cache.local.value;
-  const unsigned lists = (cache.sends_home ? heaps_->count() : 1) * kCachedClasses;
+  // Asked once: another thread of this CPU may change the answer.
+  const bool all_heaps = __atomic_load_n(&cache.sends_home, __ATOMIC_RELAXED);
+  const unsigned first = all_heaps ? 0 : cache.local.value;
+  const unsigned lists = (all_heaps ? heaps_->count() : 1) * kCachedClasses;
   for (unsigned i = 0; used > config_.bytes_per_cpu && i < kListsPerCall; i++) {
     const unsigned at = __atomic_fetch_add(&cache.clock_hand, 1, __ATOMIC_RELAXED) % lists;
     const auto c = static_cast<SpanClass>(at % kCachedClasses);
@@ -77,7 +79,7 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
 // Doubles the lists of a class. False: at their largest, or the CPU's limit is reached.
 template <typename Access>
 bool CpuCaches::grow_list(Access& access, ClassHeader& header, SpanClass c, bool local) {
-  if (!local) access.cache().sends_home = true;
+  if (!local) __atomic_store_n(&access.cache().sends_home, true, __ATOMIC_RELAXED);
   const unsigned cap = __atomic_load_n(&header.freed.cap, __ATOMIC_RELAXED);
   const unsigned max = max_capacity(c);
   if (cap >= max) return false;

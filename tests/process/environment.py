@@ -9,6 +9,7 @@ Whatever it changes on the machine is put back, on failure and on a signal too (
 
 import argparse
 import contextlib
+import ctypes
 import json
 import mmap
 import os
@@ -135,6 +136,19 @@ def limit_address_space(kib):
     return lambda: resource.setrlimit(resource.RLIMIT_AS, (kib * 1024, kib * 1024))
 
 
+def without_sys_on_the_last_cpu():
+    """An empty /sys, as in a bare container: nothing says how many CPUs there are."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new_namespace, recursive_private = 0x20000, 0x4000 | 0x40000  # CLONE_NEWNS, MS_REC | MS_PRIVATE
+
+    def enter():
+        if (libc.unshare(new_namespace) != 0 or libc.mount(None, b"/", None, recursive_private, None) != 0 or
+                libc.mount(b"none", b"/sys", b"tmpfs", 0, None) != 0):
+            os._exit(SKIPPED)
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    return enter
+
+
 # ---- the cases: name, group and body -----------------------------------------------------------------------------------
 
 CASES = []
@@ -177,6 +191,13 @@ def no_rseq_at_all(bench):
     stats = bench.run("environment_workout", "workout", ["NUMAHEAP_RSEQ=off"])
     if bench.library:
         expect(stats["cache_mode"] == "fallback", f"cache_mode is {stats['cache_mode']}")
+
+
+@case("limits")
+def no_sys(bench):
+    if os.geteuid() != 0:
+        raise machine.Unavailable("mounting over /sys takes root")
+    bench.run("environment_workout", "workout", before_exec=without_sys_on_the_last_cpu())
 
 
 @case("limits")

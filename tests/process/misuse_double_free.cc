@@ -1,6 +1,12 @@
 // Freeing twice: noticed at once, and in any case before the object can be handed out twice.
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
+#include <cerrno>
 #include <new>
 
 #include "misuse.h"
@@ -122,6 +128,18 @@ CASE_FATAL(aligned_block_twice, "double free") {
   void* p = opaque(aligned_alloc(4096, 100));
   free(p);
   free(misuse(p));
+}
+
+// The caches of CPUs cannot be emptied then, and what lies in them looks handed out to its span.
+CASE_FATAL(twice_in_a_sandbox_without_membarrier, "double free") {
+  sock_filter program[] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+                           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_membarrier, 0, 1),
+                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+                           BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW)};
+  const sock_fprog filter = {sizeof program / sizeof program[0], program};
+  REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+  REQUIRE(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0);
+  twice(64);
 }
 
 CASE_FATAL(zero_sized_block_twice, "double free") {

@@ -4,8 +4,8 @@
  * what the C library has no names for: memory that holds no pointers, statistics, and control.
  *
  * Conventions. Sizes are bytes. Memory comes from and goes back to the ordinary heap: everything returned here may be
- * passed to free(), realloc() and malloc_usable_size(). Functions that allocate return NULL and set errno to ENOMEM when
- * memory is exhausted or the size exceeds PTRDIFF_MAX. All functions are thread-safe; none may be called from a signal
+ * passed to free(), realloc() and malloc_usable_size(). Functions that allocate return NULL and set errno to ENOMEM
+ * when memory is exhausted or the size exceeds PTRDIFF_MAX. All functions are thread-safe; none may be called from a signal
  * handler unless said so.
  */
 #ifndef NUMAHEAP_H
@@ -26,18 +26,19 @@ extern "C" {
 const char* numaheap_version(void);
 
 /* ---- memory without pointers ---------------------------------------------------------------------------------------
- * "noscan" memory holds plain numbers, text, pixels: never pointers. It comes from spans of its own. Objects below 16
- * bytes are packed tightly; alignment is then the largest power of two up to 8 that divides the size, and 8 for sizes up
- * to 24 whose class is 8 or 24 bytes. All other sizes are aligned to 16. */
+ * "noscan" memory holds plain numbers, text, pixels: never pointers. It comes from spans of its own. Objects of 1 to 15
+ * bytes are packed tightly; their alignment is the largest power of two that divides the size. Objects of 17 to 24
+ * bytes are aligned to 8, all others (size 0 included) to 16. */
 void* numaheap_malloc_noscan(size_t size);
 void* numaheap_calloc_noscan(size_t count, size_t size);
 /* alignment: a power of two, else NULL and EINVAL. */
 void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size);
 
-/* ---- control -------------------------------------------------------------------------------------------------------*/
+/* ---- control -----------------------------------------------------------------------------------------------------*/
 
-/* Gives all memory that is free back to the operating system, caches of other CPUs included. Returns the bytes released.
- * malloc_trim() calls it. */
+/* Empties the caches of all CPUs and gives free memory back to the operating system: all units of 2 MiB in which
+ * nothing is left, whatever their age, those inside huge pages of 1 GiB excepted. Returns the bytes released.
+ * malloc_trim() does the same. */
 size_t numaheap_trim(void);
 
 /* ---- statistics ----------------------------------------------------------------------------------------------------
@@ -55,10 +56,10 @@ typedef struct numaheap_heap_stats {
   uint64_t live_bytes;      /* in objects that the program holds, rounded up to their size classes */
   uint64_t cached_bytes;    /* in free objects of caches and transfer caches */
   uint64_t free_bytes;      /* committed, but in no span */
-  uint64_t committed_bytes; /* memory taken from the operating system and not given back; = hugetlb + thp + base */
+  uint64_t committed_bytes; /* memory that may be used and was not given back, touched or not; = hugetlb + thp + base */
   uint64_t released_bytes;  /* given back so far, all in all */
   uint64_t hugetlb_bytes;   /* committed on pages of a hugetlb pool */
-  uint64_t thp_bytes;       /* committed, advised to be transparent huge pages */
+  uint64_t thp_bytes;       /* committed, advised to be transparent huge pages; the kernel may have had none */
   uint64_t base_bytes;      /* committed on base pages */
   uint64_t metadata_bytes;  /* the allocator's own structures */
   uint64_t arenas;          /* address space taken so far, in units of 64 MiB */
@@ -70,10 +71,10 @@ typedef struct numaheap_heap_stats {
   uint64_t foreign_serves;  /* requests served for other nodes whose memory was exhausted */
 } numaheap_heap_stats;
 
-/* The number of heaps: one per node with memory, then first touch, then interleaved. */
+/* The number of heaps: one per node with memory, then first touch, then interleaved. 0: no address space for a heap. */
 unsigned numaheap_heap_count(void);
-/* Fills *out for heap `index`. size: sizeof *out as the caller knows it, so that fields can be added. 0, or -1 with errno
- * EINVAL for an index past the last heap. */
+/* Fills *out for heap `index`. size: sizeof *out as the caller knows it, so that fields can be added. 0, or -1 with
+ * errno EINVAL for an index past the last heap or out == NULL. */
 int numaheap_get_heap_stats(unsigned index, numaheap_heap_stats* out, size_t size);
 
 /* System calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind). Does not move while the
@@ -84,12 +85,13 @@ uint64_t numaheap_memory_syscalls(void);
  * sequences on this system) or "off" (NUMAHEAP_CPU_CACHE=0). */
 const char* numaheap_cache_mode(void);
 
-/* The statistics as text for people, and as JSON. Writes at most capacity - 1 bytes and a NUL, and returns the length of
- * the whole text without NUL, as snprintf does. Allocates nothing. Keys of the JSON, stable:
+/* The statistics as text for people, and as JSON. Writes at most capacity - 1 bytes and a NUL, and returns the length
+ * of the whole text without NUL, as snprintf does; 0 where there is no heap. Allocates nothing. Keys of the JSON,
+ * stable:
  *   version, pid, cache_mode, topology, memory_syscalls,
  *   fallbacks: an object, name of what had to be done without -> how often,
  *   nodes: an array with an object per heap: id (-1: of no node), kind ("node", "first_touch", "interleaved"), and the
- *   fields of numaheap_heap_stats by name. */
+ *   remaining fields of numaheap_heap_stats by name. */
 int numaheap_stats_text(char* buffer, size_t capacity);
 int numaheap_stats_json(char* buffer, size_t capacity);
 

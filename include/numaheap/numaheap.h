@@ -5,8 +5,8 @@
  *
  * Conventions. Sizes are bytes. Memory comes from and goes back to the ordinary heap: everything returned here may be
  * passed to free(), realloc() and malloc_usable_size(). Functions that allocate return NULL and set errno to ENOMEM
- * when memory is exhausted or the size exceeds PTRDIFF_MAX. All functions are thread-safe; none may be called from a signal
- * handler unless said so.
+ * when memory is exhausted or the size exceeds PTRDIFF_MAX. All functions are thread-safe; none may be called from a
+ * signal handler unless said so.
  */
 #ifndef NUMAHEAP_H
 #define NUMAHEAP_H

@@ -1,4 +1,10 @@
-// fork(): the heap in the child.
+// fork(): the heap in the child, and huge pages that the pool cannot give twice.
+//
+// What cannot be had while pages are shared or moved and the pool is dry (NUMAHEAP_HUGEPAGES=thp avoids all of it):
+// - A system call that stores into the heap returns EFAULT where a plain store is parked or rescued.
+// - A thread that blocks SIGSEGV and SIGBUS, or whose stack lies in the heap without an alternative signal stack outside
+//   of it, is ended by the kernel at such a store. The thread that forks has its stack moved first.
+// - A child made by clone() or _Fork(), without libc's handlers, gets neither.
 #pragma once
 
 namespace nh {

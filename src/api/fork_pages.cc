@@ -1,9 +1,11 @@
 #include "api/fork_pages.h"
 
 #include <atomic>
+#include <cerrno>
 
 #include <pthread.h>
-#include <sys/syscall.h>
+#include <sched.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "api/fork_signals.h"
@@ -67,18 +69,23 @@ void for_each_heap(Visit&& visit) {
   for (unsigned i = 0; i < g_process.heaps.count(); i++) visit(g_process.heaps[HeapId(i)].heap);
 }
 
-// Returns at the first page that another process maps, too.
-bool any_shared() {
-  bool shared = false;
+// Whether another process maps some page, too. With the lock held.
+bool any_shared_L() {
+  // Asked over and over while a child lives, so the page that was shared last time is asked first.
+  static const void* last = nullptr;
+  const auto is_shared = [](const void* page) { return page_state(page) == PageState::kPresent && !page_is_exclusive(page); };
+  if (last != nullptr && huge_page_around(g_process.heaps[g_process.space.heap_of(last)].heap, last).bytes != 0 && is_shared(last)) {
+    return true;
+  }
+  last = nullptr;
   for_each_heap([&](MHeap& heap) {
     for_each_huge_piece(heap, [&](const HugePiece& piece) {
-      for (std::uintptr_t at = piece.start; at < piece.start + piece.bytes && !shared; at += piece.page_bytes) {
-        const void* const page = reinterpret_cast<const void*>(at);
-        shared = page_state(page) == PageState::kPresent && !page_is_exclusive(page);
+      for (std::uintptr_t at = piece.start; at < piece.start + piece.bytes && last == nullptr; at += piece.page_bytes) {
+        if (is_shared(reinterpret_cast<const void*>(at))) last = reinterpret_cast<const void*>(at);
       }
     });
   });
-  return shared;
+  return last != nullptr;
 }
 
 void thaw_all() {
@@ -98,7 +105,7 @@ bool release_L(bool due) {
   const std::uint64_t now = linux_os().now_ns();
   if (!due && now < next) return false;
   next = now + kInterval;
-  if (any_shared()) return false;
+  if (any_shared_L()) return false;
   thaw_all();
   g_lasting = false;
   remove_fault_handlers();
@@ -124,19 +131,18 @@ bool wait_for_windows() {
 
 // The pages that are moved at once: one, or all of the arena where there are too many mappings already.
 template <typename Visit>
-void for_each_page_to_rescue(MHeap& heap, const HugePiece& page, Visit&& visit) {
+void for_each_page_to_rescue(const HugePiece& page, Visit&& visit) {
   static std::atomic<std::size_t> rescues{0};
   if (page.page_bytes == GiB || rescues.fetch_add(1, std::memory_order_relaxed) < kManyRescues) return visit(page);
   const std::uintptr_t base = page.start / kArenaSize * kArenaSize;
   for_each_run(page.arena->hugetlb & page.arena->backed, [&](unsigned first, unsigned count) {
     visit(HugePiece{page.arena, base + first * kHugeSize, count * kHugeSize, kHugeSize});
   });
-  (void)heap;
 }
 
 bool rescue(MHeap& heap, const HugePiece& page) {
   bool ok = true;
-  for_each_page_to_rescue(heap, page, [&](const HugePiece& piece) {
+  for_each_page_to_rescue(page, [&](const HugePiece& piece) {
     g_rescue_bytes.store(piece.bytes, std::memory_order_relaxed);
     g_rescue.store(piece.at(), std::memory_order_release);
     ok &= replace_huge_pages(heap, piece, true, true);
@@ -190,11 +196,35 @@ bool serve_fault(int signal, const siginfo_t& info) {
   return false;
 }
 
-void count_window(int by) {
-  g_open.fetch_add(static_cast<unsigned>(by), std::memory_order_acq_rel);
+// ---- a thread that forks on a stack in the heap (a coroutine's) -----------------------------------------------------------
+
+int move_own_stack(void* top) {
+  const auto first = address(top);
+  MSpan* const span = g_process.space.span_around(top);
+  if (span == nullptr) return 0;
+  MHeap& heap = g_process.heaps[HeapId(span->heap)].heap;
+  // All of a large object; of a small one, which fits one page, that page and the next.
+  const std::uintptr_t end = span->span_class == kLargeClass ? span->end_addr() : first + kHugeSize;
+  for (std::uintptr_t at = span->span_class == kLargeClass ? span->start_addr : first; at < end; at += kHugeSize) {
+    const HugePiece page = huge_page_around(heap, reinterpret_cast<const void*>(at));
+    if (page.bytes != 0 && page_state(page.at()) == PageState::kPresent) rescue(heap, page);
+  }
+  return 0;
 }
 
 }  // namespace
+
+void leave_huge_stack() {
+  void* const here = __builtin_frame_address(0);
+  if (!g_process.space.contains(here)) return;
+  Section section;
+  // A process that shares all memory with us does it while we are suspended: a stack in use cannot be copied.
+  alignas(64) static char stack[64 * KiB];
+  const int helper = ::clone(move_own_stack, stack + sizeof stack, CLONE_VM | CLONE_VFORK, here);
+  // __WCLONE: it ends without a signal, and no wait() of the program sees it.
+  while (helper > 0 && ::waitpid(helper, nullptr, __WCLONE) < 0 && errno == EINTR) {
+  }
+}
 
 void guard_pages(bool lasting) {
   Section section;
@@ -211,7 +241,7 @@ void release_guard(bool due) {
 void open_window() {
   Section section;
   g_process_id.store(::getpid(), std::memory_order_relaxed);
-  count_window(1);
+  g_open.fetch_add(1, std::memory_order_acq_rel);
   put_fault_handlers(serve_fault);
 }
 
@@ -224,7 +254,7 @@ void close_window(bool keep_guard) {
     g_waiting.fetch_sub(1, std::memory_order_acq_rel);
     const bool last = g_open.load() == 1;
     if (last && !g_lasting) thaw_all();
-    count_window(-1);
+    g_open.fetch_sub(1, std::memory_order_acq_rel);
     g_closed.fetch_add(1, std::memory_order_release);
     // Threads that wait in our handler return into it whatever is installed meanwhile.
     if (last && !g_lasting) remove_fault_handlers();

@@ -23,6 +23,9 @@ void open_window();
 void window_waits();
 // keep_guard: the child goes on sharing pages.
 void close_window(bool keep_guard);
+// Before a fork on a stack that lies in huge pages of the heap: moves that stack. Neither process could run a handler
+// when a store to its own stack fails.
+void leave_huge_stack();
 // While this thread is between its own prepare handler and its own parent or child handler it is never parked.
 void set_forking(bool on);
 

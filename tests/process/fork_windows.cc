@@ -324,6 +324,42 @@ CASE(untouched_arrays) {
   expect_good_end(child);
 }
 
+namespace {
+ucontext_t g_main, g_coroutine;
+void fork_here() {
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  volatile char frame[20000];
+  for (char i = 0; i < 100; i++) frame[i * 200] = i;
+  for (char i = 0; i < 100; i++) EXPECT(frame[i * 200] == i);
+  if (child == 0) end_child();
+  expect_good_end(child);
+}
+}  // namespace
+
+// Coroutines have their stacks from malloc. No handler can run on a stack that cannot be written to.
+CASE(forks_on_stacks_in_the_heap) {
+  const Array other = make_array(8 * kMiB, 1);
+  const size_t sizes[] = {256 * 1024, 8 * kMiB};
+  char* stacks[2];
+  for (int i = 0; i < 2; i++) {
+    // The last of twelve: the first objects of a heap lie on its one unit of base pages.
+    for (int k = 0; k < 12; k++) stacks[i] = make_array(sizes[i], 3).p;
+  }
+  require_huge_pages(64 * kMiB);
+  hand_over();
+  for (int i = 0; i < 2; i++) {
+    REQUIRE(getcontext(&g_coroutine) == 0);
+    g_coroutine.uc_stack.ss_sp = stacks[i];
+    g_coroutine.uc_stack.ss_size = sizes[i];
+    g_coroutine.uc_link = &g_main;
+    makecontext(&g_coroutine, fork_here, 0);
+    REQUIRE(swapcontext(&g_main, &g_coroutine) == 0);
+  }
+  refill(other, 2);
+  expect_contents(other, 2, "parent");
+}
+
 // ---- the wait of the parent ----------------------------------------------------------------------------------------------
 
 namespace {
@@ -418,7 +454,7 @@ namespace {
 
 char* g_page;
 volatile sig_atomic_t g_calls;
-volatile sig_atomic_t g_on_stack, g_masked, g_self_masked;
+volatile sig_atomic_t g_on_stack, g_masked, g_self_masked, g_other_masked;
 char g_stack[64 * 1024];
 
 void repair_page(int signal, siginfo_t* info, void*) {
@@ -430,6 +466,7 @@ void repair_page(int signal, siginfo_t* info, void*) {
   pthread_sigmask(SIG_SETMASK, nullptr, &now);
   g_masked = sigismember(&now, SIGUSR1);
   g_self_masked = sigismember(&now, SIGSEGV);
+  g_other_masked = sigismember(&now, SIGUSR2);
   mprotect(g_page, 4096, PROT_READ | PROT_WRITE);
 }
 
@@ -460,6 +497,7 @@ CASE(the_programs_sigsegv_handler_works_on) {
     g_page = own;
     mprotect(own, 4096, PROT_NONE);
     own[5] = 1;
+    EXPECT(g_other_masked == 0, "call %d: a signal is blocked that nobody asked for", i);
     EXPECT(g_calls == i + 1 && g_on_stack == 1 && g_masked == 1 && g_self_masked == 1, "call %d: stack %d, masks %d %d", i,
            static_cast<int>(g_on_stack), static_cast<int>(g_masked), static_cast<int>(g_self_masked));
   }

@@ -39,6 +39,7 @@ CASES = [
     ("grandchildren", 64, EVERY),
     ("ranges_kept_back_with_dontfork", 64, (AUTO, RELOCATE, COW, ABOVE)),
     ("untouched_arrays", 64, EVERY),
+    ("forks_on_stacks_in_the_heap", 96, EVERY),
     ("child_is_killed_while_the_parent_waits", 96, (AUTO, RELOCATE, SHARED)),
     ("fork_that_fails", 64, EVERY),
     ("the_programs_sigsegv_handler_works_on", 64, (AUTO + RESTORED, RELOCATE + RESTORED, COW, ABOVE, SHARED + RESTORED)),

@@ -55,8 +55,8 @@ int rseq_current_cpu();
 // -1 where even that fails.
 int current_cpu_slow();
 
-// One past the highest CPU number that the kernel may ever write into an area: what tables indexed by cpu_id must cover,
-// whatever /sys says (it may be missing in a container, or describe another machine). Rounded up to a multiple of 64.
+// One past the highest CPU number that the kernel may ever write into an area: what tables indexed by cpu_id must
+// cover, whatever /sys says (it may be missing in a container, or describe another machine). A multiple of 64.
 unsigned cpu_number_limit();
 
 // Interrupting the critical sections of other CPUs. Both return 0 or an errno value: ENOSYS, EINVAL or EPERM where the

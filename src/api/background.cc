@@ -4,6 +4,7 @@
 // apart (a static program) the scavenger works inline.
 #include "api/background.h"
 
+#include <cerrno>
 #include <csignal>
 #include <cstdint>
 
@@ -120,9 +121,17 @@ void start_worker(unsigned worker) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  std::size_t usual_stack = 0;
+  pthread_attr_getstacksize(&attributes, &usual_stack);
   pthread_attr_setstacksize(&attributes, 128 * KiB);
   pthread_t thread;
-  const int error = pthread_create(&thread, &attributes, work, reinterpret_cast<void*>(std::uintptr_t{worker}));
+  void* const argument = reinterpret_cast<void*>(std::uintptr_t{worker});
+  int error = pthread_create(&thread, &attributes, work, argument);
+  if (error == EINVAL) {
+    // Thread-local storage comes out of the stack, and some programs have megabytes of it (Fortran's threadprivate).
+    pthread_attr_setstacksize(&attributes, usual_stack);
+    error = pthread_create(&thread, &attributes, work, argument);
+  }
   pthread_attr_destroy(&attributes);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   if (error == 0) {

@@ -77,6 +77,13 @@ void* allocate_slow(std::size_t size) {
 }
 
 void* allocate_noscan(std::size_t size) {
+  if (size >= kTinySize && size <= kMaxSmallSize) [[likely]] {
+    void* p;
+    if (rseq_pop(g_hot.local_lists, pop_offset(noscan_class_for(size)), &p)) [[likely]] {
+      mark_word(p) = 0;
+      return p;
+    }
+  }
   if (!ensure_started()) return out_of_memory();
   if (size == 8) {
     void* p = eight_alloc(g_caches);

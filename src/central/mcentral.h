@@ -51,8 +51,7 @@ class alignas(64) MCentral {
   SpanClass span_class() const { return class_; }
   Lock& lock() { return lock_; }
 
-  // In a fork child where another thread was inside: forgets the sets and finds the spans again through the page map,
-  // those that were not yet or no longer in a set included.
+  // In a fork child where another thread was inside: forgets the sets and finds the spans again through the page map.
   void repair_after_fork();
   // Audit: sets, counts and bits agree.
   bool check();

@@ -22,7 +22,7 @@ FreeList& pop_list(ClassHeader& header, SpanClass c) { return has_two_lists(c) ?
 
 // No list is longer, drift of the room included. A longer one is a ring: an object that was freed, written to (its mark
 // with it) and freed again.
-constexpr unsigned kLongestList = 1 << 16;
+constexpr unsigned kLongestList = 1 << 20;
 
 [[noreturn, gnu::cold]] void endless_list(const void* member) {
   Text<160> text;

@@ -4,7 +4,7 @@
 // instruction on, when the kernel preempts the thread, migrates it or delivers a signal to it, and its program counter
 // is inside, it goes on at the abort label instead, which starts over. So from the load of cpu_id to the last store no
 // other thread ran on this CPU in between, and as only threads running on a CPU change its lists (and whoever drains
-// them has first made every sequence on that CPU abort, see drain.cc), what was loaded is still true when the last store
+// them has first made every sequence on that CPU abort, CpuCaches::drain), what was loaded is still true when the last store
 // commits it. Stores before the last one must be harmless if repeated or left half-way: they change the object that is
 // being freed, which nobody else has, or the room of a list, which is a hint.
 //

@@ -1,3 +1,4 @@
+import time
 """Changes to the machine that tests need (pools of huge pages, THP mode, overcommit), always undone.
 
 Everything here is a context manager. A lock file keeps tests of several build trees from changing the machine under
@@ -111,11 +112,16 @@ def pool(pages):
     before = int(read(path))
     note_old_total(f"{HUGE} {before}\n")
     try:
-        write(path, pages)
-        if int(read(path)) < pages:
-            write(COMPACT, 1)
+        # A process that has just ended may still be giving its pages back.
+        for attempt in range(20):
             write(path, pages)
-        counters = pool_counters()
+            if int(read(path)) < pages:
+                write(COMPACT, 1)
+                write(path, pages)
+            counters = pool_counters()
+            if counters["nr"] == pages and counters["free"] - counters["resv"] == pages:
+                break
+            time.sleep(0.25)
         if counters["nr"] != pages or counters["free"] - counters["resv"] != pages:
             raise Unavailable(f"could not have {pages} free huge pages: {counters}")
         yield

@@ -74,8 +74,9 @@ bool any_shared_L() {
   // Asked over and over while a child lives, so the page that was shared last time is asked first.
   static const void* last = nullptr;
   const auto is_shared = [](const void* page) { return page_state(page) == PageState::kPresent && !page_is_exclusive(page); };
-  if (last != nullptr && huge_page_around(g_process.heaps[g_process.space.heap_of(last)].heap, last).bytes != 0 && is_shared(last)) {
-    return true;
+  if (last != nullptr) {
+    MHeap& heap = g_process.heaps[g_process.space.heap_of(last)].heap;
+    if (huge_page_around(heap, last).bytes != 0 && is_shared(last)) return true;
   }
   last = nullptr;
   for_each_heap([&](MHeap& heap) {

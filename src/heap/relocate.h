@@ -46,7 +46,8 @@ void for_each_huge_piece(MHeap& heap, Visit&& visit) {
       if (base % GiB == 0) visit(HugePiece{&arena, base, GiB, GiB});
       return;
     }
-    const std::uint32_t units = __atomic_load_n(&arena.hugetlb, __ATOMIC_RELAXED) & __atomic_load_n(&arena.backed, __ATOMIC_RELAXED);
+    const std::uint32_t backed = __atomic_load_n(&arena.backed, __ATOMIC_RELAXED);
+    const std::uint32_t units = __atomic_load_n(&arena.hugetlb, __ATOMIC_RELAXED) & backed;
     for_each_run(units, [&](unsigned first, unsigned count) {
       visit(HugePiece{&arena, base + first * kHugeSize, count * kHugeSize, kHugeSize});
     });

@@ -110,7 +110,8 @@ TEST_F(Sequences, Put) {
   expect_untouched(before);
   EXPECT_EQ(objects_[5][0], nullptr);
   ASSERT_TRUE(rseq_put(guard_, &list(), first, objects_[5], 5));
-  EXPECT_EQ(members(list().head), (std::vector<void*>{objects_[1], objects_[2], objects_[3], objects_[4], objects_[5], objects_[0]}));
+  const std::vector<void*> expected = {objects_[1], objects_[2], objects_[3], objects_[4], objects_[5], objects_[0]};
+  EXPECT_EQ(members(list().head), expected);
   EXPECT_EQ(list().room, 4u);
 }
 

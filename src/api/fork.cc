@@ -186,16 +186,17 @@ void in_parent() {
     return;
   }
   const int saved = errno;
-  if (f.plan == Plan::kRelocate) {
+  if (f.plan != Plan::kRelocate) {
+    set_forking(false);
+    if (f.plan != Plan::kNothing) release_guard(true);  // nothing is shared if the fork failed
+  } else {
     close_end(f.theirs);
     window_waits();
     const bool shared = wait_for_child(f.ours);
     close_end(f.ours);
     close_window(shared || f.nested);
-  } else if (f.plan != Plan::kNothing) {
-    release_guard(true);  // nothing is shared if the fork failed
+    set_forking(false);
   }
-  if (f.plan != Plan::kNothing) set_forking(false);
   errno = saved;
 }
 
@@ -217,7 +218,6 @@ void in_child() {
   for (std::atomic<int>& slot : g_ends) {
     if (const int end = slot.exchange(0); end != 0) ::syscall(SYS_close, end - 1);
   }
-  set_forking(false);
   f = {};
 
   forget_background_threads();

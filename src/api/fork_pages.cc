@@ -22,6 +22,7 @@ namespace {
 // Held for freezing, thawing and rescuing, never across a fork. The highest rank: a fault can come under any lock.
 Lock g_lock{LockRank::kReport};
 
+std::atomic<unsigned> g_forking{0};        // threads between their handlers before and after a fork
 std::atomic<unsigned> g_open{0};           // windows
 std::atomic<unsigned> g_waiting{0};        // of those, the ones whose thread waits for its child
 std::atomic<std::uint32_t> g_closed{0};    // futex: counts closed windows
@@ -102,7 +103,7 @@ void thaw_all() {
 bool release_L(bool due) {
   constexpr std::uint64_t kInterval = 100'000'000;
   static std::uint64_t next = 0;
-  if (!g_lasting || g_open.load() != 0) return false;
+  if (!g_lasting || g_forking.load() != 0) return false;
   const std::uint64_t now = linux_os().now_ns();
   if (!due && now < next) return false;
   next = now + kInterval;
@@ -182,8 +183,8 @@ bool serve_fault(int signal, const siginfo_t& info) {
       return false;
     case PageState::kPresent: break;
   }
-  // Before a fork every page is exclusive, and one that were thawed then could be taken away from the child.
-  if (g_open.load(std::memory_order_acquire) == 0 && page_is_exclusive(page.at())) {
+  // Before a fork every page is exclusive, and one that is thawed then can be taken away from the child.
+  if (g_forking.load(std::memory_order_acquire) == 0 && page_is_exclusive(page.at())) {
     if (frozen) {
       // Perhaps the child is gone altogether, then so is the need for all this.
       if (!release_L(false)) thaw(heap, page);
@@ -263,7 +264,11 @@ void close_window(bool keep_guard) {
   linux_os().futex_wake(&g_closed, 1 << 30);
 }
 
-void set_forking(bool on) { t_state.forking = on; }
+void set_forking(bool on) {
+  if (t_state.forking == on) return;
+  t_state.forking = on;
+  on ? g_forking.fetch_add(1) : g_forking.fetch_sub(1);
+}
 
 void freeze_pages() {
   Section section;
@@ -280,6 +285,8 @@ void reset_pages_in_child() {
       linux_os().make_writable(page, g_rescue_bytes.load(std::memory_order_relaxed));
     }
   }
+  t_state.forking = false;
+  g_forking.store(0);
   g_open.store(0);
   g_waiting.store(0);
 }

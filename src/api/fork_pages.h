@@ -13,7 +13,7 @@ namespace nh {
 // ---- faults ------------------------------------------------------------------------------------------------------
 // Stores that fail are served from here on. lasting: until release_guard(), not just while a window is open.
 void guard_pages(bool lasting);
-// Takes the handlers away where no window is open and no page that is shared with another process is left. Cheap where
+// Takes the handlers away where no fork is under way and no page that is shared with another process is left. Cheap where
 // there are none. due: look at once; else only if nobody did so lately.
 void release_guard(bool due);
 
@@ -26,7 +26,8 @@ void close_window(bool keep_guard);
 // Before a fork on a stack that lies in huge pages of the heap: moves that stack. Neither process could run a handler
 // when a store to its own stack fails.
 void leave_huge_stack();
-// While this thread is between its own prepare handler and its own parent or child handler it is never parked.
+// While this thread is between its handlers before and after a fork it is never parked, and no thread takes a page that
+// nobody shares yet for one that nobody shares any more.
 void set_forking(bool on);
 
 // ---- in the child --------------------------------------------------------------------------------------------------------

@@ -67,6 +67,47 @@ CASE(threads_write_arrays_during_forks) {
   for (Counter* c : counters) c->finish();
 }
 
+extern "C" void _IO_list_lock(void);
+extern "C" void _IO_list_unlock(void);
+
+// Between our handler and the fork itself libc takes the lock of its list of streams. A thread that holds it writes to
+// arrays meanwhile: it must not wait for the fork, which waits for it, and its writes must not cost the child anything.
+CASE(a_writer_holds_the_lock_that_fork_needs) {
+  const Array a = make_array(16 * kMiB, 1);
+  require_huge_pages(16 * kMiB);
+  hand_over();
+  for (size_t i = 0; i < a.n; i += kHuge / 2) a.p[i] = 0;
+  std::atomic<bool> stop{false}, held{false};
+  std::thread writer([&] {
+    for (uint64_t salt = 1; !stop; salt++) {
+      _IO_list_lock();
+      held = true;
+      usleep(5000);  // long enough for fork to come and wait
+      for (size_t i = 0; i < a.n; i += kHuge / 2) __atomic_store_n(&a.p[i], static_cast<char>(salt), __ATOMIC_RELAXED);
+      held = false;
+      _IO_list_unlock();
+      usleep(1000);
+    }
+  });
+  for (int round = 0; round < scaled(20, 8); round++) {
+    while (!held) usleep(100);
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      const char first = a.p[0];
+      usleep(20000);  // the parent writes all of it again
+      for (size_t i = 0; i < a.n; i += kHuge / 2) {
+        const bool right = a.p[i] == first || static_cast<char>(a.p[i] + 1) == first;
+        EXPECT(right, "byte %zu is %d where the first is %d", i, a.p[i], first);
+      }
+      end_child();
+    }
+    expect_good_end(child);
+  }
+  stop = true;
+  writer.join();
+}
+
 // Whoever writes while the child copies waits, and keeps its huge pages.
 CASE(relocation_costs_the_parent_no_huge_page) {
   std::vector<Counter*> counters;

@@ -34,6 +34,7 @@ CASES = [
     ("everything_is_written_on_both_sides", 64, EVERY),
     ("everything_is_written_on_both_sides", BIG // 2 + 64, [["NUMAHEAP_FORK_MAX=64M", f"NH_TEST_MIB={BIG}"]]),
     ("threads_write_arrays_during_forks", 64, EVERY),
+    ("a_writer_holds_the_lock_that_fork_needs", 64, EVERY),
     ("relocation_costs_the_parent_no_huge_page", 64, (AUTO, RELOCATE)),
     ("two_threads_fork_at_once", 64, EVERY),
     ("grandchildren", 64, EVERY),

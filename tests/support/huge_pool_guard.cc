@@ -64,7 +64,8 @@ HugePoolGuard::HugePoolGuard(std::size_t free_pages, std::size_t page_bytes) : p
   std::size_t left_pages = 0;
   if (n > 0 && std::sscanf(left, "%zu %zu", &left_bytes, &left_pages) == 2) write_total(left_bytes, left_pages);
 
-  old_total_ = total(page_bytes_);
+  // Surplus pages are counted in the total, but go by themselves with the process that holds them.
+  old_total_ = total(page_bytes_) - read_counter(page_bytes_, "surplus_hugepages");
   const int length = std::snprintf(left, sizeof left, "%zu %zu\n", page_bytes_, old_total_);
   // Without the note only the recovery after a SIGKILL is lost.
   if (::pwrite(lock_, left, static_cast<std::size_t>(length), 0) == length) {

@@ -109,7 +109,8 @@ def pool(pages):
     with open("/proc/meminfo", encoding="ascii") as file:
         if not any(line.split() == ["Hugepagesize:", "2048", "kB"] for line in file):
             raise Unavailable("the default huge page of this machine is not 2 MiB")
-    before = int(read(path))
+    # Surplus pages are counted in nr, but go by themselves with the process that holds them.
+    before = pool_counters()["nr"] - pool_counters()["surplus"]
     note_old_total(f"{HUGE} {before}\n")
     try:
         # A process that has just ended may still be giving its pages back.

@@ -140,7 +140,31 @@ bool Backer::map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint3
   return ok;
 }
 
-int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, std::size_t whole_extent) {
+bool Backer::gets_hugetlb(Extent* extent) const {
+  using Answer = Extent::Answer;
+  const bool wanted = config_.huge_pages == HugePagesOption::kAuto || config_.huge_pages == HugePagesOption::k2M ||
+                      config_.huge_pages == HugePagesOption::k1G;
+  if (extent->hugetlb == Answer::kOpen) {
+    const bool may = wanted && (!config_.first_touch || reservation_counts(kHugeSize));
+    const bool has = may && pool_has(kHugeSize, config_.first_touch ? extent->bytes : kHugeSize);
+    extent->hugetlb = has ? Answer::kYes : Answer::kNo;
+    if (wanted && !has) note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
+  }
+  return extent->hugetlb == Answer::kYes;
+}
+
+bool Backer::gets_thp(Extent* extent) const {
+  using Answer = Extent::Answer;
+  if (extent->thp == Answer::kOpen) {
+    const bool wanted = config_.huge_pages != HugePagesOption::kOff;
+    const bool has = wanted && os_->thp_mode() != 0;
+    extent->thp = has ? Answer::kYes : Answer::kNo;
+    if (wanted && !has) note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
+  }
+  return extent->thp == Answer::kYes;
+}
+
+int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, Extent* extent) {
   if ((units & arena.lost) != 0) return EEXIST;
   const std::uint32_t small = first_arena && config_.has_small_unit ? 1 : 0;
   if ((units & small & ~arena.mapped) != 0) {
@@ -151,28 +175,15 @@ int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::ui
 
   const bool fresh = !arena.decided;
   if (fresh || config_.first_touch) {
-    const bool want_hugetlb = config_.huge_pages == HugePagesOption::kAuto || config_.huge_pages == HugePagesOption::k2M ||
-                              config_.huge_pages == HugePagesOption::k1G;
-    const bool may = want_hugetlb && (!config_.first_touch || reservation_counts(kHugeSize));
     // Node heaps lay hugetlb over the whole arena at once: such mappings never merge, and their number is limited.
     const std::uint32_t area = config_.first_touch ? wanted : ~small & ~arena.mapped;
     arena.decided = true;
-    if (may && pool_has(kHugeSize, config_.first_touch ? whole_extent : kHugeSize)) {
-      if (!map_hugetlb_units(arena, base, area)) note_fallback(Fallback::kHugetlbRefused, true);
-    } else if (want_hugetlb) {
-      note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
-    }
+    if (gets_hugetlb(extent) && !map_hugetlb_units(arena, base, area)) note_fallback(Fallback::kHugetlbRefused, true);
     if (fresh) bind_arena(arena, base);
   }
   if ((wanted & arena.lost) != 0) return EEXIST;
   wanted &= ~arena.mapped;
-  if (wanted == 0) return 0;
-  bool thp = config_.huge_pages != HugePagesOption::kOff;
-  if (thp && os_->thp_mode() == 0) {
-    note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
-    thp = false;
-  }
-  return map_plain_units(arena, base, wanted, thp);
+  return wanted == 0 ? 0 : map_plain_units(arena, base, wanted, gets_thp(extent));
 }
 
 int Backer::replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit) {

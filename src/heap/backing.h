@@ -96,12 +96,17 @@ class Backer {
 
   void init(const OsOps& os, const Config& config);
 
+  // A request for memory and what it gets, settled at its first arena: a request of a TiB spans 16 384 of them, and the
+  // answers take a dozen files of /sys and /proc.
+  struct Extent {
+    std::size_t bytes;  // a first-touch extent must get this from the pools as a whole
+    enum class Answer : std::uint8_t { kOpen, kNo, kYes } hugetlb = Answer::kOpen, thp = Answer::kOpen;
+  };
+
   // In all that follows the caller has marked the arena, which starts at `base`, busy, and holds no lock.
 
-  // Maps the units of `units` that are not yet mapped. whole_extent: bytes of the request this belongs to, which a
-  // first-touch extent must get from the pools as a whole. Returns 0 or an errno value; EEXIST: some of the units are
-  // lost.
-  int map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, std::size_t whole_extent);
+  // Maps the units of `units` that are not yet mapped. Returns 0 or an errno value; EEXIST: some of the units are lost.
+  int map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, Extent* extent);
 
   // Backs mapped units: populates them where that is ours to do. Returns 0 or an errno value.
   int populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool first_arena);
@@ -123,6 +128,8 @@ class Backer {
 
  private:
   bool reservation_counts(std::size_t page_bytes) const;
+  bool gets_hugetlb(Extent* extent) const;
+  bool gets_thp(Extent* extent) const;
   bool pool_has(std::size_t page_bytes, std::size_t bytes) const;
   int map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool thp);
   bool map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units);

@@ -134,7 +134,7 @@ bool MHeap::try_1g_L(std::size_t index) {
   return ok;
 }
 
-bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, std::size_t extent) {
+bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent* extent) {
   const std::uintptr_t base = start_ + index * kArenaSize;
   for (;;) {
     HeapArena& a = arena(index);
@@ -166,14 +166,13 @@ bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, std::size_t ext
 bool MHeap::back_L(PageId first, PageCount pages) {
   const std::size_t first_unit = first.value / kPagesPerHuge;
   const std::size_t last_unit = (first.value + pages.value - 1) / kPagesPerHuge;
+  Backer::Extent extent{(last_unit + 1 - first_unit) * kHugeSize};
   for (std::size_t u = first_unit; u <= last_unit;) {
     const std::size_t index = u / kHugePerArena;
     const std::size_t stop = (index + 1) * kHugePerArena;
     const std::size_t end = last_unit + 1 < stop ? last_unit + 1 : stop;
     const std::uint32_t units = unit_bits(static_cast<unsigned>(u % kHugePerArena), static_cast<unsigned>(end - u));
-    // What is left of the request: the pools must cover it as a whole, and have given their share for what came before.
-    const std::size_t rest = (last_unit + 1 - u) * kHugeSize;
-    if (!back_arena_L(index, units, rest)) return false;
+    if (!back_arena_L(index, units, &extent)) return false;
     u = end;
   }
   if (!small_unit_full_ && committed() > kHugeSize) fill_small_unit_L();

@@ -132,7 +132,7 @@ class MHeap {
   // Those marked L are called with the lock held; they may release it and take it again.
   bool grow_L(PageCount pages);
   bool back_L(PageId first, PageCount pages);
-  bool back_arena_L(std::size_t index, std::uint32_t units, std::size_t extent);
+  bool back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent* extent);
   bool try_1g_L(std::size_t index);
   void wait_L();
   void end_busy_L();

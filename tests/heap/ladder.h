@@ -32,7 +32,8 @@ class Ladder {
   int back(std::size_t index, std::uint32_t units, std::size_t extent = 0) {
     HeapArena& a = group[index];
     a.busy = true;
-    int error = backer.map(a, start(index), index == 0, units, extent != 0 ? extent : kArenaSize);
+    Backer::Extent whole{extent != 0 ? extent : kArenaSize};
+    int error = backer.map(a, start(index), index == 0, units, &whole);
     if (error == 0) error = backer.populate(a, start(index), units, index == 0);
     a.busy = false;
     EXPECT_EQ(os.check(), "");

@@ -74,7 +74,8 @@ void commit(benchmark::State& state, nh::HugePagesOption kind, nh::Backing expec
   backer.init(os, config);
   nh::HeapArena arena{};
   constexpr std::uint32_t kUnit = 1;
-  if (backer.map(arena, base, false, kUnit, nh::kArenaSize) != 0) bench::die("commit: mapping refused");
+  nh::Backer::Extent extent{nh::kArenaSize};
+  if (backer.map(arena, base, false, kUnit, &extent) != 0) bench::die("commit: mapping refused");
   for (auto _ : state) {
     if (backer.populate(arena, base, kUnit, false) != 0) bench::die("commit: no memory");
     if (arena.backing_of(0) != expected) {

@@ -86,8 +86,8 @@ uint64_t numaheap_memory_syscalls(void);
 const char* numaheap_cache_mode(void);
 
 /* The statistics as text for people, and as JSON. Writes at most capacity - 1 bytes and a NUL, and returns the length
- * of the whole text without NUL, as snprintf does; 0 where there is no heap. Allocates nothing. Keys of the JSON,
- * stable:
+ * of the whole text without NUL, as snprintf does; 0 where there is no heap. Allocates nothing.
+ * Keys of the JSON, stable:
  *   version, pid, cache_mode, topology, memory_syscalls,
  *   fallbacks: an object, name of what had to be done without -> how often,
  *   nodes: an array with an object per heap: id (-1: of no node), kind ("node", "first_touch", "interleaved"), and the

@@ -13,7 +13,7 @@ def expect(condition, what):
 def documented(header):
     """(keys of the whole, keys of one node) from the comment on numaheap_stats_json and the struct it refers to."""
     text = re.sub(r"\n \*", "\n", open(header).read())
-    comment = re.search(r"Keys of the JSON, stable:(.*?)\*/", text, re.S).group(1)
+    comment = re.search(r"Keys of the JSON,\s+stable:(.*?)\*/", text, re.S).group(1)
     top = re.match(r"((?:\s*\w+,)+)", comment).group(1)
     whole = set(re.findall(r"\w+", top)) | set(re.findall(r"^\s*(\w+): an ", comment, re.M))
     struct = re.search(r"typedef struct numaheap_heap_stats \{(.*?)\} numaheap_heap_stats;", text, re.S).group(1)

@@ -49,10 +49,11 @@ TEST_F(ThisMachine, CpusAndDistances) {
 TEST_F(ThisMachine, AllowedNodes) {
   NodeSet allowed;
   ASSERT_TRUE(read_allowed_nodes(SysfsRoot{}, &allowed));
+  ::bitmask* const theirs = ::numa_get_mems_allowed();
   for (int n = 0; n <= ::numa_max_node(); n++) {
-    const int theirs = ::numa_bitmask_isbitset(::numa_get_mems_allowed(), static_cast<unsigned>(n));
-    EXPECT_EQ(allowed.has(NodeId(n)), theirs != 0);
+    EXPECT_EQ(allowed.has(NodeId(n)), ::numa_bitmask_isbitset(theirs, static_cast<unsigned>(n)) != 0);
   }
+  ::numa_bitmask_free(theirs);
   CpuSet cpus;
   ASSERT_TRUE(read_allowed_cpus(SysfsRoot{}, &cpus));
   cpu_set_t mask;

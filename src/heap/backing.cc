@@ -81,6 +81,15 @@ void Backer::bind_arena(HeapArena& arena, std::uintptr_t base) {
   }
 }
 
+// The first unit is in use long before its arena is decided, and nobody populates it: without a policy it would lie where
+// it is first written to, on a node that the policy forbids, even. PREFERRED, since nothing proves that the node has room.
+void Backer::bind_small_unit(std::uintptr_t base) {
+  if (!config_.bind) return;
+  const bool soften = config_.bind_mode == BindMode::kBind && !config_.strict;
+  const BindMode mode = soften ? BindMode::kPreferred : config_.bind_mode;
+  if (os_->bind(at(base, 0), kHugeSize, mode, config_.nodes) != 0) note_fallback(Fallback::kBindRefused, true);
+}
+
 void Backer::relax(HeapArena& arena, std::uintptr_t base) {
   if (config_.strict || arena.bound != static_cast<unsigned>(BindMode::kBind) + 1) return;
   if (os_->bind(reinterpret_cast<void*>(base), kArenaSize, BindMode::kPreferred, config_.nodes) == 0) {
@@ -169,6 +178,7 @@ int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::ui
   const std::uint32_t small = first_arena && config_.has_small_unit ? 1 : 0;
   if ((units & small & ~arena.mapped) != 0) {
     if (const int error = map_plain_units(arena, base, small, false); error != 0) return error;
+    bind_small_unit(base);
   }
   std::uint32_t wanted = units & ~small & ~arena.mapped;
   if (wanted == 0) return 0;

@@ -136,6 +136,7 @@ class Backer {
   int populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, unsigned count);
   int replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit);
   void bind_arena(HeapArena& arena, std::uintptr_t base);
+  void bind_small_unit(std::uintptr_t base);
   void tighten(HeapArena& arena, std::uintptr_t base);
 
   const OsOps* os_ = nullptr;

@@ -16,6 +16,24 @@ TEST(Ladder, AnArenaIsBoundOnceAsAWhole) {
   EXPECT_EQ(l.os.policy_of(l.unit(2, 0)).mode, BindMode::kDefault);
 }
 
+// It is faulted in by use, and not always by a thread of its node.
+TEST(Ladder, AHeapsFirstUnitBelongsToItsNodeFromTheStart) {
+  Ladder l(two_nodes(0, 64), bound_to(NodeId(1)));
+  ASSERT_EQ(l.back(0, 1), 0);
+  EXPECT_EQ(l.os.calls(FakeCall::kPopulate), 0u);
+  EXPECT_EQ(l.os.policy_of(l.unit(0, 0)).mode, BindMode::kPreferred) << "a fault on a full node must not kill";
+  EXPECT_EQ(l.os.touch(l.unit(0, 0), kOsPageSize, NodeId(0)), 0);
+  EXPECT_EQ(l.os.node_of(l.unit(0, 0)), NodeId(1));
+}
+
+TEST(Ladder, AStrictHeapsFirstUnitIsBound) {
+  Backer::Config c = bound_to(NodeId(1));
+  c.strict = true;
+  Ladder l(two_nodes(0, 64), c);
+  ASSERT_EQ(l.back(0, 1), 0);
+  EXPECT_EQ(l.os.policy_of(l.unit(0, 0)).mode, BindMode::kBind);
+}
+
 // The node matters more than the page size.
 TEST(Ladder, ADryNodeGetsThpRatherThanAnotherNodesHugePages) {
   Ladder l(two_nodes(2, 64), bound_to(NodeId(0)));

@@ -48,12 +48,16 @@ void Backer::init(const OsOps& os, const Config& config) {
 }
 
 // Whether the pools hold `bytes` in pages of that size: on every allowed node for first touch (any of them may be the
-// one that faults), at least one page on our node otherwise.
+// one that faults), a share of it on each node for interleaving (where a node is dry the kernel takes another node's
+// page and says nothing), at least one page on our node otherwise.
 bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
   HugePool pool;
   if (!os_->huge_pool(page_bytes, NodeId(), &pool)) return false;
   const std::size_t machine_free = pool.free + pool.overcommit > pool.reserved ? pool.free + pool.overcommit - pool.reserved : 0;
-  const std::size_t wanted = config_.first_touch ? div_up(bytes, page_bytes) : 1;
+  const bool interleaved = config_.bind && config_.bind_mode == BindMode::kInterleave;
+  const bool everywhere = config_.first_touch || interleaved;
+  const std::size_t pages = div_up(bytes, page_bytes);
+  const std::size_t wanted = config_.first_touch ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
   if (machine_free < wanted) return false;
   if (!config_.bind && config_.nodes.count() <= 1) return true;
   // Pages added on demand come from whichever node the fault is on, so an overcommitted pool has them everywhere.
@@ -61,10 +65,10 @@ bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
   for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) {
     HugePool local;
     const bool has = os_->huge_pool(page_bytes, n, &local) && local.free >= wanted;
-    if (config_.first_touch && !has) return false;
-    if (!config_.first_touch && has) return true;
+    if (everywhere && !has) return false;
+    if (!everywhere && has) return true;
   }
-  return config_.first_touch;
+  return everywhere;
 }
 
 bool Backer::reservation_counts(std::size_t page_bytes) const {
@@ -155,7 +159,9 @@ bool Backer::gets_hugetlb(Extent* extent) const {
                       config_.huge_pages == HugePagesOption::k1G;
   if (extent->hugetlb == Answer::kOpen) {
     const bool may = wanted && (!config_.first_touch || reservation_counts(kHugeSize));
-    const bool has = may && pool_has(kHugeSize, config_.first_touch ? extent->bytes : kHugeSize);
+    // Elsewhere than in first-touch heaps an arena is mapped as a whole, whatever part of it the extent needs.
+    const std::size_t arenas = align_up(extent->bytes, kArenaSize);
+    const bool has = may && pool_has(kHugeSize, config_.first_touch ? extent->bytes : arenas);
     extent->hugetlb = has ? Answer::kYes : Answer::kNo;
     if (wanted && !has) note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
   }

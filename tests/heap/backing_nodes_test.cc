@@ -89,6 +89,30 @@ TEST(Ladder, InterleavedArenasSpread) {
   EXPECT_EQ(l.os.policy_of(l.unit(1, 0)).mode, BindMode::kInterleave);
 }
 
+Backer::Config interleaved() {
+  Backer::Config c = bound_to(NodeId(0));
+  c.nodes.add(NodeId(1));
+  c.bind_mode = BindMode::kInterleave;
+  return c;
+}
+
+TEST(Ladder, InterleavedArenasTakeHugetlbWhereEveryNodeHasItsShare) {
+  Ladder l(two_nodes(16, 16), interleaved());
+  ASSERT_EQ(l.back(1, kAll), 0);
+  EXPECT_EQ(l.kinds(1), std::string(32, '2'));
+  EXPECT_EQ(l.os.bytes_on(NodeId(0), true), kArenaSize / 2);
+  EXPECT_EQ(l.os.bytes_on(NodeId(1), true), kArenaSize / 2);
+}
+
+// A dry node's turn would go to the other node's pool: spread memory of smaller pages is what was asked for.
+TEST(Ladder, InterleavedArenasSpreadWhereThePoolsAreUneven) {
+  Ladder l(two_nodes(64, 15), interleaved());
+  ASSERT_EQ(l.back(1, kAll), 0);
+  EXPECT_EQ(l.os.hugetlb_bytes(), 0u);
+  EXPECT_EQ(l.os.bytes_on(NodeId(0), false), kArenaSize / 2);
+  EXPECT_EQ(l.os.bytes_on(NodeId(1), false), kArenaSize / 2);
+}
+
 // ---- first touch -------------------------------------------------------------------------------------------------
 
 TEST(Ladder, FirstTouchKeepsItsReservation) {

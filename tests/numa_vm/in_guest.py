@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Everything that one boot of the four-node machine checks. Runs inside it: numa_vm_test starts the machine.
 
-    in_guest.py --library libnumaheap.so --tool numaheap --program numa_vm_placement [--only REGEX]
+    in_guest.py --library libnumaheap.so --tool numaheap --program numa_vm_placement [--runs REGEX] [--only REGEX]
 
 Exit status 0 where all is well; otherwise what failed is on stdout, and the last line counts it.
 """
@@ -17,23 +17,30 @@ from pathlib import Path
 PROCESS_HARNESS = Path(__file__).resolve().parent.parent / "process" / "harness"
 CASE_TIMEOUT = 120  # seconds; an emulated CPU is slow, and eight of them share the host's
 
-# The cases that know which pools the machine has run with them; placement as such is the same on every kind of page.
-KINDS_OF_PAGES = {
-    "any": [],
-    "transparent": ["NUMAHEAP_HUGEPAGES=thp"],
-    "base": ["NUMAHEAP_HUGEPAGES=off"],
-}
-ON_ALL_KINDS = "^objects_|^an_array|^a_full_node"
+# What is run: a name, settings for the library, a command in front, and which cases. The cases named with_ need a policy;
+# those that know which pools the machine has run without one, and placement as such on every kind of page.
+PLACEMENT = "^(objects_|an_array|a_full_node)"
+RUNS = [
+    ("without a policy", [], [], "^(?!with_)"),
+    ("on transparent huge pages", ["NUMAHEAP_HUGEPAGES=thp"], [], PLACEMENT),
+    ("on base pages", ["NUMAHEAP_HUGEPAGES=off"], [], PLACEMENT),
+    ("NUMAHEAP_POLICY=bind:1", ["NUMAHEAP_POLICY=bind:1"], [], "^with_node_1_"),
+    ("NUMAHEAP_POLICY=preferred:1", ["NUMAHEAP_POLICY=preferred:1"], [], "^with_node_1_"),
+    ("numactl --membind", [], ["numactl", "--cpunodebind=3", "--membind=3"], "^with_a_binding_"),
+    ("numactl --interleave", [], ["numactl", "--interleave=all"], "^with_interleaving_"),
+    ("NUMAHEAP_LARGE=interleave", ["NUMAHEAP_LARGE=interleave"], [], "^with_interleaving_"),
+]
 
 
 def run_cases(arguments):
     failed = 0
-    for kind, settings in KINDS_OF_PAGES.items():
-        only = arguments.only or ("" if kind == "any" else ON_ALL_KINDS)
-        print(f"---- on {kind} pages", flush=True)
-        command = [sys.executable, PROCESS_HARNESS / "run_cases.py", "--library", arguments.library,
+    for name, settings, front, cases in RUNS:
+        if not re.search(arguments.runs, name):
+            continue
+        print(f"---- {name}", flush=True)
+        command = [*front, sys.executable, PROCESS_HARNESS / "run_cases.py", "--library", arguments.library,
                    "--timeout", str(CASE_TIMEOUT), *[word for s in settings for word in ("--env", s)],
-                   *(["--only", only] if only else []), arguments.program]
+                   "--only", arguments.only or cases, arguments.program]
         failed += subprocess.run(command, check=False, stderr=subprocess.STDOUT).returncode != 0
     return failed
 
@@ -73,7 +80,8 @@ def main():
     parser.add_argument("--library", required=True)
     parser.add_argument("--tool", required=True)
     parser.add_argument("--program", required=True)
-    parser.add_argument("--only", help="a regular expression: cases to run")
+    parser.add_argument("--runs", default="", help="a regular expression: which of RUNS")
+    parser.add_argument("--only", help="a regular expression: cases to run in each of them")
     arguments = parser.parse_args()
 
     failed = 0

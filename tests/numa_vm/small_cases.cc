@@ -114,3 +114,46 @@ CASE(foreign_frees_come_home) {
   EXPECT(heap_of(3).remote_frees == 0, "%lu", heap_of(3).remote_frees);
   EXPECT(heap_of(0).committed_bytes <= committed_first * 3 / 2, "%lu after %lu", heap_of(0).committed_bytes, committed_first);
 }
+
+// The following run under a policy that in_guest.py sets.
+
+// NUMAHEAP_POLICY=bind:1 or preferred:1: from the very first object on, and whichever CPU asks.
+CASE(with_node_1_asked_for_everything_lies_there) {
+  constexpr std::size_t kFew = 1000;  // of all eight, they must fit into one node
+  Lists lists(kFew);
+  on_all_cpus([](int cpu, void* p) { (*static_cast<Lists*>(p))[cpu].allocate(kFew, kLargest, 6); }, &lists);
+  on_all_cpus(write_here, &lists);
+  for (int cpu = 0; cpu < kCpus; cpu++) {
+    Census census;
+    census.add(lists[cpu]);
+    EXPECT_ALL_ON(census, 1);
+  }
+}
+
+// numactl --cpunodebind=3 --membind=3: large objects, too.
+CASE(with_a_binding_to_node_3_everything_lies_there) {
+  Objects objects(kEach + 1);
+  objects.allocate(kEach, kLargest, 5);
+  objects.list[objects.count++] = {static_cast<unsigned char*>(malloc(32 * kMiB)), 32 * kMiB};
+  REQUIRE(objects.list[kEach].p != nullptr);
+  objects.write();
+  Census census;
+  census.add(objects);
+  EXPECT_ALL_ON(census, 3);
+}
+
+// numactl --interleave=all, NUMAHEAP_LARGE=interleave: large arrays are spread within 5 %. A node gets whole huge pages, so
+// that only an array of many shows it.
+CASE(with_interleaving_large_arrays_are_spread) {
+  Objects array(1);
+  array.list[array.count++] = {static_cast<unsigned char*>(malloc(256 * kMiB)), 256 * kMiB};
+  REQUIRE(array.list[0].p != nullptr);
+  array.write();
+  Census census;
+  census.add(array);
+  for (int node = 0; node < kNodes; node++) {
+    const long share = census.total / kNodes;
+    EXPECT(census.on[node] * 100 >= share * 95 && census.on[node] * 100 <= share * 105, "node %d: %ld of %ld pages", node,
+           census.on[node], census.total);
+  }
+}

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs a real program without the library and with it, on huge pages and without, and compares what it puts out.
 
-    programs.py --library LIB --program NAME [--mode hugetlb|none|thp]     one program, all modes or one
+    programs.py --library LIB --program NAME [--mode MODE]...              one program, in hugetlb, none and thp or as told
     programs.py --list                                                     the names
 
 NH_TEST_QUICK=1 takes smaller inputs. Every run under the library must leave statistics of its own, so that a preload
@@ -47,7 +47,37 @@ def thp_only():
         yield
 
 
-MODES = {"hugetlb": hugetlb, "none": no_huge_pages, "thp": thp_only}
+@contextlib.contextmanager
+def thp_always():
+    with machine.exclusive(), machine.pool(0), machine.thp("always"):
+        yield
+
+
+@contextlib.contextmanager
+def no_overcommit():
+    with machine.exclusive(), machine.pool(0), machine.overcommit("2"):
+        yield
+
+
+class Mode:
+    """Surroundings of a run: the state of the machine, more environment, a limit of the address space."""
+
+    def __init__(self, surroundings, settings=None, address_space=None):
+        self.surroundings = surroundings
+        self.settings = settings
+        self.address_space = address_space
+
+
+USUAL_MODES = ("hugetlb", "none", "thp")
+MODES = {
+    "hugetlb": Mode(hugetlb),
+    "none": Mode(no_huge_pages),
+    "thp": Mode(thp_only),
+    "thp-always": Mode(thp_always),
+    "overcommit-2": Mode(no_overcommit),
+    "rseq-off": Mode(thp_only, settings={"GLIBC_TUNABLES": "glibc.pthread.rseq=0"}),
+    "address-space": Mode(thp_only, address_space=4000000 << 10),  # ulimit -v 4000000
+}
 
 
 def require_commands(program):
@@ -90,8 +120,10 @@ def run_mode(program, library, mode, inputs, root, wanted):
     statistics = os.path.join(root, f"statistics-{mode}")
     os.mkdir(statistics)
     place = Workplace(os.path.join(root, f"run-{mode}"), inputs, library, statistics)
+    place.settings = MODES[mode].settings
+    place.address_space = MODES[mode].address_space
     try:
-        with MODES[mode]():
+        with MODES[mode].surroundings():
             start = time.monotonic()  # not the wait for the machine
             got = program.run(place)
             seconds = time.monotonic() - start
@@ -155,7 +187,7 @@ def main():
     library = os.path.realpath(arguments.library)
     if not os.path.exists(library):
         sys.exit(f"{library} does not exist")
-    modes = arguments.mode or list(MODES)
+    modes = arguments.mode or list(USUAL_MODES)
     failed, skipped = run_program(PROGRAMS[arguments.program], library, modes)
     if failed:
         sys.exit(f"{arguments.program} failed in: {', '.join(failed)}")

@@ -32,6 +32,8 @@ class Workplace:
         self.inputs = inputs
         self.library = library
         self.statistics = statistics
+        self.settings = None  # of the surroundings, for the environment
+        self.address_space = None  # bytes, where it is limited
         os.mkdir(folder)
 
     def path(self, name):
@@ -46,12 +48,18 @@ class Workplace:
         if self.library:
             env["LD_PRELOAD"] = self.library
             env["NUMAHEAP_STATS"] = os.path.join(self.statistics, "%p.json")
+        env.update(self.settings or {})
         env.update(settings or {})
         return env
 
+    def limit(self):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if self.address_space is not None:
+            resource.setrlimit(resource.RLIMIT_AS, (self.address_space, self.address_space))
+
     def start(self, command, env=None, **arguments):
         return subprocess.Popen(command, env=self.environment(env), cwd=self.folder, start_new_session=True,
-                                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)), **arguments)
+                                preexec_fn=self.limit, **arguments)
 
     def run(self, command, env=None, stdin=None, stdin_text=None, status=0):
         """Runs to the end and returns stdout as bytes. stdin: a path. Any other exit status than `status` fails."""

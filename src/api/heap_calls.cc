@@ -211,7 +211,7 @@ void* reallocate(void* p, std::size_t size) {
   } else if (size <= object.usable && size * 2 > object.usable) {
     return p;
   }
-  const bool noscan = object.span_class == kTinyClass || (object.span_class < kSpanClasses && (object.span_class & 1) != 0);
+  const bool noscan = object.span->noscan();
   void* moved = noscan ? allocate_noscan(size) : allocate(size);
   if (moved == nullptr) {
     // Shrinking cannot fail: the object stays as it is.

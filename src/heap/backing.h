@@ -5,7 +5,7 @@
 // hugetlb 1 GiB (asked for), hugetlb 2 MiB, transparent huge pages, base pages. It never leads to a signal later: node
 // heaps prove every huge page with populate() before anyone may touch it, first-touch memory keeps its reservation.
 //
-// Source of the rules: design.md section 4, each seen on Linux 6.1 and 6.18.
+// Each rule was forced by a failure seen on Linux 6.1 or 6.18; the comments name it where it is followed.
 #pragma once
 
 #include <atomic>

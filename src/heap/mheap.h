@@ -46,7 +46,7 @@ class MHeap {
     HeapId id;
     NodeId node;         // invalid: no node in particular
     bool bind_metadata = false;
-    bool whole_units = false;  // spans are whole huge pages (first touch, interleave): no two owners in one
+    bool whole_units = false;  // spans are whole huge pages (first touch): no two owners in one
     unsigned cpus = 1;   // possible CPUs
     Backer::Config backing;
   };

@@ -71,6 +71,11 @@ struct alignas(64) MSpan {
 
   bool full() const { return alloc_count == nelems; }
 
+  // Whether the objects hold no pointers. A large object's class has no bit for it; its unused object count serves.
+  bool noscan() const {
+    return span_class == kLargeClass ? nelems != 0 : span_class == kTinyClass || (span_class & 1) != 0;
+  }
+
   // Takes up to `wanted` free objects in address order of the window, calling take(index) for each; returns how many.
   template <typename Take>
   unsigned take_free(unsigned wanted, Take&& take) {

@@ -217,11 +217,14 @@ int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, 
   const std::uint32_t bits = unit_bits(first, count);
   if ((arena.hugetlb & bits) == 0) {
     // Where no node is asked for, the program's own faults do as well, and memory that it never touches costs nothing.
-    // With a node a fault could meet a full one, and the kernel would kill; populating fails instead.
+    // With a node a later fault could meet a full one, and the kernel would kill.
     if (!config_.bind) {
       arena.backed |= bits;
       return 0;
     }
+    // So would populating (seen on 6.1: CONSTRAINT_MEMORY_POLICY), which is why the node is looked at first.
+    const bool bound = arena.bound == static_cast<unsigned>(BindMode::kBind) + 1;
+    if (bound && !os_->node_has_room(config_.nodes.first(), count * kHugeSize)) return ENOMEM;
     const int error = os_->populate(at(base, first), count * kHugeSize);
     // Without the call plain memory is faulted in by use: slower the first time, as safe.
     if (error != 0 && error != EINVAL) return error;

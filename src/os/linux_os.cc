@@ -213,6 +213,7 @@ constexpr OsOps kLinuxOs = {
     .bind = detail::bind,
     .nodes_of = detail::nodes_of,
     .huge_pool = detail::huge_pool,
+    .node_has_room = detail::node_has_room,
     .hugetlb_fault_limited = [](std::size_t page_bytes) { return cgroup_limits_hugetlb("", page_bytes); },
     .thp_mode = detail::thp_mode,
     .now_ns = detail::now_ns,

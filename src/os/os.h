@@ -105,6 +105,10 @@ struct OsOps {
   // ---- information ---------------------------------------------------------------------------------------------
   // The pool of huge pages of this size; node invalid = the whole machine. false where there is none.
   bool (*huge_pool)(std::size_t page_bytes, NodeId node, HugePool* out);
+  // Whether a node can be made to give that many bytes of ordinary memory without a visit of the kernel's killer, which
+  // comes when memory that is bound to a full node is faulted in; populate() does not fail there. A snapshot, with a
+  // margin for what others take meanwhile. true where the kernel does not tell.
+  bool (*node_has_room)(NodeId node, std::size_t bytes);
   // Whether a control group limits pages of this size when they are faulted in: then a reservation proves nothing.
   bool (*hugetlb_fault_limited)(std::size_t page_bytes);
   // THP mode: 0 never, 1 madvise, 2 always; -1 unknown.

@@ -56,6 +56,17 @@ TEST(Ladder, AFullArenaIsSoftenedAndBoundAgainBeforeItIsRefilled) {
   EXPECT_EQ(l.os.node_of(l.unit(1, 0)), NodeId(0));
 }
 
+// Populating memory that is bound to a full node ends in the kernel's killer, not in an error.
+TEST(Ladder, AFullNodeIsNotPopulated) {
+  FakeOsConfig full = two_nodes(0, 0);
+  full.node_room = kHugeSize - 1;
+  Ladder l(full, bound_to(NodeId(1), HugePagesOption::kThp));
+  const std::size_t before = l.os.calls(FakeCall::kPopulate);
+  EXPECT_EQ(l.back(1, 0b1), ENOMEM);
+  EXPECT_EQ(l.os.calls(FakeCall::kPopulate), before);
+  EXPECT_EQ(l.group[1].backed, 0u);
+}
+
 TEST(Ladder, StrictArenasAreNotSoftened) {
   Backer::Config c = bound_to(NodeId(0), HugePagesOption::kThp);
   c.strict = true;

@@ -278,6 +278,8 @@ struct FakeOps {
     *out = f.space_.pool(page_bytes, node);
     return true;
   }
+  // The model's populate() fails where a node is full, as one that nobody looked at beforehand should.
+  static bool node_has_room(NodeId, std::size_t bytes) { return bytes <= os().config_.node_room; }
   static bool hugetlb_fault_limited(std::size_t) { return os().config_.hugetlb_fault_limited; }
 
   static int thp_mode() {
@@ -315,6 +317,7 @@ const OsOps& FakeOs::ops() const {
       .bind = FakeOps::bind,
       .nodes_of = FakeOps::nodes_of,
       .huge_pool = FakeOps::huge_pool,
+      .node_has_room = FakeOps::node_has_room,
       .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
       .thp_mode = FakeOps::thp_mode,
       .now_ns = FakeOps::now_ns,

@@ -1,0 +1,42 @@
+// Whether a node has memory left for what is about to be bound to it.
+#include "base/format.h"
+#include "base/scan.h"
+#include "os/linux_calls.h"
+#include "os/procfs.h"
+
+namespace nh::linux_os_detail {
+namespace {
+
+// Other processes and our own other threads fault memory in between the look and the use of it.
+constexpr std::size_t kMarginShare = 64;  // of the node's memory
+
+// What the kernel keeps back. Each node has a share of it by its size; half as much again is where reclaim stops. All of
+// it, for one node, is on the safe side without counting nodes.
+std::size_t kept_back() {
+  std::uint64_t kib = 0;
+  return read_number("/proc/sys/vm/min_free_kbytes", &kib) ? kib * KiB : 64 * MiB;
+}
+
+}  // namespace
+
+// Clean pages of files count for half, as in the kernel's own MemAvailable: some of them are in use for good.
+bool node_has_room(NodeId node, std::size_t bytes) {
+  Text<80> path;
+  path.text("/sys/devices/system/node/node").sdec(node.value).text("/meminfo");
+  std::uint64_t total = 0, free = 0, files = 0;
+  LineReader lines(path.c_str());
+  // "Node 0 MemFree:          714224 kB"
+  for (std::string_view line; lines.next(&line);) {
+    std::string_view field = trimmed(after(after(before(line, ':'), ' '), ' '));
+    std::string_view number = trimmed(after(line, ':'));
+    std::uint64_t kib = 0;
+    if (!take_decimal(&number, &kib)) continue;
+    if (field == "MemTotal") total = kib * KiB;
+    if (field == "MemFree") free = kib * KiB;
+    if (field == "Active(file)" || field == "Inactive(file)") files += kib * KiB;
+  }
+  if (total == 0) return true;
+  return free + files / 2 >= bytes + total / kMarginShare + kept_back();
+}
+
+}  // namespace nh::linux_os_detail

@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/wait.h>
+#include <sys/single_threaded.h>
 #include <unistd.h>
 
 #include "api/fork_signals.h"
@@ -99,6 +100,17 @@ void thaw_all() {
   g_changes.fetch_add(1, std::memory_order_release);
 }
 
+// A thread may have faulted before its page was thawed and get the signal only now that it runs again: the handlers stay a
+// little longer than there is a use for them.
+std::uint64_t grace() { return __libc_single_threaded ? 0 : 30'000'000; }
+std::uint64_t g_remove_at = 0;  // 0: nothing to remove
+
+void remove_handlers_L() {
+  if (g_remove_at == 0 || g_lasting || g_open.load() != 0 || linux_os().now_ns() < g_remove_at) return;
+  remove_fault_handlers();
+  g_remove_at = 0;
+}
+
 // With the lock held. The scan costs up to a microsecond per page, hence not more often than this unless it is `due`.
 bool release_L(bool due) {
   constexpr std::uint64_t kInterval = 100'000'000;
@@ -110,7 +122,7 @@ bool release_L(bool due) {
   if (any_shared_L()) return false;
   thaw_all();
   g_lasting = false;
-  remove_fault_handlers();
+  g_remove_at = now + grace();
   return true;
 }
 
@@ -235,9 +247,10 @@ void guard_pages(bool lasting) {
 }
 
 void release_guard(bool due) {
-  if (!g_lasting) return;
+  if (!g_lasting && g_remove_at == 0) return;
   Section section;
   release_L(due);
+  remove_handlers_L();
 }
 
 void open_window() {
@@ -259,9 +272,16 @@ void close_window(bool keep_guard) {
     g_open.fetch_sub(1, std::memory_order_acq_rel);
     g_closed.fetch_add(1, std::memory_order_release);
     // Threads that wait in our handler return into it whatever is installed meanwhile.
-    if (last && !g_lasting) remove_fault_handlers();
+    if (last && !g_lasting) g_remove_at = linux_os().now_ns() + grace();
   }
   linux_os().futex_wake(&g_closed, 1 << 30);
+  if (g_remove_at == 0) return;
+  if (grace() != 0) {
+    std::atomic<std::uint32_t> never{0};
+    linux_os().futex_wait(&never, 0, grace());
+  }
+  Section section;
+  remove_handlers_L();
 }
 
 void set_forking(bool on) {
@@ -304,6 +324,7 @@ void settle_pages_in_child() {
 
 void drop_guard_in_child() {
   g_lasting = false;
+  g_remove_at = 0;
   remove_fault_handlers();
 }
 

@@ -103,7 +103,7 @@ void thaw_all() {
 // A thread may have faulted before its page was thawed and get the signal only now that it runs again: the handlers stay a
 // little longer than there is a use for them.
 std::uint64_t grace() { return __libc_single_threaded ? 0 : 30'000'000; }
-std::uint64_t g_remove_at = 0;  // 0: nothing to remove
+std::atomic<std::uint64_t> g_remove_at{0};  // 0: nothing to remove; written with the lock held, looked at without
 
 void remove_handlers_L() {
   if (g_remove_at == 0 || g_lasting || g_open.load() != 0 || linux_os().now_ns() < g_remove_at) return;

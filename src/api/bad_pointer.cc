@@ -10,7 +10,7 @@ namespace {
 
 void name_span(TextWriter& text, const MSpan& span) {
   text.text("span ").hex(span.start_addr).text(", ");
-  if (span.span_class == kLargeClass) {
+  if (is_large(span.span_class)) {
     text.text("large object of ").dec(span.elem_size).text(" bytes");
   } else {
     text.text("objects of ").dec(span.elem_size).text(" bytes, class ").dec(span.span_class);
@@ -44,7 +44,10 @@ void bad_pointer(const void* p, const char* call) {
     }
     fatal(text.c_str());
   }
-  if (span->span_class != kLargeClass) {
+  if (is_large(span->span_class)) {
+    // The start of one that is in use is no bad pointer.
+    if (address(p) == span->start_addr) double_free(p, call);
+  } else {
     const std::size_t offset = address(p) - span->start_addr;
     const bool aligned = offset % span->elem_size == 0 && offset / span->elem_size < span->nelems;
     const bool in_block = (span->span_class == kTinyClass && offset % 16 != 15) || aligned;

@@ -218,8 +218,8 @@ int move_own_stack(void* top) {
   if (span == nullptr) return 0;
   MHeap& heap = g_process.heaps[HeapId(span->heap)].heap;
   // All of a large object; of a small one, which fits one page, that page and the next.
-  const std::uintptr_t end = span->span_class == kLargeClass ? span->end_addr() : first + kHugeSize;
-  for (std::uintptr_t at = span->span_class == kLargeClass ? span->start_addr : first; at < end; at += kHugeSize) {
+  const std::uintptr_t end = is_large(span->span_class) ? span->end_addr() : first + kHugeSize;
+  for (std::uintptr_t at = is_large(span->span_class) ? span->start_addr : first; at < end; at += kHugeSize) {
     const HugePiece page = huge_page_around(heap, reinterpret_cast<const void*>(at));
     if (page.bytes != 0 && page_state(page.at()) == PageState::kPresent) rescue(heap, page);
   }

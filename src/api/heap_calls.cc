@@ -5,8 +5,9 @@
 #include <cstring>
 
 #include "api/bad_pointer.h"
-#include "api/process.h"
 #include "api/background.h"
+#include "api/large_calls.h"
+#include "api/process.h"
 #include "base/bits.h"
 #include "cache/tiny.h"
 
@@ -17,6 +18,7 @@ void* out_of_memory() {
   errno = ENOMEM;
   return nullptr;
 }
+void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
 
 bool has_mark(SpanClass c) { return kFreeReciprocal[c] != 0; }
 
@@ -26,14 +28,6 @@ void* allocate_small(SpanClass c) {
   if (has_mark(c)) mark_word(p) = 0;
   return p;
 }
-
-MSpan* allocate_large(std::size_t size, std::size_t alignment, bool noscan) {
-  if (size > PTRDIFF_MAX) return nullptr;
-  if (size == 0) size = 1;
-  return g_process.heaps.alloc_large(heap_for_large(size), size, alignment, noscan, g_process.strict_placement);
-}
-
-void* start_of(MSpan* span) { return reinterpret_cast<void*>(span->start_addr); }
 
 // What a pointer names. Aborts on anything but the start of an object that its span does not know to be free; an object
 // of a cache that carries its mark is found out, too.
@@ -51,7 +45,7 @@ Object object_at(const void* p, const char* call) {
   const SpanClass c = entry_class(entry);
   const std::size_t offset = address(p) - span->start_addr;
   if (c == kLargeClass) {
-    if (offset != 0) bad_pointer(p, call);
+    if (offset != 0 || span->use != SpanUse::kInUse) bad_pointer(p, call);
     return {span, c, span->elem_size};
   }
   if (c == kTinyClass) {
@@ -70,10 +64,9 @@ Object object_at(const void* p, const char* call) {
 }  // namespace
 
 void* allocate_slow(std::size_t size) {
+  if (size > kMaxSmallSize) return allocate_large(size, false);
   if (!ensure_started()) return out_of_memory();
-  if (size <= kMaxSmallSize) return allocate_small(class_for(size));
-  MSpan* span = allocate_large(size, kPageSize, false);
-  return span == nullptr ? out_of_memory() : start_of(span);
+  return allocate_small(class_for(size));
 }
 
 void* allocate_noscan(std::size_t size) {
@@ -84,18 +77,11 @@ void* allocate_noscan(std::size_t size) {
       return p;
     }
   }
+  if (size > kMaxSmallSize) return allocate_large(size, true);
   if (!ensure_started()) return out_of_memory();
-  if (size == 8) {
-    void* p = eight_alloc(g_caches);
-    return p == nullptr ? out_of_memory() : p;
-  }
-  if (size < kTinySize && size != 0) {
-    void* p = tiny_alloc(g_caches, size);
-    return p == nullptr ? out_of_memory() : p;
-  }
-  if (size <= kMaxSmallSize) return allocate_small(noscan_class_for(size == 0 ? 16 : size));
-  MSpan* span = allocate_large(size, kPageSize, true);
-  return span == nullptr ? out_of_memory() : start_of(span);
+  if (size == 8) return or_out_of_memory(eight_alloc(g_caches));
+  if (size < kTinySize && size != 0) return or_out_of_memory(tiny_alloc(g_caches, size));
+  return allocate_small(noscan_class_for(size == 0 ? 16 : size));
 }
 
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
@@ -104,8 +90,7 @@ void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
     return noscan ? allocate_small(make_span_class(kAlignedClass[(size + 15) / 16], true)) : allocate(size);
   }
   if (const SpanClass c = class_for_aligned(size, alignment, noscan); c != 0) return allocate_small(c);
-  MSpan* span = allocate_large(size, alignment < kPageSize ? kPageSize : alignment, noscan);
-  return span == nullptr ? out_of_memory() : start_of(span);
+  return allocate_large_aligned(size, alignment, noscan);
 }
 
 void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
@@ -115,12 +100,7 @@ void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
     void* p = noscan ? allocate_noscan(bytes) : allocate(bytes);
     return p == nullptr ? nullptr : std::memset(p, 0, bytes);
   }
-  if (!ensure_started()) return out_of_memory();
-  MSpan* span = allocate_large(bytes, kPageSize, noscan);
-  if (span == nullptr) return out_of_memory();
-  // Pages that come fresh from the OS are zero, and touching them here would place them on this thread's node.
-  g_process.heaps[HeapId(span->heap)].heap.clear_large(span);
-  return start_of(span);
+  return allocate_large_zeroed(bytes, noscan);
 }
 
 namespace {
@@ -128,22 +108,30 @@ namespace {
 // caller: the code that free() returns to, which memory_was_freed() wants to know.
 void free_full(void* p, const void* caller) {
   const int saved = errno;
-  g_caches.free(p, entry_class(g_process.space.entry(p)), g_process.space.heap_of(p));
+  const SpanClass c = entry_class(g_process.space.entry(p));
+  if (is_bin(c)) {
+    free_large(g_process.space.span_of(p));
+  } else {
+    g_caches.free(p, c, g_process.space.heap_of(p));
+  }
   memory_was_freed(caller);
   errno = saved;
 }
 
 void free_odd(void* p, const void* caller) {
   if (p == nullptr) return;
-  const int saved = errno;
-  if (!started() || !g_process.space.contains(p)) bad_pointer(p, "free");
+  if (!g_process.space.contains(p)) bad_pointer(p, "free");
   const PageEntry entry = g_process.space.entry(p);
   const SpanClass c = entry_class(entry);
   MSpan* span = g_process.space.span_of(p);
   if (entry == 0 || span == nullptr) bad_pointer(p, "free");
   if (c == kLargeClass) {
-    if (address(p) != span->start_addr) bad_pointer(p, "free");
-    g_process.heaps.free_large(span);
+    if (address(p) != span->start_addr || span->use != SpanUse::kInUse) bad_pointer(p, "free");
+    if (mcache_keep_extent(span)) return;
+  }
+  const int saved = errno;
+  if (c == kLargeClass) {
+    free_large(span);
     memory_was_freed(caller);
   } else if (c == kTinyClass) {
     if (!tiny_free(g_caches, p, *span)) bad_pointer(p, "free");
@@ -160,7 +148,7 @@ void free_odd(void* p, const void* caller) {
     // (no membarrier) or fills again meanwhile.
     if (mark_word(p) == free_mark(p)) double_free(p, "free");
     mark_word(p) = free_mark(p);
-    g_caches.free(p, c, HeapId(span->heap));
+    return free_full(p, caller);
   }
   errno = saved;
 }
@@ -183,12 +171,12 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
   if (p == nullptr) return;
   const Object object = object_at(p, "free");
   if (size > object.usable) size_mismatch(p, size, object.usable);
-  if (object.span_class != kLargeClass && object.span_class != kTinyClass) {
+  if (!is_large(object.span_class) && object.span_class != kTinyClass) {
     const SpanClass expected = alignment > 16 ? class_for_aligned(size, alignment, false) : class_for(size);
     const bool same = size_class_of(expected) == size_class_of(object.span_class);
     // realloc() leaves an object in place while it still fills more than half of it.
     if (!same && (exact || size * 2 <= object.usable)) size_mismatch(p, size, object.usable);
-  } else if (exact && object.span_class == kLargeClass && alignment <= 16 && size <= kMaxSmallSize) {
+  } else if (exact && is_large(object.span_class) && alignment <= 16 && size <= kMaxSmallSize) {
     size_mismatch(p, size, object.usable);
   }
   release(p);
@@ -205,9 +193,8 @@ void* reallocate(void* p, std::size_t size) {
     return nullptr;
   }
   if (size > PTRDIFF_MAX) return out_of_memory();
-  if (object.span_class == kLargeClass) {
-    MHeap& heap = g_process.heaps[HeapId(object.span->heap)].heap;
-    if (size > kMaxSmallSize && heap.resize_large(object.span, size)) return p;
+  if (is_large(object.span_class)) {
+    if (size > kMaxSmallSize && g_process.heaps.resize_large(object.span, size)) return p;
   } else if (size <= object.usable && size * 2 > object.usable) {
     return p;
   }

@@ -127,6 +127,16 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
   return p != nullptr ? p : retry_nothrow(size, static_cast<std::size_t>(alignment));
 }
 
+// A large object of the bin that the size belongs to needs no further look.
+[[gnu::noinline]] void delete_large(void* p, std::size_t size) {
+  const std::uintptr_t at = address(p) - g_hot.base;
+  if (size > kMaxSmallSize && size <= kMaxBinBytes && at < g_hot.bytes) {
+    const unsigned code = g_hot.page_map[at >> kPageShift] & 0xff;
+    if ((code | 1) == bin_class(size, true)) return release(p);
+  }
+  release_sized(p, size, 0, true);
+}
+
 [[gnu::always_inline]] inline void delete_sized(void* p, std::size_t size) {
   if (size <= kMaxSmallSize) [[likely]] {
     const std::uintptr_t at = address(p) - g_hot.base;
@@ -135,7 +145,7 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
       if (code == unsigned{kAlignedClass[(size + 15) / 16]} * 2) [[likely]] return release(p);
     }
   }
-  release_sized(p, size, 0, true);
+  delete_large(p, size);
 }
 
 }  // namespace

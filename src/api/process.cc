@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "api/large_calls.h"
 #include "api/upkeep.h"
 #include "base/bits.h"
 #include "base/check.h"
@@ -208,11 +209,14 @@ bool start() {
   if (cache.cpus < kernel_cpus) cache.cpus = kernel_cpus;
   cache.bytes_per_cpu = p.options.cpu_cache;
   cache.strict = p.strict_placement;
+  cache.node_heaps = nodes;
+  cache.extent_heap = p.first_touch.value;
   if (!g_caches.init(os, p.heaps, cache, heap_of_cpu)) return false;
   const CacheMode mode = start_rseq(p.options);
   g_caches.set_mode(mode);
   // While the process has one thread this is cheap; later it would take milliseconds.
   if (mode == CacheMode::kRseq || mode == CacheMode::kOwnRseq) g_caches.set_fences(membarrier_rseq_register() == 0);
+  route_large_objects();
   return true;
 }
 

@@ -86,7 +86,10 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
     s.flushes += stats.flushes;
   }
   s.cached_bytes += cached_bytes;
-  s.live_bytes = (out_bytes > cached_bytes ? out_bytes - cached_bytes : 0) + h.large_bytes;
+  const CpuCaches::Kept kept = g_caches.kept_large(HeapId(index));
+  s.cached_bytes += kept.bytes;
+  s.live_bytes = (out_bytes > cached_bytes ? out_bytes - cached_bytes : 0) +
+                 (h.large_bytes > kept.bytes ? h.large_bytes - kept.bytes : 0);
   s.free_bytes = h.free_bytes;
   s.committed_bytes = h.committed_bytes;
   s.released_bytes = h.released_bytes;
@@ -96,7 +99,7 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
   s.metadata_bytes = h.metadata_bytes;
   s.arenas = h.arenas;
   s.spans = h.spans;
-  s.large_objects = h.large_objects;
+  s.large_objects = h.large_objects > kept.objects ? h.large_objects - kept.objects : 0;
   s.remote_frees = n.remote_frees.load(std::memory_order_relaxed);
   s.foreign_serves = n.foreign_serves.load(std::memory_order_relaxed);
   return s;

@@ -18,7 +18,7 @@ CpuSlot g_boot_slots[3] = {
 
 }  // namespace
 
-constinit HotState g_hot{g_boot_slots + 2, g_boot_slots + 2, 0, 0, nullptr, 0, 0};
+constinit HotState g_hot{g_boot_slots + 2, g_boot_slots + 2, 0, 0, nullptr, 0, 0, kMaxHeaps};
 constinit CpuCaches g_caches;
 
 const char* cache_mode_name(CacheMode mode) {
@@ -53,6 +53,7 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
   g_hot.region_shift = space.region_shift();
+  g_hot.extent_heap = config.extent_heap;
   g_hot.base = space.base();
   // Last: from here on pointers are looked up.
   __atomic_store_n(&g_hot.bytes, space.bytes(), __ATOMIC_RELEASE);
@@ -107,26 +108,29 @@ void CpuCaches::flush_lists(CpuCache* cache) {
       }
     }
   }
+  flush_large(cache);
 }
 
 // Why nobody else touches the lists of a withdrawn cache: sequences that start now load the empty lists from the slot;
 // those under way on that CPU are aborted by the fence and start over; guarded ones compare the slot and fail.
-bool CpuCaches::drain(CpuId cpu) {
+bool CpuCaches::drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*)) {
   LockGuard guard(drain_lock_);
   CpuCache* cache = cache_of(cpu.value);
   if (cache == nullptr) return true;
   if (mode_ == CacheMode::kFallback) {
     LockGuard cache_guard(cache->lock);
-    flush_lists(cache);
+    (this->*flush)(cache);
     return true;
   }
   if (!fences_) return false;
   withdraw(cpu.value);
   const bool fenced = membarrier_rseq(cpu) == 0;
-  if (fenced) flush_lists(cache);
+  if (fenced) (this->*flush)(cache);
   publish(cpu.value, cache);
   return fenced;
 }
+
+bool CpuCaches::drain(CpuId cpu) { return drain_with(cpu, &CpuCaches::flush_lists); }
 
 void CpuCaches::drain_all() {
   if (caches_ == nullptr) return;

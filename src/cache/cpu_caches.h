@@ -25,7 +25,8 @@ struct CacheConfig {
   unsigned cpus = 1;                 // possible CPUs
   std::size_t bytes_per_cpu = 2 * MiB;  // 0: no caches
   bool strict = false;               // never from another node's heap
-  bool use_rseq = true;              // false: fallback mode
+  unsigned node_heaps = kMaxHeaps;   // heaps from here on belong to no node: any CPU keeps their large objects
+  unsigned extent_heap = kMaxHeaps;  // the one whose large objects are kept by their descriptors; kMaxHeaps: none
 };
 
 // Which heap a CPU allocates from.
@@ -56,8 +57,23 @@ class CpuCaches {
     std::uint64_t flushes = 0;
     unsigned prepared = 0;  // CPUs with a cache
   };
-  // Approximate while other threads run. cached_per_heap: room for one sum per heap.
+  // Of small objects; approximate while other threads run. cached_per_heap: room for one sum per heap.
   Totals totals(std::uint64_t* cached_per_heap);
+
+  // ---- large objects (cpu_caches_large.cc). Kept with restartable sequences only --------------------------------------
+
+  // A large object could not be taken from this CPU's list for its size, or could not be put there. The list's capacity
+  // grows when both happen.
+  void large_missed(const MSpan& span);
+  void large_turned_away(const MSpan& span);
+  struct Kept {
+    std::uint64_t bytes = 0;
+    std::uint64_t objects = 0;
+  };
+  // What all CPUs together keep of a heap's large objects; approximate while other threads run.
+  Kept kept_large(HeapId h);
+  // Sends all large objects home, from every CPU that keeps one.
+  void drain_large();
 
 
   // The cache of the running CPU, whatever the mode; nullptr: no memory.
@@ -83,6 +99,12 @@ class CpuCaches {
   void publish(int cpu, CpuCache* cache);
   void withdraw(int cpu);
   void flush_lists(CpuCache* cache);
+  void flush_large(CpuCache* cache);
+  bool drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*));
+  bool keeps_large(const CpuCache& cache) const;
+  std::size_t large_bytes(unsigned code, HeapId h) const;
+  unsigned large_code(const MSpan& span) const;
+  ClassHeader* large_header(CpuCache& cache, unsigned code, HeapId h);
   template <typename Access> void* alloc_with(Access& access, SpanClass c);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, SpanClass c, const Batch& batch);

@@ -5,7 +5,7 @@
 //     +-- CpuCaches::alloc: swap lists | fetch a batch from the mcentral | fallback mode   (cpu_caches_slow.cc)
 //
 //   free(p) ------ mcache_free: page map entry -> object start? -> mark -> push on this CPU's list for p's heap
-//     | kOdd: null, foreign, interior, large, tiny, 8-byte, marked as free already
+//     | kOdd: null, foreign, interior, large without a bin, tiny, 8-byte, marked as free already
 //     | kFull: the list is full
 //     +-- CpuCaches::free: grow the list | send a batch home
 //
@@ -37,16 +37,17 @@ struct alignas(64) HotState {
   const PageEntry* page_map;
   std::uint64_t free_key;  // a copy of g_free_key in the line that is here anyway
   std::uint32_t region_shift;
-  std::uint32_t unused = 0;
+  std::uint32_t extent_heap;  // whose large objects CPUs keep by their descriptors
 };
 static_assert(sizeof(HotState) == 64);
 extern HotState g_hot [[gnu::visibility("hidden")]];
 
-// Class code -> reciprocal of the object size; 0 where free() must take the slow path whatever the pointer: large, tiny
-// and 8-byte objects, pages not in use.
+// Class code -> reciprocal of the object size; 0 where free() must take the slow path whatever the pointer: large objects
+// without a bin, tiny and 8-byte objects, pages not in use.
 inline constexpr auto kFreeReciprocal = [] {
   std::array<std::uint32_t, kClassCodes> table{};
   for (unsigned c = 4; c < kSpanClasses; c++) table[c] = kSizeClassTable[c / 2].reciprocal;
+  for (unsigned c = kFirstBinClass; c < kClassCodes; c++) table[c] = size_class(static_cast<SpanClass>(c)).reciprocal;
   return table;
 }();
 
@@ -67,6 +68,40 @@ inline constexpr auto kPopOffset = [] {
   mark_word(p) = 0;
   *object = p;
   return true;
+}
+
+// A large object of a bin, from the local heap. False: take the slow way.
+[[gnu::always_inline]] inline bool mcache_alloc_bin(SpanClass bin, void** object) {
+  void* p;
+  if (!rseq_pop(g_hot.local_lists, freed_offset(bin), &p)) return false;
+  mark_word(p) = 0;
+  *object = p;
+  return true;
+}
+
+// An extent of first-touch memory that was freed on this CPU, with whatever is in it. nullptr: none of this size is kept.
+// The descriptor stands for the object: it, too, begins with the link.
+[[gnu::always_inline]] inline MSpan* mcache_take_extent(unsigned units) {
+  static_assert(offsetof(MSpan, next) == 0);
+  void* taken;
+  const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + freed_offset(extent_code(units));
+  if (!rseq_pop(g_hot.all_lists, offset, &taken)) return nullptr;
+  auto* span = static_cast<MSpan*>(taken);
+  span->use = SpanUse::kInUse;
+  span->need_zero = true;
+  return span;
+}
+
+// Keeps a freed extent. False: no room for it here; the caller frees it.
+[[gnu::always_inline]] inline bool mcache_keep_extent(MSpan* span) {
+  const unsigned units = span->npages / kPagesPerHuge;
+  if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return false;
+  // Before it is pushed, as the mark of an object is.
+  span->use = SpanUse::kKept;
+  const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + header_offset(extent_code(units));
+  if (rseq_push(g_hot.all_lists, offset, span)) return true;
+  span->use = SpanUse::kInUse;
+  return false;
 }
 
 enum class FreeOutcome { kDone, kOdd, kFull };

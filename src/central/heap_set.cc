@@ -48,12 +48,30 @@ void HeapSet::flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId
   if (home != from) heaps_[home.value].remote_frees.fetch_add(n, std::memory_order_relaxed);
 }
 
+// Extents of first-touch memory are whole units and have no bin: the CPU caches keep them in another way.
+HeapSet::Bin HeapSet::bin_for(const MHeap& heap, std::size_t bytes, bool noscan) {
+  if (bytes > kMaxBinBytes || bytes <= kMaxSmallSize || heap.whole_units()) return {bytes, kLargeClass};
+  const SpanClass c = bin_class(bytes, noscan);
+  return {size_class(c).bytes, c};
+}
+
+MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan) {
+  const Bin bin = bin_for(heap, bytes, noscan);
+  return heap.alloc_large(bin.bytes, alignment, noscan, bin.c);
+}
+
+bool HeapSet::resize_large(MSpan* span, std::size_t bytes) {
+  MHeap& heap = heaps_[span->heap].heap;
+  const Bin bin = bin_for(heap, bytes, span->noscan());
+  return heap.resize_large(span, bin.bytes, bin.c);
+}
+
 MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict) {
-  if (MSpan* span = heaps_[h.value].heap.alloc_large(bytes, alignment, noscan); span != nullptr || strict) return span;
+  if (MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan); span != nullptr || strict) return span;
   const NodeHeap& n = heaps_[h.value];
   for (unsigned i = 0; i < n.fallbacks; i++) {
     NodeHeap& other = heaps_[n.fallback[i]];
-    MSpan* span = other.heap.alloc_large(bytes, alignment, noscan);
+    MSpan* span = alloc_large_from(other.heap, bytes, alignment, noscan);
     if (span == nullptr) continue;
     note_fallback(Fallback::kOtherNode, true);
     other.foreign_serves.fetch_add(1, std::memory_order_relaxed);

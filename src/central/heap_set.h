@@ -37,9 +37,11 @@ class HeapSet {
   Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict);
   // About `count` objects of one class and heap go home. from: the heap of the CPU that sends them.
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
-  // nullptr: out of memory everywhere that may be asked.
+  // nullptr: out of memory everywhere that may be asked. The size is rounded up to that of the bin, where there is one.
   MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict);
   void free_large(MSpan* span) { heaps_[span->heap].heap.free_span(span); }
+  // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
+  bool resize_large(MSpan* span, std::size_t bytes);
 
   // Empties the transfer caches, gives empty spans and page caches back.
   void trim_centrals();
@@ -48,6 +50,13 @@ class HeapSet {
   bool check();
 
  private:
+  struct Bin {
+    std::size_t bytes;
+    SpanClass c;
+  };
+  static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan);
+  static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan);
+
   NodeHeap* heaps_ = nullptr;
   unsigned count_ = 0;
   AddressSpace* space_ = nullptr;

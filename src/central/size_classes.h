@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/bits.h"
 #include "base/units.h"
 #include "heap/mspan.h"
 
@@ -29,12 +30,47 @@ constexpr SizeClass size_class_row(std::uint32_t bytes, unsigned pages, unsigned
 }
 }  // namespace detail
 
-inline constexpr std::array<SizeClass, kSizeClasses> kSizeClassTable = {{
-    {0, 0, 0, 0},
+// Bins: the sizes of large objects that CPU caches keep, one object per span. Every number of pages up to 16, then eight
+// per doubling up to 4 MiB, so that at most an eighth of a bin's pages are not asked for.
+inline constexpr unsigned kExactBinPages = 16;
+inline constexpr std::size_t kMaxBinBytes = 4 * MiB;
+
+namespace detail {
+inline constexpr unsigned kFirstBinPages = kMaxSmallSize / kPageSize + 1;
+inline constexpr unsigned kExactBins = kExactBinPages - kFirstBinPages + 1;
+constexpr unsigned pages_of_bin(unsigned bin) {
+  if (bin < kExactBins) return kFirstBinPages + bin;
+  const unsigned step = bin - kExactBins;
+  return (9 + step % 8) << (1 + step / 8);
+}
+static_assert(pages_of_bin(kLargeBins - 1) * kPageSize == kMaxBinBytes);
+}  // namespace detail
+
+// The bin of a large object of at most kMaxBinBytes.
+constexpr unsigned large_bin(std::size_t bytes) {
+  const std::size_t pages = PageCount::holding(bytes).value;
+  if (pages <= kExactBinPages) return static_cast<unsigned>(pages) - detail::kFirstBinPages;
+  const unsigned shift = log2_floor(pages - 1) - 3;
+  return detail::kExactBins + (shift - 1) * 8 + static_cast<unsigned>((pages - 1) >> shift) - 8;
+}
+constexpr SpanClass bin_class(std::size_t bytes, bool noscan) {
+  return static_cast<SpanClass>(kFirstBinClass + large_bin(bytes) * 2 + (noscan ? 1 : 0));
+}
+
+inline constexpr auto kSizeClassTable = [] {
+  std::array<SizeClass, kSizeClasses + kLargeBins> table = {{
+      {0, 0, 0, 0},
 #define NH_SIZE_CLASS(number, bytes, pages, objects) detail::size_class_row(bytes, pages, objects),
 #include "central/size_classes.inc"
 #undef NH_SIZE_CLASS
-}};
+  }};
+  for (unsigned bin = 0; bin < kLargeBins; bin++) {
+    const unsigned pages = detail::pages_of_bin(bin);
+    // With a reciprocal of 1 only offset 0 is the start of an object.
+    table[kSizeClasses + bin] = {static_cast<std::uint32_t>(pages * kPageSize), static_cast<std::uint16_t>(pages), 1, 1};
+  }
+  return table;
+}();
 
 constexpr const SizeClass& size_class(SpanClass c) { return kSizeClassTable[size_class_of(c)]; }
 

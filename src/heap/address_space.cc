@@ -56,20 +56,20 @@ int AddressSpace::prepare(std::uintptr_t start, std::size_t bytes) {
 void AddressSpace::publish(MSpan* span) {
   const std::size_t first = index(span->start_addr);
   __atomic_store_n(&spans_[first], span, __ATOMIC_RELAXED);
-  const unsigned pages = span->span_class == kLargeClass ? 1 : span->npages;
+  const unsigned pages = is_large(span->span_class) ? 1 : span->npages;
   NH_ASSERT(pages <= 256);
   for (unsigned i = 0; i < pages; i++) {
     __atomic_store_n(&page_map_[first + i], make_page_entry(span->span_class, i), __ATOMIC_RELAXED);
   }
-  span->in_use = 1;
+  span->use = SpanUse::kInUse;
 }
 
 void AddressSpace::retract(MSpan* span) {
   const std::size_t first = index(span->start_addr);
-  const unsigned pages = span->span_class == kLargeClass ? 1 : span->npages;
+  const unsigned pages = is_large(span->span_class) ? 1 : span->npages;
   for (unsigned i = 0; i < pages; i++) __atomic_store_n(&page_map_[first + i], PageEntry{0}, __ATOMIC_RELAXED);
   __atomic_store_n(&spans_[first], static_cast<MSpan*>(nullptr), __ATOMIC_RELAXED);
-  span->in_use = 0;
+  span->use = SpanUse::kNone;
 }
 
 MSpan* AddressSpace::span_around(const void* p) const {

@@ -326,7 +326,7 @@ MSpan* MHeap::make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages,
 }
 
 MSpan* MHeap::alloc_span(PageCount pages, SpanClass c, CpuId cpu) {
-  NH_ASSERT(pages.value >= 1 && pages.value <= PageCache::kPages && c != kLargeClass);
+  NH_ASSERT(pages.value >= 1 && pages.value <= PageCache::kPages && !is_large(c));
   CpuPages* all = cpu_pages();
   if (all == nullptr) return nullptr;
   CpuPages& cp = all[static_cast<unsigned>(cpu.value) < config_.cpus ? cpu.value : 0];
@@ -349,7 +349,7 @@ MSpan* MHeap::alloc_span(PageCount pages, SpanClass c, CpuId cpu) {
 void MHeap::free_span(MSpan* span) {
   const PageId first = page_of(span->start_addr);
   const PageCount pages = span->pages();
-  if (span->span_class == kLargeClass) {
+  if (is_large(span->span_class)) {
     large_objects_.fetch_sub(1, std::memory_order_relaxed);
     large_bytes_.fetch_sub(pages.bytes(), std::memory_order_relaxed);
   }

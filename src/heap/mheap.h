@@ -58,12 +58,13 @@ class MHeap {
   // A small-object span of at most 64 pages for class c, its objects not yet initialised. cpu: the caller's, a hint.
   MSpan* alloc_span(PageCount pages, SpanClass c, CpuId cpu);
   // A large object. alignment: a power of two of at least kPageSize; nullptr where the region itself is aligned to less.
-  // The usable size is whole pages.
-  MSpan* alloc_large(std::size_t bytes, std::size_t alignment, bool noscan);
+  // The usable size is whole pages. c: kLargeClass, or the bin that `bytes` are the size of.
+  MSpan* alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c = kLargeClass);
   // Takes a span's pages back. The descriptor is gone afterwards.
   void free_span(MSpan* span);
-  // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
-  bool resize_large(MSpan* span, std::size_t bytes);
+  // Grows or shrinks a large object where it stands; c is its class from then on. False: nothing changed (shrinking
+  // always succeeds).
+  bool resize_large(MSpan* span, std::size_t bytes, SpanClass c = kLargeClass);
 
   // Makes a large object that its caller has not handed out yet read as zero, if it does not already.
   void clear_large(MSpan* span);
@@ -94,6 +95,7 @@ class MHeap {
   MetadataPool& metadata() { return metadata_; }
   HeapId id() const { return config_.id; }
   NodeId node() const { return config_.node; }
+  bool whole_units() const { return config_.whole_units; }
   AddressSpace& space() { return *space_; }
   const OsOps& os() { return *os_; }
   Backer& backer() { return backer_; }

@@ -12,7 +12,7 @@ constexpr std::size_t kDropToClear = 64 * MiB;
 
 }  // namespace
 
-MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan) {
+MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c) {
   // Pages count from the start of the region: they can be aligned no better than it is.
   if (bytes > space_->region_bytes() || !is_aligned(start_, alignment)) return nullptr;
   const PageCount pages = pages_for(bytes);
@@ -28,7 +28,7 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan)
     spare_ = span;
     return nullptr;
   }
-  make_span(span, run, pages, kLargeClass);
+  make_span(span, run, pages, c);
   span->elem_size = pages.bytes();
   span->nelems = noscan ? 1 : 0;  // see MSpan::noscan()
   large_objects_.fetch_add(1, std::memory_order_relaxed);
@@ -37,7 +37,7 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan)
   return span;
 }
 
-bool MHeap::resize_large(MSpan* span, std::size_t bytes) {
+bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c) {
   if (bytes > space_->region_bytes()) return false;
   const PageCount old = span->pages();
   const PageCount pages = pages_for(bytes);
@@ -72,6 +72,8 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes) {
   }
   span->npages = static_cast<std::uint32_t>(pages.value);
   span->elem_size = pages.bytes();
+  span->span_class = c;
+  space_->publish(span);
   return true;
 }
 

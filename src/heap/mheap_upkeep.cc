@@ -155,7 +155,7 @@ bool MHeap::check() {
     const PageId first = page_of(span->start_addr);
     spans++;
     bytes += span->pages().bytes();
-    if (span->heap != config_.id.value || span->in_use != 1) ok = false;
+    if (span->heap != config_.id.value || span->use == SpanUse::kNone) ok = false;
     for (std::size_t p = 0; p < span->npages; p++) {
       if (pages_.is_free(first + PageCount(p), PageCount(1))) ok = false;
     }

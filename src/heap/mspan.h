@@ -19,24 +19,38 @@ namespace nh {
 inline constexpr unsigned kSizeClasses = 68;   // 0 = large
 inline constexpr unsigned kSpanClasses = 136;  // size class << 1 | noscan
 
-// A size class and whether its objects hold no pointers. Two codes past the 136 exist only in the page map.
+// A size class and whether its objects hold no pointers. Codes past the 136 exist only in the page map and as numbers of
+// lists in the CPU caches.
 using SpanClass = std::uint8_t;
-inline constexpr SpanClass kTinyClass = 136;    // 16-byte blocks of the tiny allocator
-inline constexpr SpanClass kLargeClass = 137;   // first page of a large object
-inline constexpr unsigned kCachedClasses = 137;  // classes that have lists in a CPU's cache: all but kLargeClass
-inline constexpr unsigned kClassCodes = 138;
+inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny allocator
+inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
+inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
+inline constexpr unsigned kLargeBins = 52;       // sizes of large objects that CPU caches keep (central/size_classes.h)
+inline constexpr unsigned kCachedClasses = 137;  // classes whose objects come from an mcentral
+inline constexpr unsigned kClassCodes = kFirstBinClass + 2 * kLargeBins;
+static_assert(kClassCodes <= 256);
 
 constexpr SpanClass make_span_class(unsigned size_class, bool noscan) {
   return static_cast<SpanClass>(size_class << 1 | (noscan ? 1 : 0));
 }
-constexpr unsigned size_class_of(SpanClass c) { return c == kTinyClass ? 2 : c >> 1; }
+constexpr bool is_large(SpanClass c) { return c >= kLargeClass; }
+constexpr bool is_bin(SpanClass c) { return c >= kFirstBinClass; }
+// Rows of kSizeClassTable: the bins follow the size classes.
+constexpr unsigned size_class_of(SpanClass c) {
+  return is_bin(c) ? kSizeClasses + (c - kFirstBinClass) / 2u : c == kTinyClass ? 2 : c >> 1;
+}
 
 inline constexpr unsigned kMaxObjectsPerSpan = 1024;
 
 enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcentral keeps it
+enum class SpanUse : std::uint8_t {
+  kNone,
+  kInUse,  // from the moment the page map names it until its pages are freed
+  kKept,   // a large object that was freed and waits in a CPU's cache, linked by its descriptor
+};
 
 struct alignas(64) MSpan {
-  MSpan* next;  // in a mcentral's set, or in a list of unused descriptors
+  MSpan* next;  // first, as in a free object: in a mcentral's set, a CPU's cache, or a list of unused descriptors
   MSpan* prev;
   std::uintptr_t start_addr;
   std::size_t elem_size;      // bytes per object, 0 until init_objects() is done; of a large object: its usable bytes
@@ -50,7 +64,7 @@ struct alignas(64) MSpan {
   SpanClass span_class;
   SpanSet set;
   bool need_zero;             // some page was written since the OS gave it
-  std::uint8_t in_use;        // 1 from the moment the page map names it until its pages are freed
+  SpanUse use;
   std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
 
   PageCount pages() const { return PageCount(npages); }
@@ -71,9 +85,9 @@ struct alignas(64) MSpan {
 
   bool full() const { return alloc_count == nelems; }
 
-  // Whether the objects hold no pointers. A large object's class has no bit for it; its unused object count serves.
+  // Whether the objects hold no pointers. Not every large object's class has a bit for it; the unused object count serves.
   bool noscan() const {
-    return span_class == kLargeClass ? nelems != 0 : span_class == kTinyClass || (span_class & 1) != 0;
+    return is_large(span_class) ? nelems != 0 : span_class == kTinyClass || (span_class & 1) != 0;
   }
 
   // Takes up to `wanted` free objects in address order of the window, calling take(index) for each; returns how many.

@@ -128,7 +128,7 @@ class PublishedSpans : public ::testing::Test {
 TEST_F(PublishedSpans, SmallSpansAreFoundFromEachOfTheirPages) {
   MSpan s = make(10, 64, 37);
   space_.publish(&s);
-  EXPECT_EQ(s.in_use, 1);
+  EXPECT_EQ(s.use, SpanUse::kInUse);
   EXPECT_EQ(space_.span_of(at(page(10) - 1)), nullptr);
   for (std::size_t p = 0; p < 64; p++) {
     const PageEntry e = space_.entry(at(page(10 + p) + p));
@@ -138,7 +138,7 @@ TEST_F(PublishedSpans, SmallSpansAreFoundFromEachOfTheirPages) {
   }
   EXPECT_EQ(space_.span_of(at(page(74))), nullptr);
   space_.retract(&s);
-  EXPECT_EQ(s.in_use, 0);
+  EXPECT_EQ(s.use, SpanUse::kNone);
   for (std::size_t p = 9; p < 76; p++) EXPECT_EQ(space_.span_of(at(page(p))), nullptr);
 }
 

@@ -1,0 +1,97 @@
+#include "api/large_calls.h"
+
+#include <cerrno>
+#include <cstdint>
+#include <cstring>
+
+#include "api/process.h"
+#include "base/bits.h"
+#include "cache/mcache.h"
+
+namespace nh {
+namespace {
+
+// Requests that a list of the running CPU may serve. Before start there are none.
+struct Route {
+  std::size_t bin_max = 0;     // objects of the local heap's bins
+  std::size_t extent_min = 0;  // extents of first-touch memory
+  std::size_t extent_max = 0;
+  bool is_extent(std::size_t size) const { return size >= extent_min && size <= extent_max; }
+};
+constinit Route g_route;
+
+void* start_of(MSpan* span) { return reinterpret_cast<void*>(span->start_addr); }
+void* start_or_error(MSpan* span) {
+  if (span != nullptr) return start_of(span);
+  errno = ENOMEM;
+  return nullptr;
+}
+
+MSpan* take_extent(std::size_t size, bool noscan) {
+  MSpan* span = mcache_take_extent(static_cast<unsigned>(div_up(size, kHugeSize)));
+  if (span != nullptr) span->nelems = noscan ? 1 : 0;
+  return span;
+}
+
+MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
+  if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
+  const HeapId heap = heap_for_large(size);
+  MSpan* span = g_process.heaps.alloc_large(heap, size, alignment < kPageSize ? kPageSize : alignment, noscan,
+                                            g_process.strict_placement);
+  if (span == nullptr) return nullptr;
+  g_caches.large_missed(*span);
+  // The memory may have been an object that was freed. Fresh pages have no mark, and are not touched for it.
+  if (is_bin(span->span_class) && span->need_zero) mark_word(start_of(span)) = 0;
+  return span;
+}
+
+// Out of line, so that the way through a CPU's lists needs no stack frame.
+[[gnu::noinline]] void* allocate_other(std::size_t size, bool noscan) {
+  if (g_route.is_extent(size)) {
+    if (MSpan* span = take_extent(size, noscan)) return start_of(span);
+  }
+  return start_or_error(allocate_span(size, kPageSize, noscan));
+}
+
+}  // namespace
+
+void route_large_objects() {
+  const HeapId heap = heap_for_large(SIZE_MAX);
+  const bool local = heap != g_process.first_touch && heap != g_process.interleaved;
+  g_route.bin_max = local || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
+  if (heap != g_process.first_touch) return;
+  g_route.extent_min = g_process.large_min;
+  g_route.extent_max = kMaxKeptUnits * kHugeSize;
+}
+
+void* allocate_large(std::size_t size, bool noscan) {
+  if (size <= g_route.bin_max) {
+    void* p;
+    if (mcache_alloc_bin(bin_class(size, noscan), &p)) return p;
+  }
+  return allocate_other(size, noscan);
+}
+
+void* allocate_large_zeroed(std::size_t size, bool noscan) {
+  if (size <= g_route.bin_max) {
+    void* p;
+    if (mcache_alloc_bin(bin_class(size, noscan), &p)) return std::memset(p, 0, size);
+  }
+  MSpan* span = g_route.is_extent(size) ? take_extent(size, noscan) : nullptr;
+  if (span == nullptr) span = allocate_span(size, kPageSize, noscan);
+  if (span == nullptr) return start_or_error(nullptr);
+  // Pages that come fresh from the OS are zero, and touching them here would place them on this thread's node.
+  g_process.heaps[HeapId(span->heap)].heap.clear_large(span);
+  return start_of(span);
+}
+
+void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool noscan) {
+  return start_or_error(allocate_span(size == 0 ? 1 : size, alignment, noscan));
+}
+
+void free_large(MSpan* span) {
+  g_caches.large_turned_away(*span);
+  g_process.heaps.free_large(span);
+}
+
+}  // namespace nh

@@ -1,0 +1,118 @@
+// Large objects that CPUs keep (layout.h): how many, of which sizes, and their way home.
+#include "cache/access.h"
+
+namespace nh {
+namespace {
+
+// The most that a CPU keeps of large objects, in times of the limit for small ones.
+constexpr std::size_t kLargeShare = 16;
+
+unsigned max_kept(std::size_t bytes) { return static_cast<unsigned>(bytes < 256 * KiB ? 256 * KiB / bytes : 1); }
+
+}  // namespace
+
+std::size_t CpuCaches::large_bytes(unsigned code, HeapId h) const {
+  if (h.value == config_.extent_heap) return (code + 1 - kFirstBinClass) * kHugeSize;
+  return size_class(static_cast<SpanClass>(code)).bytes;
+}
+
+// 0: nobody keeps objects of this size.
+unsigned CpuCaches::large_code(const MSpan& span) const {
+  if (is_bin(span.span_class)) return span.span_class;
+  const std::size_t units = span.npages / kPagesPerHuge;
+  return span.heap == config_.extent_heap && units <= kMaxKeptUnits ? extent_code(static_cast<unsigned>(units)) : 0;
+}
+
+// nullptr: this CPU keeps no large objects of that heap. Those of another node go straight home.
+ClassHeader* CpuCaches::large_header(CpuCache& cache, unsigned code, HeapId h) {
+  if (h != cache.local && h.value < config_.node_heaps) return nullptr;
+  return &cache.lists[h.value].of[code];
+}
+
+void CpuCaches::large_turned_away(const MSpan& span) {
+  const unsigned code = large_code(span);
+  if (code == 0 || (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq)) return;
+  RseqAccess access(*this);
+  if (!access.usable()) return;
+  if (ClassHeader* header = large_header(access.cache(), code, HeapId(span.heap))) {
+    __atomic_store_n(&header->alloc.room, 1, __ATOMIC_RELAXED);
+  }
+}
+
+void CpuCaches::large_missed(const MSpan& span) {
+  const unsigned code = large_code(span);
+  if (code == 0 || (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq)) return;
+  const HeapId h(span.heap);
+  RseqAccess access(*this);
+  if (!access.usable()) return;
+  CpuCache& cache = access.cache();
+  ClassHeader* header = large_header(cache, code, h);
+  // An object that is allocated and freed once has nobody waiting for it.
+  if (header == nullptr || __atomic_load_n(&header->alloc.room, __ATOMIC_RELAXED) == 0) return;
+  const std::size_t bytes = large_bytes(code, h);
+  if (__atomic_load_n(&header->freed.cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
+  const std::size_t limit = config_.bytes_per_cpu * kLargeShare;
+  std::uint64_t used = __atomic_add_fetch(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
+  // Capacity of sizes that are not in use at the moment goes to this one.
+  for (unsigned other = 0; used > limit && other < heaps_->count(); other++) {
+    for (unsigned c = kFirstBinClass; used > limit && c < kClassCodes; c++) {
+      ClassHeader* idle = large_header(cache, c, HeapId(other));
+      if (idle == nullptr || idle->freed.head != nullptr) continue;
+      const unsigned spare = __atomic_load_n(&idle->freed.cap, __ATOMIC_RELAXED);
+      if (spare == 0 || !access.resize(idle->freed, -static_cast<std::int32_t>(spare))) continue;
+      used = __atomic_sub_fetch(&cache.large_capacity_bytes, spare * large_bytes(c, HeapId(other)), __ATOMIC_RELAXED);
+    }
+  }
+  if (used <= limit && access.resize(header->freed, 1)) return;
+  __atomic_fetch_sub(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
+}
+
+bool CpuCaches::keeps_large(const CpuCache& cache) const {
+  for (unsigned h = 0; h < heaps_->count(); h++) {
+    if (HeapId(h) != cache.local && h < config_.node_heaps) continue;
+    for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+      if (__atomic_load_n(&cache.lists[h].of[code].freed.head, __ATOMIC_RELAXED) != nullptr) return true;
+    }
+  }
+  return false;
+}
+
+CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
+  Kept kept;
+  for_each([&](CpuCache& cache) {
+    for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+      ClassHeader* header = large_header(cache, code, h);
+      if (header == nullptr) return;
+      const std::uint64_t objects = header->freed.count();
+      kept.objects += objects;
+      kept.bytes += objects * large_bytes(code, h);
+    }
+  });
+  return kept;
+}
+
+void CpuCaches::drain_large() {
+  for_each([&](CpuCache& cache) {
+    if (keeps_large(cache)) drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
+  });
+}
+
+// The caller has seen to it that nobody else changes the lists.
+void CpuCaches::flush_large(CpuCache* cache) {
+  for (unsigned h = 0; h < heaps_->count(); h++) {
+    for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+      ClassHeader* header = large_header(*cache, code, HeapId(h));
+      if (header == nullptr) break;
+      void* first = header->freed.head;
+      header->freed.head = nullptr;
+      __atomic_store_n(&header->freed.room, header->freed.cap, __ATOMIC_RELAXED);
+      while (first != nullptr) {
+        void* next = next_object(first);
+        heaps_->free_large(h == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first));
+        first = next;
+      }
+    }
+  }
+}
+
+}  // namespace nh

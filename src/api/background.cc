@@ -81,7 +81,7 @@ void* work(void* argument) {
   Worker& self = g_worker[worker];
   stay_on_node(worker);
   const OsOps& os = linux_os();
-  for (bool restart = true;;) {
+  for (bool restart = true, drained = false;;) {
     const std::uint32_t seen = self.wake.load(std::memory_order_acquire);
     const bool urgent = near_limit();
     if (urgent) {
@@ -94,6 +94,14 @@ void* work(void* argument) {
       if (step.wait_ns != 0 && (wait == 0 || step.wait_ns < wait)) wait = step.wait_ns;
     });
     restart = wait == 0;
+    // What CPUs keep of large objects does not count as idle. It is sent home before the endless sleep, or it would stay
+    // where a phase of the program has left it.
+    if (wait == 0 && !drained && worker == 0) {
+      g_caches.drain_large();
+      drained = true;
+      continue;
+    }
+    drained = false;
     // Calls for work do not shorten a wait that the pace asks for; they only end an endless one.
     if (wait == 0) {
       // A free that comes before `sleeping` is seen is not lost for long: the next one calls again.

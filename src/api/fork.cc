@@ -152,6 +152,7 @@ void before_fork() {
   if (f.depth++ != 0) return;
   const int saved = errno;
   release_guard(true);
+  for (unsigned i = 0; i < g_process.heaps.count(); i++) g_process.heaps[HeapId(i)].heap.forget_places();
   f.nested = false;
   f.plan = choose_plan();
   if (f.plan == Plan::kRelocate && !open_ends(f)) f.plan = Plan::kRescue;  // no descriptors left

@@ -194,7 +194,7 @@ void* reallocate(void* p, std::size_t size) {
   }
   if (size > PTRDIFF_MAX) return out_of_memory();
   if (is_large(object.span_class)) {
-    if (size > kMaxSmallSize && g_process.heaps.resize_large(object.span, size)) return p;
+    if (size > kMaxSmallSize && g_process.heaps.resize_large(object.span, size, current_node())) return p;
   } else if (size <= object.usable && size * 2 > object.usable) {
     return p;
   }

@@ -27,17 +27,22 @@ void* start_or_error(MSpan* span) {
   return nullptr;
 }
 
+MHeap& heap_of(const MSpan* span) { return g_process.heaps[HeapId(span->heap)].heap; }
+
 MSpan* take_extent(std::size_t size, bool noscan) {
   MSpan* span = mcache_take_extent(static_cast<unsigned>(div_up(size, kHugeSize)));
-  if (span != nullptr) span->nelems = noscan ? 1 : 0;
-  return span;
+  if (span == nullptr) return nullptr;
+  span->nelems = noscan ? 1 : 0;
+  if (g_process.topology.heap_count() == 1 || heap_of(span).settle(span, current_node())) return span;
+  free_large(span);
+  return nullptr;
 }
 
 MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
   const HeapId heap = heap_for_large(size);
   MSpan* span = g_process.heaps.alloc_large(heap, size, alignment < kPageSize ? kPageSize : alignment, noscan,
-                                            g_process.strict_placement);
+                                            g_process.strict_placement, current_node());
   if (span == nullptr) return nullptr;
   g_caches.large_missed(*span);
   // The memory may have been an object that was freed. Fresh pages have no mark, and are not touched for it.
@@ -81,8 +86,9 @@ void* allocate_large_zeroed(std::size_t size, bool noscan) {
   if (span == nullptr) span = allocate_span(size, kPageSize, noscan);
   if (span == nullptr) return start_or_error(nullptr);
   // Pages that come fresh from the OS are zero, and touching them here would place them on this thread's node.
-  g_process.heaps[HeapId(span->heap)].heap.clear_large(span);
-  return start_of(span);
+  if (heap_of(span).clear_large(span)) return start_of(span);
+  free_large(span);
+  return start_or_error(nullptr);
 }
 
 void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool noscan) {

@@ -237,6 +237,11 @@ bool ensure_started() {
   return ok;
 }
 
+NodeId current_node() {
+  const Topology& t = g_process.topology;
+  return t.node_of_heap(t.heap_of_cpu(g_caches.current_cpu()));
+}
+
 HeapId heap_for_large(std::size_t bytes) {
   const Process& p = g_process;
   if (bytes >= p.large_min) {

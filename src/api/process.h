@@ -33,6 +33,8 @@ bool ensure_started();
 // True once it is up: the test before anything that reads g_process.
 bool started();
 
+// The node of the running CPU, or the one with memory that is nearest to it.
+NodeId current_node();
 // The heap that large objects of this size go to.
 HeapId heap_for_large(std::size_t bytes);
 

@@ -55,23 +55,28 @@ HeapSet::Bin HeapSet::bin_for(const MHeap& heap, std::size_t bytes, bool noscan)
   return {size_class(c).bytes, c};
 }
 
-MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan) {
+MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan,
+                                 NodeId asker) {
   const Bin bin = bin_for(heap, bytes, noscan);
-  return heap.alloc_large(bin.bytes, alignment, noscan, bin.c);
+  return heap.alloc_large(bin.bytes, alignment, noscan, bin.c, asker);
 }
 
-bool HeapSet::resize_large(MSpan* span, std::size_t bytes) {
+bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
   MHeap& heap = heaps_[span->heap].heap;
   const Bin bin = bin_for(heap, bytes, span->noscan());
-  return heap.resize_large(span, bin.bytes, bin.c);
+  return heap.resize_large(span, bin.bytes, bin.c, asker);
 }
 
-MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict) {
-  if (MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan); span != nullptr || strict) return span;
+MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
+                            NodeId asker) {
+  if (MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker);
+      span != nullptr || strict) {
+    return span;
+  }
   const NodeHeap& n = heaps_[h.value];
   for (unsigned i = 0; i < n.fallbacks; i++) {
     NodeHeap& other = heaps_[n.fallback[i]];
-    MSpan* span = alloc_large_from(other.heap, bytes, alignment, noscan);
+    MSpan* span = alloc_large_from(other.heap, bytes, alignment, noscan, asker);
     if (span == nullptr) continue;
     note_fallback(Fallback::kOtherNode, true);
     other.foreign_serves.fetch_add(1, std::memory_order_relaxed);

@@ -38,10 +38,11 @@ class HeapSet {
   // About `count` objects of one class and heap go home. from: the heap of the CPU that sends them.
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
   // nullptr: out of memory everywhere that may be asked. The size is rounded up to that of the bin, where there is one.
-  MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict);
+  // asker: the node of the calling thread.
+  MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker = {});
   void free_large(MSpan* span) { heaps_[span->heap].heap.free_span(span); }
   // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
-  bool resize_large(MSpan* span, std::size_t bytes);
+  bool resize_large(MSpan* span, std::size_t bytes, NodeId asker = {});
 
   // Empties the transfer caches, gives empty spans and page caches back.
   void trim_centrals();
@@ -55,7 +56,7 @@ class HeapSet {
     SpanClass c;
   };
   static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan);
-  static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan);
+  static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker);
 
   NodeHeap* heaps_ = nullptr;
   unsigned count_ = 0;

@@ -277,6 +277,9 @@ void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
     if (error == 0) *released |= bits;
   });
   arena.backed &= ~*released;
+  for_each_run(*released, [&](unsigned first, unsigned count) {
+    for (unsigned u = first; u < first + count; u++) arena.place[u] = 0;
+  });
 }
 
 void Backer::forget_unbacked(HeapArena& arena, std::uintptr_t base) {

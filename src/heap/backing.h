@@ -36,6 +36,9 @@ struct HeapArena {
   std::uint8_t bound;      // BindMode in force + 1; 0 = none asked for yet
   const void* worker;      // while busy: the thread that works on it, by its thread pointer (for fork)
   std::uint32_t freed_tick[kHugePerArena];  // when a page of the unit was last freed, in scavenger ticks
+  // First-touch memory of several nodes: the node on which all pages of the unit are known to lie, + 1; 0 = not known.
+  // Belongs to whoever owns the unit.
+  std::int16_t place[kHugePerArena];
 
   void begin_work() {
     busy = true;

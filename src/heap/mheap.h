@@ -58,16 +58,23 @@ class MHeap {
   // A small-object span of at most 64 pages for class c, its objects not yet initialised. cpu: the caller's, a hint.
   MSpan* alloc_span(PageCount pages, SpanClass c, CpuId cpu);
   // A large object. alignment: a power of two of at least kPageSize; nullptr where the region itself is aligned to less.
-  // The usable size is whole pages. c: kLargeClass, or the bin that `bytes` are the size of.
-  MSpan* alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c = kLargeClass);
+  // The usable size is whole pages. c: kLargeClass, or the bin that `bytes` are the size of. asker: the node of the thread
+  // that asks; first-touch memory of several nodes wants to know (mheap_reuse.cc).
+  MSpan* alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c = kLargeClass, NodeId asker = {});
   // Takes a span's pages back. The descriptor is gone afterwards.
   void free_span(MSpan* span);
   // Grows or shrinks a large object where it stands; c is its class from then on. False: nothing changed (shrinking
   // always succeeds).
-  bool resize_large(MSpan* span, std::size_t bytes, SpanClass c = kLargeClass);
+  bool resize_large(MSpan* span, std::size_t bytes, SpanClass c = kLargeClass, NodeId asker = {});
 
-  // Makes a large object that its caller has not handed out yet read as zero, if it does not already.
-  void clear_large(MSpan* span);
+  // Makes a large object that its caller has not handed out yet read as zero, if it does not already. False: its memory
+  // is gone, and there was no other; the caller frees it.
+  bool clear_large(MSpan* span);
+  // For a freed large object that is to be handed out again without a visit to the page allocator: sees to it that it may
+  // go to a thread of this node. False: as for clear_large().
+  bool settle(MSpan* span, NodeId asker);
+  // Before a fork: copies of shared pages lie on the nodes of those who write first.
+  void forget_places();
 
   // Gives free memory that has been idle for at least `idle_ticks` back to the OS, highest addresses first, until
   // `bytes` are released. Returns how many bytes were.
@@ -150,6 +157,11 @@ class MHeap {
   MSpan* new_descriptor(CpuPages& c);
   MSpan* make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages, SpanClass c);
   PageCount pages_for(std::size_t bytes) const;
+  bool asks_place() const { return config_.backing.first_touch && config_.backing.nodes.count() > 1; }
+  bool extend(PageId end, PageCount more, NodeId asker);
+  bool lies_on(PageId first, PageCount pages, NodeId node);
+  bool renew(PageId first, PageCount pages, bool* dropped);
+  bool settle(PageId first, PageCount pages, NodeId asker, bool* dropped);
 
   Lock lock_{LockRank::kHeap};
   Config config_;

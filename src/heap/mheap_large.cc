@@ -12,7 +12,7 @@ constexpr std::size_t kDropToClear = 64 * MiB;
 
 }  // namespace
 
-MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c) {
+MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c, NodeId asker) {
   // Pages count from the start of the region: they can be aligned no better than it is.
   if (bytes > space_->region_bytes() || !is_aligned(start_, alignment)) return nullptr;
   const PageCount pages = pages_for(bytes);
@@ -34,26 +34,16 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan,
   large_objects_.fetch_add(1, std::memory_order_relaxed);
   large_bytes_.fetch_add(pages.bytes(), std::memory_order_relaxed);
   space_->publish(span);
-  return span;
+  if (settle(span, asker)) return span;
+  free_span(span);
+  return nullptr;
 }
 
-bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c) {
-  if (bytes > space_->region_bytes()) return false;
-  const PageCount old = span->pages();
-  const PageCount pages = pages_for(bytes);
-  if (pages == old) return true;
-  const PageId first = page_of(span->start_addr);
-  if (pages < old) {
+// Takes free pages that begin where an object ends.
+bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
+  PageCount scavenged;
+  {
     LockGuard guard(lock_);
-    pages_.free(first + pages, old - pages);
-    note_freed_L(first + pages, old - pages);
-    in_use_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
-    large_bytes_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
-  } else {
-    LockGuard guard(lock_);
-    const PageId end = first + old;
-    const PageCount more = pages - old;
-    PageCount scavenged;
     bool ok = pages_.extend(end, more, &scavenged);
     if (!ok && end <= pages_.end()) {
       // Nothing but free pages between us and the end of the heap: the heap can grow behind us.
@@ -67,8 +57,32 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c) {
       free_unbacked_L(end, more);
       return false;
     }
-    in_use_.fetch_add(more.bytes(), std::memory_order_relaxed);
-    large_bytes_.fetch_add(more.bytes(), std::memory_order_relaxed);
+  }
+  bool dropped;
+  if (scavenged != more && !settle(end, more, asker, &dropped)) {
+    LockGuard guard(lock_);
+    free_unbacked_L(end, more);
+    return false;
+  }
+  in_use_.fetch_add(more.bytes(), std::memory_order_relaxed);
+  large_bytes_.fetch_add(more.bytes(), std::memory_order_relaxed);
+  return true;
+}
+
+bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId asker) {
+  if (bytes > space_->region_bytes()) return false;
+  const PageCount old = span->pages();
+  const PageCount pages = pages_for(bytes);
+  if (pages == old) return true;
+  const PageId first = page_of(span->start_addr);
+  if (pages < old) {
+    LockGuard guard(lock_);
+    pages_.free(first + pages, old - pages);
+    note_freed_L(first + pages, old - pages);
+    in_use_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
+    large_bytes_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
+  } else if (!extend(first + old, pages - old, asker)) {
+    return false;
   }
   span->npages = static_cast<std::uint32_t>(pages.value);
   span->elem_size = pages.bytes();
@@ -77,36 +91,22 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c) {
   return true;
 }
 
-void MHeap::clear_large(MSpan* span) {
-  if (!span->need_zero) return;
+bool MHeap::clear_large(MSpan* span) {
+  if (!span->need_zero) return true;
   span->need_zero = false;
-  if (!config_.backing.first_touch || span->pages().bytes() < kDropToClear) {
-    std::memset(reinterpret_cast<void*>(span->start_addr), 0, span->pages().bytes());
-    return;
+  void* start = reinterpret_cast<void*>(span->start_addr);
+  const std::size_t bytes = span->pages().bytes();
+  const PageId first = page_of(span->start_addr);
+  // Clearing touches, and the program's own threads are to be the first to touch a page. Where the place of all pages is
+  // known they are there. Without several nodes it is only a matter of cost.
+  bool drop = config_.backing.first_touch && bytes >= kDropToClear;
+  for (std::size_t p = first.value; asks_place() && p < (first + span->pages()).value; p += kPagesPerHuge) {
+    drop |= arena(p / kPagesPerArena).place[p / kPagesPerHuge % kHugePerArena] == 0;
   }
-  // The kernel gives zeroed pages anyway, where the program touches them, and on the node of the thread that does. Pages
-  // of a pool stay: dropped ones would lose their reservation.
-  const std::size_t units = span->pages().bytes() / kHugeSize;
-  const std::size_t first = page_of(span->start_addr).value / kPagesPerHuge;
-  for (std::size_t u = first; u < first + units;) {
-    const std::size_t stop = align_up(u + 1, kHugePerArena) < first + units ? align_up(u + 1, kHugePerArena) : first + units;
-    std::uint32_t hugetlb;
-    {
-      LockGuard guard(lock_);
-      while (arena(u / kHugePerArena).busy) wait_L();
-      hugetlb = arena(u / kHugePerArena).hugetlb;
-    }
-    const std::uint32_t mine = unit_bits(static_cast<unsigned>(u % kHugePerArena), static_cast<unsigned>(stop - u));
-    const std::uintptr_t base = start_ + u / kHugePerArena * kArenaSize;
-    for (const std::uint32_t kind : {mine & hugetlb, mine & ~hugetlb}) {
-      for_each_run(kind, [&](unsigned run, unsigned count) {
-        void* start = reinterpret_cast<void*>(base + run * kHugeSize);
-        const bool dropped = kind == (mine & ~hugetlb) && os_->discard(start, count * kHugeSize) == 0;
-        if (!dropped) std::memset(start, 0, count * kHugeSize);
-      });
-    }
-    u = stop;
-  }
+  bool dropped = false;
+  if (drop && !renew(first, span->pages(), &dropped)) return false;
+  if (!dropped) std::memset(start, 0, bytes);
+  return true;
 }
 
 }  // namespace nh

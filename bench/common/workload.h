@@ -78,7 +78,7 @@ inline void keep(const void* p) { asm volatile("" : : "r"(p) : "memory"); }
 // --- Memory ---------------------------------------------------------------------------------------------------------
 
 // Notes VmRSS + HugetlbPages as they are now. A row calls it outside of its timed part where it holds most memory: the
-// kernel keeps the highest RSS by itself (VmHWM), but not the pages of huge-page pools.
+// kernel keeps the highest RSS by itself (VmHWM), but not the pages of huge-page pools. For one thread.
 void sample_memory();
 
 // The most KiB seen: the highest sample or VmHWM, whichever is more.
@@ -93,7 +93,8 @@ std::size_t cpu_count();
 void pin_to_cpu(std::size_t index);
 
 // Runs body(0) ... body(count - 1) on threads of their own; all start together once all exist. Pinned threads have one
-// CPU each, in turn. Returns the nanoseconds from the common start to the end of the last; rethrows what a body threw.
+// CPU each, in turn. Returns the nanoseconds from the start of the first to the end of the last; rethrows what a body
+// threw.
 double run_threads(std::size_t count, bool pinned, const std::function<void(std::size_t)>& body);
 
 // --- Contents -------------------------------------------------------------------------------------------------------

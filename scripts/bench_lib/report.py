@@ -1,5 +1,7 @@
 """Writes what was measured: the tables on stdout, the raw values as JSON, the drawing."""
 import json
+import subprocess
+from pathlib import Path
 
 import allocators
 import summary
@@ -9,6 +11,15 @@ import text
 FORMAT = 1  # of the JSON file
 
 
+def commit():
+    """Of the tree that these scripts belong to, with "-dirty" where files were changed; "" outside of git."""
+    try:
+        return subprocess.run(["git", "-C", Path(__file__).parent, "describe", "--always", "--dirty"],
+                              capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:
+        return ""
+
+
 def as_json(kind, options, results, described, tables):
     return {
         "format": FORMAT,
@@ -16,6 +27,7 @@ def as_json(kind, options, results, described, tables):
         "quick": options.quick,
         "rounds": options.rounds,
         "machine": described,
+        "commit": commit(),
         "allocators": [{"name": a.name, "peer": a.peer, "library": str(a.library) if a.library else None,
                         "version": allocators.version_of(a) if a.peer else "", "settings": a.settings}
                        for a in results.allocators],
@@ -36,7 +48,7 @@ def write(kind, title, options, results, described):
     """Prints the tables and writes KIND.txt, KIND.json and KIND.svg, or where the options say."""
     tables = [summary.tabulate(results, metric) for metric in summary.METRICS]
     shown = "\n".join(text.table(table) for table in tables)
-    note = f"{kind}{', short form' if options.quick else ''}, median of {options.rounds} rounds"
+    note = f"{kind}{', short form' if options.quick else ''}, median of {options.rounds} round{'s' if options.rounds > 1 else ''}"
     print(shown)
     files = {
         options.out / f"{kind}.txt": f"{note}\n\n{shown}",

@@ -15,15 +15,22 @@ namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 
-// Touches as much memory in a process of its own: what a virtual machine uses for the first time is slow, whichever
-// allocator happens to come first.
+// Touches memory of every kind that an allocator may take, in a process of its own and just before it is measured: what
+// a virtual machine has not used for a while is slow, and whose fault that is is not the question. Base pages and huge
+// pages come from different free lists of the kernel, and the pool has its own.
 void warm_machine(std::size_t bytes) {
   const pid_t child = fork();
   if (child < 0) throw std::system_error(errno, std::generic_category(), "fork");
   if (child == 0) {
-    void* const p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED) _exit(1);
-    std::memset(p, 1, bytes);
+    const auto touch = [bytes](int flags, int advice) {
+      void* const p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+      if (p == MAP_FAILED) return;  // a pool that is too small serves nobody
+      madvise(p, bytes, advice);
+      std::memset(p, 1, bytes);
+    };
+    touch(0, MADV_NOHUGEPAGE);
+    touch(0, MADV_HUGEPAGE);
+    touch(MAP_HUGETLB, MADV_NORMAL);
     _exit(0);
   }
   int status = 0;

@@ -1,5 +1,6 @@
 """Writes what was measured: the tables on stdout, the raw values as JSON, the drawing."""
 import json
+import statistics
 import subprocess
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def as_json(kind, options, results, described, tables):
         "kind": kind,
         "quick": options.quick,
         "rounds": options.rounds,
+        "time_is": "best" if options.best else "median",
         "machine": described,
         "commit": commit(),
         "allocators": [{"name": a.name, "peer": a.peer, "library": str(a.library) if a.library else None,
@@ -46,9 +48,10 @@ def as_json(kind, options, results, described, tables):
 
 def write(kind, title, options, results, described):
     """Prints the tables and writes KIND.txt, KIND.json and KIND.svg, or where the options say."""
-    tables = [summary.tabulate(results, metric) for metric in summary.METRICS]
+    over_rounds = {"value": min if options.best else statistics.median, "peak_kib": statistics.median}
+    tables = [summary.tabulate(results, metric, over_rounds[metric]) for metric in summary.METRICS]
     shown = "\n".join(text.table(table) for table in tables)
-    note = f"{kind}{', short form' if options.quick else ''}, median of {options.rounds} round{'s' if options.rounds > 1 else ''}"
+    note = f"{kind}{', short form' if options.quick else ''}, {'best' if options.best else 'median'} of {options.rounds} round{'s' if options.rounds > 1 else ''}"
     print(shown)
     files = {
         options.out / f"{kind}.txt": f"{note}\n\n{shown}",

@@ -1,4 +1,4 @@
-"""What the raw values say: medians, ratios to the best peer of each row, geometric means. Smaller is better throughout.
+"""What the raw values say: medians (or the best rounds), ratios to the best peer of each row, geometric means. Smaller is better throughout.
 
 No input or output here; tests/bench has the arithmetic done by hand.
 """
@@ -19,7 +19,7 @@ def geometric_mean(values):
 
 @dataclass(frozen=True)
 class Line:
-    """One row of a table. Figures are medians; an allocator under which the row failed is missing from them."""
+    """One row of a table. An allocator under which the row failed is missing from them."""
     name: str
     unit: str
     what: str
@@ -71,13 +71,13 @@ class Table:
         return sorted((line for line in self.lines if line.behind(allocator)), key=lambda line: -line.ratio(allocator))
 
 
-def tabulate(results, metric):
-    """The table of one metric ("value" or "peak_kib") from rounds.Results."""
+def tabulate(results, metric, over_rounds=statistics.median):
+    """The table of one metric ("value" or "peak_kib") from rounds.Results. `over_rounds` makes one figure of all rounds."""
     peers = [allocator.name for allocator in results.allocators if allocator.peer]
     ours = [allocator.name for allocator in results.allocators if not allocator.peer]
     lines = []
     for row in results.rows:
-        figures = {name: statistics.median(getattr(run, metric) for run in runs)
+        figures = {name: over_rounds([getattr(run, metric) for run in runs])
                    for name, runs in results.runs[row.name].items() if runs}
         best = min((name for name in peers if name in figures), key=lambda name: figures[name], default=None)
         lines.append(Line(row.name, row.unit if metric == "value" else "KiB", row.what, figures, best))

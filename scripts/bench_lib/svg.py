@@ -85,11 +85,11 @@ def draw_legend(drawing, x, y):
     steps = 40
     for step in range(steps):
         ratio = 2 ** (SCALE[0][0] + (SCALE[-1][0] - SCALE[0][0]) * step / (steps - 1))
-        drawing.box(x + step * 6, y, 6.5, 12, colour(ratio)[0], 0)
+        drawing.box(x + step * 8, y, 8.5, 12, colour(ratio)[0], 0)
     for ratio in (0.25, 0.5, 1, 2, 4, 16):
         place = (math.log2(ratio) - SCALE[0][0]) / (SCALE[-1][0] - SCALE[0][0])
-        drawing.text(x + place * steps * 6, y + 25, f"{ratio:g}x", 10, QUIET, "start" if place == 0 else "middle")
-    drawing.text(x + steps * 6 + 18, y + 10, "of the best peer of the row; smaller is better, outlined: the best of all", 11,
+        drawing.text(x + place * steps * 8, y + 25, f"{ratio:g}x", 10, QUIET, "start" if place == 0 else "middle")
+    drawing.text(x + steps * 8 + 18, y + 10, "of the best peer of the row; smaller is better, outlined: the best of all", 11,
                  QUIET)
 
 

@@ -63,6 +63,11 @@ class Arithmetic(unittest.TestCase):
         self.assertEqual([line.best_peer for line in self.table.lines], ["a", "b", "b"])
         self.assertEqual(lines["x/2"].best, 4)
 
+    def test_best_rounds(self):
+        table = summary.tabulate(made_up(), "value", min)
+        self.assertEqual([line.figures["ours"] for line in table.lines], [1, 8, 5])
+        self.assertEqual(table.lines[1].ratio("ours"), 4.0)
+
     def test_ratios(self):
         self.assertEqual([line.ratio("ours") for line in self.table.lines], [0.5, 2.0, 1.25])
         self.assertEqual([line.ratio("a") for line in self.table.lines], [1.0, 2.0, 1.25])

@@ -72,10 +72,7 @@ void* allocate_slow(std::size_t size) {
 void* allocate_noscan(std::size_t size) {
   if (size >= kTinySize && size <= kMaxSmallSize) [[likely]] {
     void* p;
-    if (rseq_pop(g_hot.local_lists, pop_offset(noscan_class_for(size)), &p)) [[likely]] {
-      mark_word(p) = 0;
-      return p;
-    }
+    if (mcache_alloc_class(noscan_class_for(size), &p)) [[likely]] return p;
   }
   if (size > kMaxSmallSize) return allocate_large(size, true);
   if (!ensure_started()) return out_of_memory();
@@ -85,11 +82,10 @@ void* allocate_noscan(std::size_t size) {
 }
 
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
+  void* p;
+  if (allocate_aligned_fast(alignment, size, noscan, &p)) [[likely]] return p;
   if (!ensure_started() || size > PTRDIFF_MAX) return out_of_memory();
-  if (alignment <= 16 && size <= kMaxSmallSize) {
-    return noscan ? allocate_small(make_span_class(kAlignedClass[(size + 15) / 16], true)) : allocate(size);
-  }
-  if (const SpanClass c = class_for_aligned(size, alignment, noscan); c != 0) return allocate_small(c);
+  if (const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan); c != 0) return allocate_small(c);
   return allocate_large_aligned(size, alignment, noscan);
 }
 
@@ -184,10 +180,25 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
 
 std::size_t usable_size(const void* p) { return p == nullptr ? 0 : object_at(p, "malloc_usable_size").usable; }
 
-void* reallocate(void* p, std::size_t size) {
+namespace {
+
+// Whether an object of this class stays where it is when it gets this size.
+bool stays(SpanClass c, std::size_t size) {
+  if (is_bin(c)) return size > kMaxSmallSize && size <= kMaxBinBytes && (bin_class(size, false) | 1) == (c | 1);
+  const std::size_t usable = size_class(c).bytes;
+  return size <= usable && size * 2 > usable;
+}
+
+// An object that grew once grows again, and classes are an eighth apart: a quarter more halves the number of copies
+// (16 texts that grow to 32 KiB bit by bit: 14.5 -> 10 ns per append).
+std::size_t with_room_to_grow(std::size_t size, std::size_t old_usable) {
+  const std::size_t roomy = old_usable + old_usable / 4;
+  return size > old_usable && size < roomy && roomy <= kMaxSmallSize ? roomy : size;
+}
+
+[[gnu::noinline]] void* reallocate_slow(void* p, std::size_t size, const void* caller) {
   if (p == nullptr) return allocate(size);
   const Object object = object_at(p, "realloc");
-  const void* const caller = __builtin_return_address(0);
   if (size == 0) {
     release_for(p, caller);
     return nullptr;
@@ -199,7 +210,8 @@ void* reallocate(void* p, std::size_t size) {
     return p;
   }
   const bool noscan = object.span->noscan();
-  void* moved = noscan ? allocate_noscan(size) : allocate(size);
+  const std::size_t wanted = with_room_to_grow(size, object.usable);
+  void* moved = noscan ? allocate_noscan(wanted) : allocate(wanted);
   if (moved == nullptr) {
     // Shrinking cannot fail: the object stays as it is.
     return size <= object.usable ? p : nullptr;
@@ -207,6 +219,14 @@ void* reallocate(void* p, std::size_t size) {
   std::memcpy(moved, p, size < object.usable ? size : object.usable);
   release_for(p, caller);
   return moved;
+}
+
+}  // namespace
+
+void* reallocate(void* p, std::size_t size) {
+  LiveObject live;
+  if (mcache_find(p, &live) && stays(static_cast<SpanClass>(live.code), size)) return p;
+  return reallocate_slow(p, size, __builtin_return_address(0));
 }
 
 }  // namespace nh

@@ -30,6 +30,11 @@ namespace nh {
 }
 
 void* allocate_noscan(std::size_t size);
+// alignment: a power of two of at most kPageSize. False: take the slow way.
+[[gnu::always_inline]] inline bool allocate_aligned_fast(std::size_t alignment, std::size_t size, bool noscan, void** object) {
+  const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
+  return c != 0 && mcache_alloc_class(c, object);
+}
 // alignment: a power of two.
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan = false);
 void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan = false);

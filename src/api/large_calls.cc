@@ -72,7 +72,7 @@ void route_large_objects() {
 void* allocate_large(std::size_t size, bool noscan) {
   if (size <= g_route.bin_max) {
     void* p;
-    if (mcache_alloc_bin(bin_class(size, noscan), &p)) return p;
+    if (mcache_alloc_class(bin_class(size, noscan), &p)) return p;
   }
   return allocate_other(size, noscan);
 }
@@ -80,7 +80,7 @@ void* allocate_large(std::size_t size, bool noscan) {
 void* allocate_large_zeroed(std::size_t size, bool noscan) {
   if (size <= g_route.bin_max) {
     void* p;
-    if (mcache_alloc_bin(bin_class(size, noscan), &p)) return std::memset(p, 0, size);
+    if (mcache_alloc_class(bin_class(size, noscan), &p)) return std::memset(p, 0, size);
   }
   MSpan* span = g_route.is_extent(size) ? take_extent(size, noscan) : nullptr;
   if (span == nullptr) span = allocate_span(size, kPageSize, noscan);

@@ -34,7 +34,9 @@ NH_EXPORT void* reallocarray(void* p, std::size_t count, std::size_t size) noexc
 }
 
 // glibc rounds an alignment that is no power of two up to one, and takes anything up to half of the address space.
-NH_EXPORT void* memalign(std::size_t alignment, std::size_t size) noexcept {
+NH_EXPORT_HOT void* memalign(std::size_t alignment, std::size_t size) noexcept {
+  void* p;
+  if (is_pow2(alignment) && allocate_aligned_fast(alignment, size, false, &p)) [[likely]] return p;
   if (alignment > SIZE_MAX / 2 + 1) {
     errno = EINVAL;
     return nullptr;
@@ -42,12 +44,15 @@ NH_EXPORT void* memalign(std::size_t alignment, std::size_t size) noexcept {
   return allocate_aligned(alignment <= 16 ? 16 : std::size_t{1} << log2_ceil(alignment), size);
 }
 
-NH_EXPORT void* aligned_alloc(std::size_t alignment, std::size_t size) noexcept { return memalign(alignment, size); }
-
-NH_EXPORT int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
+NH_EXPORT_HOT int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
   if (!is_pow2(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
+  void* p;
+  if (allocate_aligned_fast(alignment, size, false, &p)) [[likely]] {
+    *out = p;
+    return 0;
+  }
   const int saved = errno;
-  void* p = allocate_aligned(alignment, size);
+  p = allocate_aligned(alignment, size);
   errno = saved;
   if (p == nullptr) return ENOMEM;
   *out = p;
@@ -102,6 +107,7 @@ NH_EXPORT int malloc_info(int options, FILE* stream) noexcept { return write_mal
 
 // glibc's names for the same functions, which some programs call to get past an interposed malloc.
 extern "C" {
+void* aligned_alloc(std::size_t, std::size_t) noexcept NH_ALIAS(memalign);
 void cfree(void* p) noexcept NH_ALIAS(free);
 void* __libc_malloc(std::size_t) noexcept NH_ALIAS(malloc);
 void __libc_free(void*) noexcept NH_ALIAS(free);

@@ -7,7 +7,8 @@
 
 namespace nh {
 
-constexpr bool is_pow2(std::size_t x) { return std::has_single_bit(x); }
+// Not std::has_single_bit(): that counts bits, which takes a call where the processor need not have an instruction for it.
+constexpr bool is_pow2(std::size_t x) { return x != 0 && (x & (x - 1)) == 0; }
 
 // alignment must be a power of two; x + alignment must not overflow.
 constexpr std::size_t align_up(std::size_t x, std::size_t alignment) { return (x + alignment - 1) & ~(alignment - 1); }

@@ -50,7 +50,12 @@ static_assert(sizeof(FreeList) == 16 && sizeof(ClassHeader) == 32 && kHeapListsB
 // The largest objects with two lists, and how many objects a swap of the lists should at least bring.
 inline constexpr std::size_t kTwoListMaxBytes = 128;
 inline constexpr unsigned kMinSwap = 64;
-constexpr bool has_two_lists(SpanClass c) { return size_class(c).bytes <= kTwoListMaxBytes; }
+inline constexpr unsigned kFirstOneListClass = [] {
+  unsigned c = 1;
+  while (kSizeClassTable[c].bytes <= kTwoListMaxBytes) c++;
+  return c;
+}();
+constexpr bool has_two_lists(SpanClass c) { return size_class_of(c) < kFirstOneListClass; }
 
 // Offsets of lists within a HeapLists.
 constexpr std::size_t header_offset(std::size_t code) { return code * sizeof(ClassHeader); }

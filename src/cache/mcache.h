@@ -70,10 +70,17 @@ inline constexpr auto kPopOffset = [] {
   return true;
 }
 
-// A large object of a bin, from the local heap. False: take the slow way.
-[[gnu::always_inline]] inline bool mcache_alloc_bin(SpanClass bin, void** object) {
+// Class -> offset of the list to pop from.
+inline constexpr auto kPopOffsetOfClass = [] {
+  std::array<std::uint16_t, kClassCodes> table{};
+  for (unsigned c = 0; c < table.size(); c++) table[c] = static_cast<std::uint16_t>(pop_offset(static_cast<SpanClass>(c)));
+  return table;
+}();
+
+// An object of a class with mark, or a large one of a bin. False: take the slow way.
+[[gnu::always_inline]] inline bool mcache_alloc_class(SpanClass c, void** object) {
   void* p;
-  if (!rseq_pop(g_hot.local_lists, freed_offset(bin), &p)) return false;
+  if (!rseq_pop(g_hot.local_lists, kPopOffsetOfClass[c], &p)) [[unlikely]] return false;
   mark_word(p) = 0;
   *object = p;
   return true;
@@ -106,21 +113,36 @@ inline constexpr auto kPopOffset = [] {
 
 enum class FreeOutcome { kDone, kOdd, kFull };
 
-// kOdd: nothing was done. kFull: p is the start of an object, now marked as free, and its list has no room.
-[[gnu::always_inline]] inline FreeOutcome mcache_free(void* p) {
+// What the page map knows of a pointer to an object that may be freed.
+struct LiveObject {
+  std::uintptr_t at;   // offset in the address space
+  std::size_t code;    // class
+  std::uint64_t mark;  // what its second word holds when it is free
+};
+
+// False: p is not the start of an object of a class that has a mark, or it carries the mark; the slow way finds out more.
+[[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
+  if (at >= g_hot.bytes) [[unlikely]] return false;
   // 64 bits wide, as an index is: narrower, the compiler extends it twice.
   const std::size_t entry = g_hot.page_map[at >> kPageShift];
   const std::size_t code = entry & 0xff;
   const auto in_span = static_cast<std::uint32_t>((entry & 0xff00) << (kPageShift - 8) | (at & (kPageSize - 1)));
   const std::uint32_t reciprocal = kFreeReciprocal[code];
-  if (in_span * reciprocal >= reciprocal) [[unlikely]] return FreeOutcome::kOdd;
+  if (in_span * reciprocal >= reciprocal) [[unlikely]] return false;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
-  if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
+  if (mark_word(const_cast<void*>(p)) == mark) [[unlikely]] return false;
+  *found = {at, code, mark};
+  return true;
+}
+
+// kOdd: nothing was done. kFull: p is the start of an object, now marked as free, and its list has no room.
+[[gnu::always_inline]] inline FreeOutcome mcache_free(void* p) {
+  LiveObject object;
+  if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
   // Marked before it is pushed: in the sequence a restart would take its own mark for that of a double free.
-  mark_word(p) = mark;
-  const std::size_t offset = (at >> g_hot.region_shift) * kHeapListsBytes + header_offset(code);
+  mark_word(p) = object.mark;
+  const std::size_t offset = (object.at >> g_hot.region_shift) * kHeapListsBytes + header_offset(object.code);
   if (!rseq_push(g_hot.all_lists, offset, p)) [[unlikely]] return FreeOutcome::kFull;
   return FreeOutcome::kDone;
 }

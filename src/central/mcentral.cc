@@ -39,9 +39,9 @@ void MCentral::SpanList::remove(MSpan* s) {
   s->next = s->prev = nullptr;
 }
 
-// Up to about 256 KiB of objects wait for another CPU.
+// Up to about 512 KiB of objects wait for another CPU.
 unsigned MCentral::slots() const {
-  const std::size_t n = 256 * KiB / (batch_objects(class_) * std::size_t{size_class(class_).bytes});
+  const std::size_t n = 512 * KiB / (batch_objects(class_) * std::size_t{size_class(class_).bytes});
   return static_cast<unsigned>(n < 2 ? 2 : n > kMaxSlots ? kMaxSlots : n);
 }
 
@@ -129,23 +129,36 @@ Batch MCentral::fetch(unsigned wanted, CpuId cpu) {
   }
 }
 
-void MCentral::give_back_L(void* object, SpanList* empty) {
-  MSpan* span = heap_.space().span_of(object);
-  NH_CHECK(span != nullptr && span->span_class == class_, "free list holds a pointer that is not an object of its class");
-  const std::size_t offset = address(object) - span->start_addr;
-  if (!span->give_back(object_index(size_class(class_), offset))) double_free(object, *span);
-  objects_out_--;
-  if (span->alloc_count != 0) {
-    move_L(span, SpanSet::kPartial);
-  } else if (empty_spans_ != 0) {
-    // One empty span stays, so that a class that hovers around a span's worth does not go to the heap each time.
-    move_L(span, SpanSet::kNone);
-    spans_--;
-    empty->push(span);
-  } else {
-    empty_spans_++;
-    move_L(span, SpanSet::kPartial);
+// Gives a chain back to its spans. Neighbours in a chain are mostly neighbours in a span, so that one look at the span
+// serves many. Returns how many objects there were; `empty` gets the spans that are to go.
+unsigned MCentral::give_back_L(void* object, SpanList* empty) {
+  const SizeClass& size = size_class(class_);
+  unsigned total = 0;
+  while (object != nullptr) {
+    MSpan* span = heap_.space().span_of(object);
+    NH_CHECK(span != nullptr && span->span_class == class_, "free list holds a pointer that is not an object of its class");
+    const std::size_t bytes = span->pages().bytes();
+    const unsigned before = total;
+    do {
+      void* next = next_object(object);
+      if (!span->give_back(object_index(size, address(object) - span->start_addr))) double_free(object, *span);
+      total++;
+      object = next;
+    } while (address(object) - span->start_addr < bytes);
+    objects_out_ -= total - before;
+    if (span->alloc_count != 0) {
+      move_L(span, SpanSet::kPartial);
+    } else if (empty_spans_ != 0) {
+      // One empty span stays, so that a class that hovers around a span's worth does not go to the heap each time.
+      move_L(span, SpanSet::kNone);
+      spans_--;
+      empty->push(span);
+    } else {
+      empty_spans_++;
+      move_L(span, SpanSet::kPartial);
+    }
   }
+  return total;
 }
 
 void MCentral::free_spans(SpanList* spans) {
@@ -188,12 +201,7 @@ unsigned MCentral::flush(void* head, unsigned count) {
   {
     LockGuard guard(lock_);
     flushes_++;
-    while (head != nullptr) {
-      void* next = next_object(head);
-      give_back_L(head, &empty);
-      head = next;
-      total++;
-    }
+    total += give_back_L(head, &empty);
   }
   free_spans(&empty);
   return total;
@@ -206,11 +214,7 @@ void MCentral::trim() {
     while (nslots_ != 0) {
       const Batch batch = slot_[--nslots_];
       objects_out_ += batch.count;
-      for (void* object = batch.head; object != nullptr;) {
-        void* next = next_object(object);
-        give_back_L(object, &empty);
-        object = next;
-      }
+      give_back_L(batch.head, &empty);
     }
     for (MSpan* span = partial_.first; span != nullptr;) {
       MSpan* next = span->next;

@@ -57,7 +57,7 @@ class alignas(64) MCentral {
   bool check();
 
  private:
-  static constexpr unsigned kMaxSlots = 16;
+  static constexpr unsigned kMaxSlots = 64;
 
   struct SpanList {
     MSpan* first = nullptr;
@@ -68,7 +68,7 @@ class alignas(64) MCentral {
   unsigned slots() const;
   Batch take_from_spans_L(unsigned wanted);
   MSpan* new_span(CpuId cpu);
-  void give_back_L(void* object, SpanList* empty);
+  unsigned give_back_L(void* object, SpanList* empty);
   void move_L(MSpan* span, SpanSet to);
   void free_spans(SpanList* spans);
   std::uint16_t* take_starts();

@@ -109,21 +109,33 @@ inline constexpr auto kNoscanClass = [] {
 constexpr SpanClass class_for(std::size_t bytes) { return make_span_class(kAlignedClass[(bytes + 15) / 16], false); }
 constexpr SpanClass noscan_class_for(std::size_t bytes) { return make_span_class(kNoscanClass[(bytes + 7) / 8], true); }
 
+namespace detail {
+// log2 of an alignment, class -> the first class from there on that is a multiple of it; 0 where none is.
+inline constexpr auto kNextAligned = [] {
+  std::array<std::array<std::uint8_t, kSizeClasses>, kPageShift + 1> table{};
+  for (unsigned shift = 0; shift <= kPageShift; shift++) {
+    for (unsigned c = kSizeClasses - 1, next = 0; c > 0; c--) {
+      if (kSizeClassTable[c].bytes % (1u << shift) == 0) next = c;
+      table[shift][c] = static_cast<std::uint8_t>(next);
+    }
+  }
+  return table;
+}();
+}  // namespace detail
+
 // The smallest class whose objects all lie at multiples of `alignment`, a power of two up to kPageSize; 0 where none
 // is large enough. Spans begin at a page, so it is the class size that decides.
 constexpr SpanClass class_for_aligned(std::size_t bytes, std::size_t alignment, bool noscan) {
   if (bytes > kMaxSmallSize || alignment > kPageSize) return 0;
-  for (unsigned c = kAlignedClass[(bytes + 15) / 16]; c < kSizeClasses; c++) {
-    if (kSizeClassTable[c].bytes % alignment == 0) return make_span_class(c, noscan);
-  }
-  return 0;
+  const unsigned c = detail::kNextAligned[log2_floor(alignment)][kAlignedClass[(bytes + 15) / 16]];
+  return c == 0 ? 0 : make_span_class(c, noscan);
 }
 
 // Objects that move at once between a CPU's cache and the mcentral: about 16 KiB, and at least 64 of the small ones, for
 // which the cache swaps two lists (mcache.h).
 constexpr unsigned batch_objects(SpanClass c) {
   const std::size_t n = 16 * KiB / size_class(c).bytes;
-  return static_cast<unsigned>(n < 2 ? 2 : n > 128 ? 128 : n);
+  return static_cast<unsigned>(n < 2 ? 2 : n > 256 ? 256 : n);
 }
 
 }  // namespace nh

@@ -23,7 +23,7 @@ const char* cache_mode_name(CacheMode mode);  // "rseq", "own-rseq", "fallback",
 
 struct CacheConfig {
   unsigned cpus = 1;                 // possible CPUs
-  std::size_t bytes_per_cpu = 2 * MiB;  // 0: no caches
+  std::size_t bytes_per_cpu = 4 * MiB;  // 0: no caches
   bool strict = false;               // never from another node's heap
   unsigned node_heaps = kMaxHeaps;   // heaps from here on belong to no node: any CPU keeps their large objects
   unsigned extent_heap = kMaxHeaps;  // the one whose large objects are kept by their descriptors; kMaxHeaps: none

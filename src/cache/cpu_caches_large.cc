@@ -5,7 +5,7 @@ namespace nh {
 namespace {
 
 // The most that a CPU keeps of large objects, in times of the limit for small ones.
-constexpr std::size_t kLargeShare = 16;
+constexpr std::size_t kLargeShare = 8;
 
 unsigned max_kept(std::size_t bytes) { return static_cast<unsigned>(bytes < 256 * KiB ? 256 * KiB / bytes : 1); }
 

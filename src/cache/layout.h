@@ -84,6 +84,7 @@ struct CpuCache {
   std::uint32_t cpu;
   bool sends_home;               // objects of other heaps were freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
+  std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects
   std::uint64_t large_capacity_bytes;  // the same for large ones
   std::uint64_t refills;         // batches fetched

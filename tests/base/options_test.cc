@@ -33,7 +33,7 @@ TEST(Options, EmptyEnvironmentMeansDefaults) {
   parse_options(nullptr, false, &options, &problems);
   EXPECT_EQ(problems.count, 0u);
   EXPECT_EQ(options.hugepages, HugePagesOption::kAuto);
-  EXPECT_EQ(options.cpu_cache, 2 * MiB);
+  EXPECT_EQ(options.cpu_cache, 4 * MiB);
   EXPECT_EQ(options.large_min, 4 * MiB);
   EXPECT_EQ(options.large, LargeOption::kFirstTouch);
   EXPECT_EQ(options.fork_max, 1 * GiB);

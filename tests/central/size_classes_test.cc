@@ -93,7 +93,7 @@ TEST(SizeClasses, Batches) {
     const unsigned n = batch_objects(static_cast<SpanClass>(c));
     const std::size_t bytes = n * std::size_t{size_class(static_cast<SpanClass>(c)).bytes};
     EXPECT_GE(n, 2u);
-    EXPECT_LE(n, 128u);
+    EXPECT_LE(n, 256u);
     EXPECT_LE(bytes, 64 * KiB);
   }
 }

@@ -12,9 +12,9 @@ unsigned initial_capacity(SpanClass c) {
   const unsigned batch = batch_objects(c);
   return batch / 8 < 2 ? 2 : batch / 8;
 }
-// The most that one list may grow to: 128 KiB of objects.
+// The most that one list may grow to: 256 KiB of objects.
 unsigned max_capacity(SpanClass c) {
-  const std::size_t n = 128 * KiB / size_class(c).bytes;
+  const std::size_t n = 256 * KiB / size_class(c).bytes;
   return static_cast<unsigned>(n < 4 ? 4 : n > 4096 ? 4096 : n);
 }
 

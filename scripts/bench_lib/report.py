@@ -27,6 +27,7 @@ def as_json(kind, options, results, described, tables):
         "kind": kind,
         "quick": options.quick,
         "rounds": options.rounds,
+        "realtime": options.realtime,
         "time_is": "best" if options.best else "median",
         "machine": described,
         "commit": commit(),
@@ -52,6 +53,8 @@ def write(kind, title, options, results, described):
     tables = [summary.tabulate(results, metric, over_rounds[metric]) for metric in summary.METRICS]
     shown = "\n".join(text.table(table) for table in tables)
     note = f"{kind}{', short form' if options.quick else ''}, {'best' if options.best else 'median'} of {options.rounds} round{'s' if options.rounds > 1 else ''}"
+    if options.realtime:
+        note += ", ahead of all other programs of the machine (SCHED_RR)"
     print(shown)
     files = {
         options.out / f"{kind}.txt": f"{note}\n\n{shown}",

@@ -176,8 +176,8 @@ void add_exchange(Table& table) {
                    [](const Run& run) { return producer(run, 1024); }});
   table.push_back({"server/mailboxes", "ns/op", "mixed sizes, two threads free what either has allocated; CPU time",
                    mailboxes});
-  table.push_back({"server/generations", "ns/op", "16 to 512 bytes, handed on from thread to thread, two at a time; CPU time",
-                   generations});
+  table.push_back({"server/generations", "ns/op",
+                   "16 to 512 bytes, handed on from thread to thread, two at a time; CPU time", generations});
 }
 
 }  // namespace bench

@@ -1,6 +1,6 @@
-"""What the raw values say: medians (or the best rounds), ratios to the best peer of each row, geometric means. Smaller is better throughout.
+"""What the raw values say: medians (or the best rounds), ratios to the best peer of each row, geometric means.
 
-No input or output here; tests/bench has the arithmetic done by hand.
+Smaller is better throughout. No input or output here; tests/bench has the arithmetic done by hand.
 """
 import math
 import statistics
@@ -72,7 +72,7 @@ class Table:
 
 
 def tabulate(results, metric, over_rounds=statistics.median):
-    """The table of one metric ("value" or "peak_kib") from rounds.Results. `over_rounds` makes one figure of all rounds."""
+    """The table of one metric ("value" or "peak_kib") of rounds.Results; `over_rounds` makes one figure of all rounds."""
     peers = [allocator.name for allocator in results.allocators if allocator.peer]
     ours = [allocator.name for allocator in results.allocators if not allocator.peer]
     lines = []

@@ -50,8 +50,8 @@ def as_json(kind, options, results, described, tables):
 def how(kind, options):
     """What was run, in a line for people."""
     rounds = f"{options.rounds} round" + ("s" if options.rounds > 1 else "")
-    return (kind + (", short form" if options.quick else "") + (", best of " if options.best else ", median of ") + rounds
-            + (", ahead of all other programs of the machine (SCHED_RR)" if options.realtime else ""))
+    return (kind + (", short form" if options.quick else "") + (", best of " if options.best else ", median of ")
+            + rounds + (", ahead of all other programs of the machine (SCHED_RR)" if options.realtime else ""))
 
 
 def write(kind, title, options, results, described):

@@ -72,7 +72,7 @@ class Table:
 
 
 def tabulate(results, metric, over_rounds=statistics.median):
-    """The table of one metric ("value" or "peak_kib") of rounds.Results; `over_rounds` makes one figure of all rounds."""
+    """The table of one metric ("value" or "peak_kib"); `over_rounds` makes one figure of the figures of all rounds."""
     peers = [allocator.name for allocator in results.allocators if allocator.peer]
     ours = [allocator.name for allocator in results.allocators if not allocator.peer]
     lines = []

@@ -69,5 +69,9 @@ def conclusion(shown):
         text += f"; {len(behind)} of {shown.rows_of(name)} rows above {summary.BEHIND}"
         if behind:
             text += ":\n  " + ", ".join(f"{line.name} {figure(line.ratio(name))}" for line in behind)
+        unsteady = shown.unsteady(name)
+        if unsteady:
+            text += (f"\n  not to be trusted, rounds differ by more than {summary.UNSTEADY} x: "
+                     + ", ".join(line.name for line in unsteady))
         out.append(text)
     return "\n".join(out) + "\n" if out else ""

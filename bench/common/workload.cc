@@ -80,7 +80,7 @@ int usage(const char* program) {
 
 std::uint64_t now_ns() {
   return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count());
+      std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count());
 }
 
 double median(std::vector<double> values) {
@@ -112,7 +112,9 @@ void pin_to_cpu(std::size_t index) {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
-    if (sched_setaffinity(0, sizeof one, &one) != 0) throw std::system_error(errno, std::generic_category(), "affinity");
+    if (sched_setaffinity(0, sizeof one, &one) != 0) {
+      throw std::system_error(errno, std::generic_category(), "sched_setaffinity");
+    }
     return;
   }
 }

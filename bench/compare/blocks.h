@@ -48,7 +48,9 @@ class MixedSizes {
     Random random(42);
     std::size_t i = 0;
     for (const Step& step : kSteps) {
-      for (; i < step.until; i++) sizes_[i] = static_cast<std::uint32_t>(step.from + random.below(step.to - step.from + 1));
+      for (; i < step.until; i++) {
+        sizes_[i] = static_cast<std::uint32_t>(step.from + random.below(step.to - step.from + 1));
+      }
     }
   }
 

@@ -80,8 +80,8 @@ Result graph(const Run& run) {
 }  // namespace
 
 void add_graphs(Table& table) {
-  table.push_back({"graphs/trees", "ms", "binary trees of many depths built and torn down beside one that stays", trees});
-  table.push_back({"graphs/search", "ms", "a graph with vectors of edges built, searched breadth first, torn down", graph});
+  table.push_back({"graphs/trees", "ms", "binary trees of many depths come and go beside one that stays", trees});
+  table.push_back({"graphs/search", "ms", "a graph with vectors of edges built, searched, torn down", graph});
 }
 
 }  // namespace bench

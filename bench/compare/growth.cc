@@ -1,8 +1,8 @@
 // Memory that the process has not had before.
-#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <stdexcept>
 #include <system_error>
@@ -15,53 +15,65 @@ namespace {
 
 constexpr std::size_t kMiB = std::size_t{1} << 20;
 
-// Touches memory of every kind that an allocator may take, in a process of its own and just before it is measured: what
-// a virtual machine has not used for a while is slow, and whose fault that is is not the question. Base pages and huge
-// pages come from different free lists of the kernel, and the pool has its own.
-void warm_machine(std::size_t bytes) {
-  const pid_t child = fork();
-  if (child < 0) throw std::system_error(errno, std::generic_category(), "fork");
-  if (child == 0) {
-    const auto touch = [bytes](int flags, int advice) {
-      void* const p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
-      if (p == MAP_FAILED) return;  // a pool that is too small serves nobody
-      madvise(p, bytes, advice);
-      std::memset(p, 1, bytes);
-    };
-    touch(0, MADV_NOHUGEPAGE);
-    touch(0, MADV_HUGEPAGE);
-    touch(MAP_HUGETLB, MADV_NORMAL);
-    _exit(0);
+struct Growth {
+  double ms = 0;
+  Checksum sum;
+};
+
+// What `grow` takes where the machine has the memory at hand: a virtual machine gets a page from its host at first use,
+// which costs more than all else. So it is done three times and the fastest counts; twice in processes of their own, so
+// that the memory is fresh for the allocator every time, and in this one last, whose memory is looked at.
+template <class Grow>
+Result on_warm_machine(Grow&& grow) {
+  double best = 0;
+  const auto count = [&](double ms) { best = best == 0 ? ms : std::min(best, ms); };
+  for (int i = 0; i < 2; i++) {
+    int ends[2];
+    if (pipe(ends) != 0) throw std::system_error(errno, std::generic_category(), "pipe");
+    const pid_t child = fork();
+    if (child < 0) throw std::system_error(errno, std::generic_category(), "fork");
+    if (child == 0) {
+      double ms = 0;
+      try {
+        ms = grow().ms;
+      } catch (const std::bad_alloc&) {
+        _exit(1);
+      }
+      _exit(write(ends[1], &ms, sizeof ms) == sizeof ms ? 0 : 1);
+    }
+    close(ends[1]);
+    double ms = 0;
+    const bool complete = read(ends[0], &ms, sizeof ms) == sizeof ms;
+    close(ends[0]);
+    waitpid(child, nullptr, 0);
+    if (!complete) throw std::runtime_error("a process that grew as this one would has failed");
+    count(ms);
   }
-  int status = 0;
-  if (waitpid(child, &status, 0) != child || status != 0) throw std::runtime_error("no memory to warm up");
+  const Growth last = grow();
+  count(last.ms);
+  return {best, last.sum.text()};
 }
 
 // One block, written from front to back.
-Result first_fill(const Run& run) {
-  const std::size_t bytes = run.choose(1024, 256) * kMiB;
-  warm_machine(bytes);
+Growth first_fill(std::size_t bytes) {
   const std::uint64_t start = now_ns();
   auto* const p = static_cast<unsigned char*>(allocate(bytes));
   std::memset(p, 1, bytes);
   keep(p);
-  const double ns = static_cast<double>(now_ns() - start);
-  Checksum sum;
-  for (std::size_t at = 0; at < bytes; at += kMiB) sum.add(p[at]);
+  Growth growth{static_cast<double>(now_ns() - start) / 1e6, {}};
   sample_memory();
+  for (std::size_t at = 0; at < bytes; at += kMiB) growth.sum.add(p[at]);
   std::free(p);
-  return {ns / 1e6, sum.text()};
+  return growth;
 }
 
 // A program that grows and frees nothing: objects of mixed sizes, written to the end, until they hold `bytes`.
-Result slow_growth(const Run& run) {
+Growth slow_growth(std::size_t bytes) {
   struct Object {
     Object* below;
     std::size_t size;
   };
-  const std::size_t bytes = run.choose(1024, 256) * kMiB;
   const MixedSizes sizes;
-  warm_machine(bytes);
   Random random(3);
   Object* top = nullptr;
   const std::uint64_t start = now_ns();
@@ -74,18 +86,22 @@ Result slow_growth(const Run& run) {
     top = object;
     held += size;
   }
-  const double ns = static_cast<double>(now_ns() - start);
+  Growth growth{static_cast<double>(now_ns() - start) / 1e6, {}};
   sample_memory();
-  Checksum sum;
-  for (const Object* object = top; object != nullptr; object = object->below) sum.add(object->size);
-  return {ns / 1e6, sum.text()};
+  for (const Object* object = top; object != nullptr; object = object->below) growth.sum.add(object->size);
+  return growth;
 }
 
 }  // namespace
 
 void add_growth(Table& table) {
-  table.push_back({"growth/fill-1G", "ms", "first fill of one block of 1 GiB (quick: 256 MiB)", first_fill});
-  table.push_back({"growth/leak-1G", "ms", "mixed sizes, nothing freed, until 1 GiB is held (quick: 256 MiB)", slow_growth});
+  const auto add = [&](const char* name, const char* what, Growth (*grow)(std::size_t)) {
+    table.push_back({name, "ms", what, [grow](const Run& run) {
+                       return on_warm_machine([&] { return grow(run.choose(1024, 256) * kMiB); });
+                     }});
+  };
+  add("growth/fill-1G", "first fill of one block of 1 GiB (quick: 256 MiB)", first_fill);
+  add("growth/leak-1G", "mixed sizes, nothing freed, until 1 GiB is held (quick: 256 MiB)", slow_growth);
 }
 
 }  // namespace bench

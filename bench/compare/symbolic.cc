@@ -30,7 +30,8 @@ Term make(Kind kind, std::int64_t value, Term left = nullptr, Term right = nullp
 
 Term random_expression(Random& random, int depth) {
   if (depth == 0) {
-    return random.below(3) == 0 ? make(Kind::variable, 0) : make(Kind::constant, static_cast<std::int64_t>(random.below(5)));
+    if (random.below(3) == 0) return make(Kind::variable, 0);
+    return make(Kind::constant, static_cast<std::int64_t>(random.below(5)));
   }
   const Kind kind = random.below(2) == 0 ? Kind::sum : Kind::product;
   Term left = random_expression(random, depth - 1);

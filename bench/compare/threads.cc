@@ -43,7 +43,7 @@ Result thread_churn(const Run& run, std::size_t objects) {
 }  // namespace
 
 void add_threads(Table& table) {
-  table.push_back({"threads/short", "us/op", "a thread that allocates and frees 10 objects of mixed sizes, four at once",
+  table.push_back({"threads/short", "us/op", "a thread that allocates and frees 10 objects, four at once",
                    [](const Run& run) { return thread_churn(run, 10); }});
   table.push_back({"threads/longer", "us/op", "a thread that allocates and frees 1000 objects, four at once",
                    [](const Run& run) { return thread_churn(run, 1000); }});

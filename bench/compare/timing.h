@@ -27,7 +27,8 @@ double ns_per_operation(const Run& run, Body&& body) {
       count = std::max<std::size_t>(1, static_cast<std::size_t>(static_cast<double>(count) * target / best));
       break;
     }
-    count = best < target / 400 ? count * 100 : static_cast<std::size_t>(static_cast<double>(count) * target / 2 / best) + 1;
+    const double factor = std::min(100.0, target / 2 / best);
+    count = static_cast<std::size_t>(static_cast<double>(count) * factor) + 1;
   }
   return median_ns(9, [&] { body(count); }) / static_cast<double>(count);
 }

@@ -53,5 +53,6 @@ def describe():
 
 def one_line(machine):
     pages = sum(pool["total"] for pool in machine["pools"].get("2048kB", {}).values())
-    return (f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['nodes']} node(s), {machine['memory_mib'] / 1024:.0f} GiB, "
-            f"Linux {machine['kernel']}, THP {machine['thp']}, {pages} huge pages in the pool, {machine['date'][:10]}")
+    return (f"{machine['cpu']}, {machine['cpus']} CPUs, {machine['nodes']} node(s), "
+            f"{machine['memory_mib'] / 1024:.0f} GiB, Linux {machine['kernel']}, THP {machine['thp']}, "
+            f"{pages} huge pages in the pool, {machine['date'][:10]}")

@@ -27,6 +27,7 @@ def as_json(kind, options, results, described, tables):
         "kind": kind,
         "quick": options.quick,
         "rounds": options.rounds,
+        "realtime": options.realtime,
         "time_is": "best" if options.best else "median",
         "machine": described,
         "commit": commit(),
@@ -46,12 +47,19 @@ def as_json(kind, options, results, described, tables):
     }
 
 
+def how(kind, options):
+    """What was run, in a line for people."""
+    rounds = f"{options.rounds} round" + ("s" if options.rounds > 1 else "")
+    return (kind + (", short form" if options.quick else "") + (", best of " if options.best else ", median of ")
+            + rounds + (", ahead of all other programs of the machine (SCHED_RR)" if options.realtime else ""))
+
+
 def write(kind, title, options, results, described):
     """Prints the tables and writes KIND.txt, KIND.json and KIND.svg, or where the options say."""
     over_rounds = {"value": min if options.best else statistics.median, "peak_kib": statistics.median}
     tables = [summary.tabulate(results, metric, over_rounds[metric]) for metric in summary.METRICS]
     shown = "\n".join(text.table(table) for table in tables)
-    note = f"{kind}{', short form' if options.quick else ''}, {'best' if options.best else 'median'} of {options.rounds} round{'s' if options.rounds > 1 else ''}"
+    note = how(kind, options)
     print(shown)
     files = {
         options.out / f"{kind}.txt": f"{note}\n\n{shown}",

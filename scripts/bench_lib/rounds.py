@@ -28,12 +28,22 @@ class Results:
 
 def run(rows, allocators, count, quick, progress, measure=programs.measure):
     """A round is A B C, A B C, ... over all rows, so that whatever else the machine does hits all allocators alike, and
-    a disturbance spoils one round only. `progress(text)` is called before each step and with every failure."""
+    a disturbance spoils one round only. `progress(text)` is called before each step and with every failure. When the
+    user interrupts, what there is is returned, with a failure that says so."""
     results = Results(rows, allocators)
+    try:
+        run_rounds(results, count, quick, progress, measure)
+    except KeyboardInterrupt:
+        results.failures.append("interrupted before all rounds were through")
+    return results
+
+
+def run_rounds(results, count, quick, progress, measure):
+    rows = results.rows
     for number in range(1, count + 1):
         for place, row in enumerate(rows, 1):
             progress(f"round {number} of {count}, row {place} of {len(rows)}: {row.name}")
-            for allocator in allocators:
+            for allocator in results.allocators:
                 if allocator.name not in results.runs[row.name]:
                     continue
                 try:
@@ -41,4 +51,3 @@ def run(rows, allocators, count, quick, progress, measure=programs.measure):
                 except programs.Failure as failure:
                     results.fail(row, allocator, failure)
                     progress(f"FAILED: {results.failures[-1]}", lasting=True)
-    return results

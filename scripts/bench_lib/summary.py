@@ -1,6 +1,6 @@
-"""What the raw values say: medians (or the best rounds), ratios to the best peer of each row, geometric means. Smaller is better throughout.
+"""What the raw values say: medians (or the best rounds), ratios to the best peer of each row, geometric means.
 
-No input or output here; tests/bench has the arithmetic done by hand.
+Smaller is better throughout. No input or output here; tests/bench has the arithmetic done by hand.
 """
 import math
 import statistics
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 # A row of ours that is so many times the best peer's is marked.
 BEHIND = 1.25
+# Rounds that differ by more than this factor make a figure that is not to be trusted.
+UNSTEADY = 1.25
 METRICS = {"value": "time", "peak_kib": "memory"}
 
 
@@ -25,6 +27,7 @@ class Line:
     what: str
     figures: dict
     best_peer: str | None  # None where no peer has a figure
+    spreads: dict  # the largest round by the smallest, by allocator
 
     @property
     def best(self):
@@ -57,6 +60,11 @@ class Table:
         """The geometric mean of its ratios to each row's best peer, over the rows that it has."""
         return geometric_mean(line.ratio(allocator) for line in self.lines if line.ratio(allocator) is not None)
 
+    def unsteady(self, allocator):
+        """The lines whose ratio cannot be trusted, since its rounds or those of the best peer differ too much."""
+        return [line for line in self.lines if line.ratio(allocator) is not None
+                and max(line.spreads[allocator], line.spreads[line.best_peer]) > UNSTEADY]
+
     def rows_of(self, allocator):
         return sum(line.ratio(allocator) is not None for line in self.lines)
 
@@ -72,13 +80,14 @@ class Table:
 
 
 def tabulate(results, metric, over_rounds=statistics.median):
-    """The table of one metric ("value" or "peak_kib") from rounds.Results. `over_rounds` makes one figure of all rounds."""
+    """The table of one metric ("value" or "peak_kib"); `over_rounds` makes one figure of the figures of all rounds."""
     peers = [allocator.name for allocator in results.allocators if allocator.peer]
     ours = [allocator.name for allocator in results.allocators if not allocator.peer]
     lines = []
     for row in results.rows:
-        figures = {name: over_rounds([getattr(run, metric) for run in runs])
-                   for name, runs in results.runs[row.name].items() if runs}
+        rounds = {name: [getattr(run, metric) for run in runs] for name, runs in results.runs[row.name].items() if runs}
+        figures = {name: over_rounds(values) for name, values in rounds.items()}
+        spreads = {name: max(values) / min(values) for name, values in rounds.items()}
         best = min((name for name in peers if name in figures), key=lambda name: figures[name], default=None)
-        lines.append(Line(row.name, row.unit if metric == "value" else "KiB", row.what, figures, best))
+        lines.append(Line(row.name, row.unit if metric == "value" else "KiB", row.what, figures, best, spreads))
     return Table(metric, lines, ours, peers)

@@ -89,8 +89,8 @@ def draw_legend(drawing, x, y):
     for ratio in (0.25, 0.5, 1, 2, 4, 16):
         place = (math.log2(ratio) - SCALE[0][0]) / (SCALE[-1][0] - SCALE[0][0])
         drawing.text(x + place * steps * 8, y + 25, f"{ratio:g}x", 10, QUIET, "start" if place == 0 else "middle")
-    drawing.text(x + steps * 8 + 18, y + 10, "of the best peer of the row; smaller is better, outlined: the best of all", 11,
-                 QUIET)
+    drawing.text(x + steps * 8 + 18, y + 10, "of the best peer of the row; smaller is better, outlined: best of all",
+                 11, QUIET)
 
 
 def draw_heads(drawing, table, x, y, what):

@@ -37,9 +37,9 @@ def table(shown):
     width = max(10, max(map(len, shown.allocators), default=0) + 2)
     title = f"{summary.METRICS[shown.metric]}: ratio to the best peer of the row, below 1.00 is ahead of it"
     if shown.ours:
-        title += f"; {MARK} marks {shown.ours[0]} above {summary.BEHIND}"
+        title += f"; {MARK} marks what is above {summary.BEHIND} of {', '.join(shown.ours)}"
     head = f"{'':{NAME_WIDTH}}" + "".join(f"{name + ' ':>{width}}" for name in shown.allocators)
-    head += "".join(f"{name:>{width + 6}}" for name in shown.ours) + "   best peer"
+    head += "".join(f"{name:>{width + 6}}" for name in shown.ours[:1]) + "   best peer"
     out = [title, "", head]
     theme = None
     for line in shown.lines:
@@ -48,7 +48,7 @@ def table(shown):
         theme = line.name.split("/")[0]
         text = f"{line.name:{NAME_WIDTH}}" + "".join(f"{cell(line, name, shown.ours):>{width}}"
                                                       for name in shown.allocators)
-        text += "".join(f"{with_unit(line.figures.get(name), line.unit):>{width + 6}}" for name in shown.ours)
+        text += "".join(f"{with_unit(line.figures.get(name), line.unit):>{width + 6}}" for name in shown.ours[:1])
         out.append(text + f"   {line.best_peer or '-'} {with_unit(line.best, line.unit)}".rstrip())
     out += ["", f"{'geometric mean':{NAME_WIDTH}}" + "".join(f"{figure(shown.mean(name)) + ' ':>{width}}"
                                                              for name in shown.allocators)]
@@ -69,5 +69,9 @@ def conclusion(shown):
         text += f"; {len(behind)} of {shown.rows_of(name)} rows above {summary.BEHIND}"
         if behind:
             text += ":\n  " + ", ".join(f"{line.name} {figure(line.ratio(name))}" for line in behind)
+        unsteady = shown.unsteady(name)
+        if unsteady:
+            text += (f"\n  not to be trusted, rounds differ by more than {summary.UNSTEADY} x: "
+                     + ", ".join(line.name for line in unsteady))
         out.append(text)
     return "\n".join(out) + "\n" if out else ""

@@ -47,8 +47,13 @@ void CpuCaches::large_missed(const MSpan& span) {
   if (!access.usable()) return;
   CpuCache& cache = access.cache();
   ClassHeader* header = large_header(cache, code, h);
+  if (header == nullptr) return;
+  // The room is a hint that sequences cut short leave wrong, one too small as well as one too large. Other lists are put
+  // right when they are taken as a whole; these are when they are found empty, or one that takes one object would take
+  // none any more.
+  access.install(header->freed, Batch());
   // An object that is allocated and freed once has nobody waiting for it.
-  if (header == nullptr || __atomic_load_n(&header->alloc.room, __ATOMIC_RELAXED) == 0) return;
+  if (__atomic_load_n(&header->alloc.room, __ATOMIC_RELAXED) == 0) return;
   const std::size_t bytes = large_bytes(code, h);
   if (__atomic_load_n(&header->freed.cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
   const std::size_t limit = config_.bytes_per_cpu * kLargeShare;
@@ -57,13 +62,16 @@ void CpuCaches::large_missed(const MSpan& span) {
   for (unsigned other = 0; used > limit && other < heaps_->count(); other++) {
     for (unsigned c = kFirstBinClass; used > limit && c < kClassCodes; c++) {
       ClassHeader* idle = large_header(cache, c, HeapId(other));
-      if (idle == nullptr || idle->freed.head != nullptr) continue;
+      if (idle == nullptr || idle == header || __atomic_load_n(&idle->freed.head, __ATOMIC_RELAXED) != nullptr) continue;
       const unsigned spare = __atomic_load_n(&idle->freed.cap, __ATOMIC_RELAXED);
       if (spare == 0 || !access.resize(idle->freed, -static_cast<std::int32_t>(spare))) continue;
       used = __atomic_sub_fetch(&cache.large_capacity_bytes, spare * large_bytes(c, HeapId(other)), __ATOMIC_RELAXED);
     }
   }
-  if (used <= limit && access.resize(header->freed, 1)) return;
+  if (used <= limit && access.resize(header->freed, 1)) {
+    __atomic_store_n(&header->alloc.room, 0, __ATOMIC_RELAXED);
+    return;
+  }
   __atomic_fetch_sub(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
 }
 

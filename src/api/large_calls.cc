@@ -62,8 +62,9 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
 
 void route_large_objects() {
   const HeapId heap = heap_for_large(SIZE_MAX);
-  const bool local = heap != g_process.first_touch && heap != g_process.interleaved;
-  g_route.bin_max = local || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
+  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
+  const bool own = heap != g_process.first_touch && (heap != g_process.interleaved || heap_for_large(0) == heap);
+  g_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
   if (heap != g_process.first_touch) return;
   g_route.extent_min = g_process.large_min;
   g_route.extent_max = kMaxKeptUnits * kHugeSize;

@@ -25,8 +25,7 @@ struct CacheConfig {
   unsigned cpus = 1;                 // possible CPUs
   std::size_t bytes_per_cpu = 2 * MiB;  // 0: no caches
   bool strict = false;               // never from another node's heap
-  unsigned node_heaps = kMaxHeaps;   // heaps from here on belong to no node: any CPU keeps their large objects
-  unsigned extent_heap = kMaxHeaps;  // the one whose large objects are kept by their descriptors; kMaxHeaps: none
+  unsigned extent_heap = kMaxHeaps;  // whose large objects any CPU keeps, by their descriptors; kMaxHeaps: none
 };
 
 // Which heap a CPU allocates from.
@@ -101,6 +100,7 @@ class CpuCaches {
   void flush_lists(CpuCache* cache);
   void flush_large(CpuCache* cache);
   bool drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*));
+  bool keeps_large_of(const CpuCache& cache, HeapId h) const;
   bool keeps_large(const CpuCache& cache) const;
   std::size_t large_bytes(unsigned code, HeapId h) const;
   unsigned large_code(const MSpan& span) const;

@@ -23,10 +23,14 @@ unsigned CpuCaches::large_code(const MSpan& span) const {
   return span.heap == config_.extent_heap && units <= kMaxKeptUnits ? extent_code(static_cast<unsigned>(units)) : 0;
 }
 
-// nullptr: this CPU keeps no large objects of that heap. Those of another node go straight home.
+// Those of another heap go straight home: nobody here would take them off their list.
+bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
+  return h == cache.local || h.value == config_.extent_heap;
+}
+
+// nullptr: this CPU keeps no large objects of that heap.
 ClassHeader* CpuCaches::large_header(CpuCache& cache, unsigned code, HeapId h) {
-  if (h != cache.local && h.value < config_.node_heaps) return nullptr;
-  return &cache.lists[h.value].of[code];
+  return keeps_large_of(cache, h) ? &cache.lists[h.value].of[code] : nullptr;
 }
 
 void CpuCaches::large_turned_away(const MSpan& span) {
@@ -77,7 +81,7 @@ void CpuCaches::large_missed(const MSpan& span) {
 
 bool CpuCaches::keeps_large(const CpuCache& cache) const {
   for (unsigned h = 0; h < heaps_->count(); h++) {
-    if (HeapId(h) != cache.local && h < config_.node_heaps) continue;
+    if (!keeps_large_of(cache, HeapId(h))) continue;
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
       if (__atomic_load_n(&cache.lists[h].of[code].freed.head, __ATOMIC_RELAXED) != nullptr) return true;
     }

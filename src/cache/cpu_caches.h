@@ -99,6 +99,7 @@ class CpuCaches {
   void withdraw(int cpu);
   void flush_lists(CpuCache* cache);
   void flush_large(CpuCache* cache);
+  bool has_sequences() const;
   bool drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*));
   bool keeps_large_of(const CpuCache& cache, HeapId h) const;
   bool keeps_large(const CpuCache& cache) const;

@@ -1,4 +1,6 @@
 // Large objects that CPUs keep (layout.h): how many, of which sizes, and their way home.
+#include "base/check.h"
+#include "base/format.h"
 #include "cache/access.h"
 
 namespace nh {
@@ -6,6 +8,12 @@ namespace {
 
 // The most that a CPU keeps of large objects, in times of the limit for small ones.
 constexpr std::size_t kLargeShare = 16;
+
+[[noreturn, gnu::cold]] void freed_twice(const void* p) {
+  Text<120> text;
+  text.text("double free of ").ptr(p).text(", which was written to meanwhile");
+  fatal(text.c_str());
+}
 
 unsigned max_kept(std::size_t bytes) { return static_cast<unsigned>(bytes < 256 * KiB ? 256 * KiB / bytes : 1); }
 
@@ -33,9 +41,14 @@ ClassHeader* CpuCaches::large_header(CpuCache& cache, unsigned code, HeapId h) {
   return keeps_large_of(cache, h) ? &cache.lists[h.value].of[code] : nullptr;
 }
 
+// A thread that allocates nothing but large objects may not be registered yet.
+bool CpuCaches::has_sequences() const {
+  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread();
+}
+
 void CpuCaches::large_turned_away(const MSpan& span) {
   const unsigned code = large_code(span);
-  if (code == 0 || (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq)) return;
+  if (code == 0 || !has_sequences()) return;
   RseqAccess access(*this);
   if (!access.usable()) return;
   if (ClassHeader* header = large_header(access.cache(), code, HeapId(span.heap))) {
@@ -45,7 +58,7 @@ void CpuCaches::large_turned_away(const MSpan& span) {
 
 void CpuCaches::large_missed(const MSpan& span) {
   const unsigned code = large_code(span);
-  if (code == 0 || (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq)) return;
+  if (code == 0 || !has_sequences()) return;
   const HeapId h(span.heap);
   RseqAccess access(*this);
   if (!access.usable()) return;
@@ -116,11 +129,14 @@ void CpuCaches::flush_large(CpuCache* cache) {
       ClassHeader* header = large_header(*cache, code, HeapId(h));
       if (header == nullptr) break;
       void* first = header->freed.head;
+      if (first == nullptr) continue;
       header->freed.head = nullptr;
       __atomic_store_n(&header->freed.room, header->freed.cap, __ATOMIC_RELAXED);
       while (first != nullptr) {
         void* next = next_object(first);
-        heaps_->free_large(h == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first));
+        MSpan* span = h == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first);
+        if (span == nullptr) freed_twice(first);
+        heaps_->free_large(span);
         first = next;
       }
     }

@@ -106,6 +106,7 @@ bool init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     config.whole_units = true;
     config.backing.first_touch = true;
     config.backing.has_small_unit = false;
+    config.backing.policy_places = inherited.is_set();
     config.backing.nodes = allowed;
     config.backing.reservation_counts = !inherited.is_set() && allowed.count() == topology.allowed_nodes(true).count();
   } else {

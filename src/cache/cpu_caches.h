@@ -71,9 +71,8 @@ class CpuCaches {
   };
   // What all CPUs together keep of a heap's large objects; approximate while other threads run.
   Kept kept_large(HeapId h);
-  // Sends all large objects home, from every CPU that keeps one.
-  void drain_large();
-
+  // Sends all large objects home, from every CPU that keeps one. True: there were some.
+  bool drain_large();
 
   // The cache of the running CPU, whatever the mode; nullptr: no memory.
   CpuCache* current_cache();

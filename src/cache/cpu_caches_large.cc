@@ -51,9 +51,12 @@ void CpuCaches::large_turned_away(const MSpan& span) {
   if (code == 0 || !has_sequences()) return;
   RseqAccess access(*this);
   if (!access.usable()) return;
-  if (ClassHeader* header = large_header(access.cache(), code, HeapId(span.heap))) {
-    __atomic_store_n(&header->alloc.room, 1, __ATOMIC_RELAXED);
-  }
+  ClassHeader* header = large_header(access.cache(), code, HeapId(span.heap));
+  if (header == nullptr) return;
+  // Its mark was overwritten, or free() had seen it. An object that is not free is on no list, whoever changes them.
+  void* const p = reinterpret_cast<void*>(span.start_addr);
+  if (__atomic_load_n(&header->freed.head, __ATOMIC_RELAXED) == p) freed_twice(p);
+  __atomic_store_n(&header->alloc.room, 1, __ATOMIC_RELAXED);
 }
 
 void CpuCaches::large_missed(const MSpan& span) {
@@ -116,10 +119,12 @@ CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
   return kept;
 }
 
-void CpuCaches::drain_large() {
+bool CpuCaches::drain_large() {
+  bool any = false;
   for_each([&](CpuCache& cache) {
-    if (keeps_large(cache)) drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
+    any |= keeps_large(cache) && drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
   });
+  return any;
 }
 
 // The caller has seen to it that nobody else changes the lists.

@@ -149,11 +149,11 @@ TEST_F(Large, CapacityThatLiesIdleGoesToOtherSizes) {
 }
 
 TEST_F(Large, AListDoesNotTakeItsOwnCapacity) {
-  CacheWorld w(world(1, 16 * KiB));
+  CacheWorld w(world(1, 12 * KiB));
   std::vector<void*> live(6);
   for (int round = 0; round < 10; round++) {
     for (void*& p : live) p = w.alloc(64 * KiB);
-    EXPECT_EQ(w.list_of(64 * KiB).cap, round < 4 ? round : 4) << "256 KiB are four of them";
+    EXPECT_EQ(w.list_of(64 * KiB).cap, round < 3 ? round : 3) << "192 KiB are three of them";
     for (void* p : live) w.free(p);
   }
   expect_sound(w);

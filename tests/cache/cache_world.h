@@ -184,18 +184,21 @@ class CacheWorld {
         const FreeList& list = cache.lists[h].of[code].freed;
         if (list.cap == 0 && list.head == nullptr) continue;
         const bool extent = HeapId(h) == extent_heap();
-        const std::size_t bytes = extent ? (code - kFirstBinClass + 1) * kHugeSize : size_class(static_cast<SpanClass>(code)).bytes;
+        const std::size_t bytes =
+            extent ? (code - kFirstBinClass + 1) * kHugeSize : size_class(static_cast<SpanClass>(code)).bytes;
         const std::string name = " list of " + std::to_string(bytes) + " bytes";
         capacity += list.cap * bytes;
         if (HeapId(h) != cache.local && !extent) wrong += name + " of another node;";
         // Two threads of one CPU may both find it below its limit.
-        if (list.cap > (bytes < 256 * KiB ? 256 * KiB / bytes : 1) + (slack != 0 ? 1 : 0)) wrong += name + " may hold too many;";
+        const std::size_t most = bytes < 256 * KiB ? 256 * KiB / bytes : 1;
+        if (list.cap > most + (slack != 0 ? 1 : 0)) wrong += name + " may hold too many;";
         if (members(list.head).size() > list.cap + std::size_t{slack}) wrong += name + " is too long;";
         for (void* p : members(list.head)) {
           const MSpan* span = extent ? static_cast<MSpan*>(p) : central.space.span_of(p);
-          const bool right = span != nullptr && span->heap == h && span->pages().bytes() == bytes &&
-                             (extent ? span->use == SpanUse::kKept : span->span_class == code && mark_word(p) == free_mark(p));
-          if (!right) wrong += name + " holds something else;";
+          const bool here = span != nullptr && span->heap == h && span->pages().bytes() == bytes;
+          const bool marked = here && (extent ? span->use == SpanUse::kKept
+                                              : span->span_class == code && mark_word(p) == free_mark(p));
+          if (!marked) wrong += name + " holds something else;";
         }
       }
     }
@@ -217,7 +220,8 @@ struct Traffic {
 };
 inline void run_traffic(CacheWorld& w, const Traffic& t) {
   constexpr std::size_t kSizes[] = {16, 16, 24, 64, 64, 100, 128, 144, 512, 1024, 3000, 8192, 32768};
-  constexpr std::size_t kLargeSizes[] = {100, 8192, 40000, 40000, 64 * KiB, 64 * KiB, 200 * KiB, MiB, MiB, 3 * MiB, 4 * MiB, 5 * MiB, 8 * MiB, 8 * MiB, 40 * MiB};
+  constexpr std::size_t kLargeSizes[] = {100,     8192, 40000, 40000,   64 * KiB, 64 * KiB, 200 * KiB, MiB,
+                                         MiB, 3 * MiB, 4 * MiB, 5 * MiB, 8 * MiB,  8 * MiB,  40 * MiB};
   const std::size_t desk_size = t.large ? 16 : 512, most = t.large ? 12 : 400;
   std::vector<std::atomic<void*>> desk(desk_size);
   std::vector<std::thread> threads;
@@ -235,7 +239,8 @@ inline void run_traffic(CacheWorld& w, const Traffic& t) {
         if (t.migrate && step % 64 == 0) pin(static_cast<int>(random() % possible_cpus()));
         const unsigned action = random() % 8;
         if (action < 4) {
-          void* p = w.alloc(t.large ? kLargeSizes[random() % std::size(kLargeSizes)] : kSizes[random() % std::size(kSizes)]);
+          const unsigned r = random();
+          void* p = w.alloc(t.large ? kLargeSizes[r % std::size(kLargeSizes)] : kSizes[r % std::size(kSizes)]);
           if (p == nullptr) {
             w.errors++;
             continue;

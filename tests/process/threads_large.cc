@@ -43,7 +43,8 @@ void verify(const Block& b) {
     const uint64_t value = word_at(b, at);
     wrong += memcmp(word, &value, 8) != 0;
   });
-  EXPECT(wrong == 0, "%p of %zu bytes, owner %#zx: %zu words are somebody else's", static_cast<void*>(b.p), b.n, size_t{b.tag}, wrong);
+  EXPECT(wrong == 0, "%p of %zu bytes, owner %#zx: %zu words are somebody else's", static_cast<void*>(b.p), b.n,
+         size_t{b.tag}, wrong);
 }
 
 size_t random_size(uint64_t* random) {

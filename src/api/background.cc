@@ -76,6 +76,13 @@ void stay_on_node(unsigned worker) {
   if (count != 0) sched_setaffinity(0, sizeof cpus, &cpus);
 }
 
+// A call that comes before `sleeping` is seen is not lost for long: the next one calls again.
+void wake(Worker& worker) {
+  if (!worker.sleeping.load(std::memory_order_relaxed)) return;
+  worker.wake.fetch_add(1, std::memory_order_release);
+  linux_os().futex_wake(&worker.wake, 1);
+}
+
 void* work(void* argument) {
   const auto worker = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(argument));
   Worker& self = g_worker[worker];
@@ -97,14 +104,16 @@ void* work(void* argument) {
     // What CPUs keep of large objects does not count as idle. It is sent home before the endless sleep, or it would stay
     // where a phase of the program has left it.
     if (wait == 0 && !drained && worker == 0) {
-      g_caches.drain_large();
+      // Some of it may be the other workers' to give back.
+      if (g_caches.drain_large()) {
+        for (Worker& other : g_worker) wake(other);
+      }
       drained = true;
       continue;
     }
     drained = false;
     // Calls for work do not shorten a wait that the pace asks for; they only end an endless one.
     if (wait == 0) {
-      // A free that comes before `sleeping` is seen is not lost for long: the next one calls again.
       self.sleeping.store(true, std::memory_order_relaxed);
       os.futex_wait(&self.wake, seen, 0);
       self.sleeping.store(false, std::memory_order_relaxed);
@@ -222,10 +231,7 @@ void memory_was_freed(const void* caller) {
     if (!here || g_mode != ScavengeOption::kBackground) continue;
     Worker& w = g_worker[node];
     if (w.running.load(std::memory_order_acquire)) {
-      if (w.sleeping.load(std::memory_order_relaxed)) {
-        w.wake.fetch_add(1, std::memory_order_release);
-        linux_os().futex_wake(&w.wake, 1);
-      }
+      wake(w);
     } else if (!g_libc.has(caller) && !g_loader.has(caller) && thread_is_worthwhile(node)) {
       start_worker(node);
     }

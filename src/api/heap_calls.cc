@@ -24,6 +24,8 @@ bool has_mark(SpanClass c) { return kFreeReciprocal[c] != 0; }
 
 void* allocate_small(SpanClass c) {
   void* p = g_caches.alloc(c);
+  // What CPUs keep of large objects is memory, too.
+  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c);
   if (p == nullptr) return out_of_memory();
   if (has_mark(c)) mark_word(p) = 0;
   return p;

@@ -38,11 +38,15 @@ MSpan* take_extent(std::size_t size, bool noscan) {
   return nullptr;
 }
 
+MSpan* allocate_from_heaps(std::size_t size, std::size_t alignment, bool noscan) {
+  return g_process.heaps.alloc_large(heap_for_large(size), size, alignment, noscan, g_process.strict_placement,
+                                     current_node());
+}
+
 MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
-  const HeapId heap = heap_for_large(size);
-  MSpan* span = g_process.heaps.alloc_large(heap, size, alignment < kPageSize ? kPageSize : alignment, noscan,
-                                            g_process.strict_placement, current_node());
+  MSpan* span = allocate_from_heaps(size, alignment, noscan);
+  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(size, alignment, noscan);
   if (span == nullptr) return nullptr;
   g_caches.large_missed(*span);
   // The memory may have been an object that was freed. Fresh pages have no mark, and are not touched for it.
@@ -51,19 +55,20 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
 }
 
 // Out of line, so that the way through a CPU's lists needs no stack frame.
-[[gnu::noinline]] void* allocate_other(std::size_t size, bool noscan) {
+[[gnu::noinline]] void* allocate_other(std::size_t size, bool noscan, std::size_t alignment) {
   if (g_route.is_extent(size)) {
     if (MSpan* span = take_extent(size, noscan)) return start_of(span);
   }
-  return start_or_error(allocate_span(size, kPageSize, noscan));
+  return start_or_error(allocate_span(size, alignment, noscan));
 }
 
 }  // namespace
 
 void route_large_objects() {
   const HeapId heap = heap_for_large(SIZE_MAX);
-  const bool local = heap != g_process.first_touch && heap != g_process.interleaved;
-  g_route.bin_max = local || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
+  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
+  const bool own = heap != g_process.first_touch && (heap != g_process.interleaved || heap_for_large(0) == heap);
+  g_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
   if (heap != g_process.first_touch) return;
   g_route.extent_min = g_process.large_min;
   g_route.extent_max = kMaxKeptUnits * kHugeSize;
@@ -74,7 +79,7 @@ void* allocate_large(std::size_t size, bool noscan) {
     void* p;
     if (mcache_alloc_class(bin_class(size, noscan), &p)) return p;
   }
-  return allocate_other(size, noscan);
+  return allocate_other(size, noscan, kPageSize);
 }
 
 void* allocate_large_zeroed(std::size_t size, bool noscan) {
@@ -92,7 +97,10 @@ void* allocate_large_zeroed(std::size_t size, bool noscan) {
 }
 
 void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool noscan) {
-  return start_or_error(allocate_span(size == 0 ? 1 : size, alignment, noscan));
+  // What is kept lies at a page, extents at a huge page.
+  if (size > kMaxSmallSize && alignment <= kPageSize) return allocate_large(size, noscan);
+  if (alignment <= kHugeSize && g_route.is_extent(size)) return allocate_other(size, noscan, alignment);
+  return start_or_error(allocate_span(size == 0 ? 1 : size, alignment < kPageSize ? kPageSize : alignment, noscan));
 }
 
 void free_large(MSpan* span) {

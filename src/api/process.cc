@@ -1,6 +1,7 @@
 #include "api/process.h"
 
 #include <cerrno>
+#include <cstdint>
 
 #include <fcntl.h>
 #include <sys/auxv.h>
@@ -105,6 +106,7 @@ bool init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     config.whole_units = true;
     config.backing.first_touch = true;
     config.backing.has_small_unit = false;
+    config.backing.policy_places = inherited.is_set();
     config.backing.nodes = allowed;
     config.backing.reservation_counts = !inherited.is_set() && allowed.count() == topology.allowed_nodes(true).count();
   } else {
@@ -209,8 +211,8 @@ bool start() {
   if (cache.cpus < kernel_cpus) cache.cpus = kernel_cpus;
   cache.bytes_per_cpu = p.options.cpu_cache;
   cache.strict = p.strict_placement;
-  cache.node_heaps = nodes;
-  cache.extent_heap = p.first_touch.value;
+  // Extents that got into that heap because another had no address space left are not asked for again.
+  if (heap_for_large(SIZE_MAX) == p.first_touch) cache.extent_heap = p.first_touch.value;
   if (!g_caches.init(os, p.heaps, cache, heap_of_cpu)) return false;
   const CacheMode mode = start_rseq(p.options);
   g_caches.set_mode(mode);

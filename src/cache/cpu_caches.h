@@ -25,8 +25,7 @@ struct CacheConfig {
   unsigned cpus = 1;                 // possible CPUs
   std::size_t bytes_per_cpu = 4 * MiB;  // 0: no caches
   bool strict = false;               // never from another node's heap
-  unsigned node_heaps = kMaxHeaps;   // heaps from here on belong to no node: any CPU keeps their large objects
-  unsigned extent_heap = kMaxHeaps;  // the one whose large objects are kept by their descriptors; kMaxHeaps: none
+  unsigned extent_heap = kMaxHeaps;  // whose large objects any CPU keeps, by their descriptors; kMaxHeaps: none
 };
 
 // Which heap a CPU allocates from.
@@ -72,9 +71,8 @@ class CpuCaches {
   };
   // What all CPUs together keep of a heap's large objects; approximate while other threads run.
   Kept kept_large(HeapId h);
-  // Sends all large objects home, from every CPU that keeps one.
-  void drain_large();
-
+  // Sends all large objects home, from every CPU that keeps one. True: there were some.
+  bool drain_large();
 
   // The cache of the running CPU, whatever the mode; nullptr: no memory.
   CpuCache* current_cache();
@@ -100,7 +98,9 @@ class CpuCaches {
   void withdraw(int cpu);
   void flush_lists(CpuCache* cache);
   void flush_large(CpuCache* cache);
+  bool has_sequences() const;
   bool drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*));
+  bool keeps_large_of(const CpuCache& cache, HeapId h) const;
   bool keeps_large(const CpuCache& cache) const;
   std::size_t large_bytes(unsigned code, HeapId h) const;
   unsigned large_code(const MSpan& span) const;

@@ -1,4 +1,6 @@
 // Large objects that CPUs keep (layout.h): how many, of which sizes, and their way home.
+#include "base/check.h"
+#include "base/format.h"
 #include "cache/access.h"
 
 namespace nh {
@@ -6,6 +8,12 @@ namespace {
 
 // The most that a CPU keeps of large objects, in times of the limit for small ones.
 constexpr std::size_t kLargeShare = 8;
+
+[[noreturn, gnu::cold]] void freed_twice(const void* p) {
+  Text<120> text;
+  text.text("double free of ").ptr(p).text(", which was written to meanwhile");
+  fatal(text.c_str());
+}
 
 unsigned max_kept(std::size_t bytes) { return static_cast<unsigned>(bytes < 256 * KiB ? 256 * KiB / bytes : 1); }
 
@@ -23,32 +31,49 @@ unsigned CpuCaches::large_code(const MSpan& span) const {
   return span.heap == config_.extent_heap && units <= kMaxKeptUnits ? extent_code(static_cast<unsigned>(units)) : 0;
 }
 
-// nullptr: this CPU keeps no large objects of that heap. Those of another node go straight home.
+// Those of another heap go straight home: nobody here would take them off their list.
+bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
+  return h == cache.local || h.value == config_.extent_heap;
+}
+
+// nullptr: this CPU keeps no large objects of that heap.
 ClassHeader* CpuCaches::large_header(CpuCache& cache, unsigned code, HeapId h) {
-  if (h != cache.local && h.value < config_.node_heaps) return nullptr;
-  return &cache.lists[h.value].of[code];
+  return keeps_large_of(cache, h) ? &cache.lists[h.value].of[code] : nullptr;
+}
+
+// A thread that allocates nothing but large objects may not be registered yet.
+bool CpuCaches::has_sequences() const {
+  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread();
 }
 
 void CpuCaches::large_turned_away(const MSpan& span) {
   const unsigned code = large_code(span);
-  if (code == 0 || (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq)) return;
+  if (code == 0 || !has_sequences()) return;
   RseqAccess access(*this);
   if (!access.usable()) return;
-  if (ClassHeader* header = large_header(access.cache(), code, HeapId(span.heap))) {
-    __atomic_store_n(&header->alloc.room, 1, __ATOMIC_RELAXED);
-  }
+  ClassHeader* header = large_header(access.cache(), code, HeapId(span.heap));
+  if (header == nullptr) return;
+  // Its mark was overwritten, or free() had seen it. An object that is not free is on no list, whoever changes them.
+  void* const p = reinterpret_cast<void*>(span.start_addr);
+  if (__atomic_load_n(&header->freed.head, __ATOMIC_RELAXED) == p) freed_twice(p);
+  __atomic_store_n(&header->alloc.room, 1, __ATOMIC_RELAXED);
 }
 
 void CpuCaches::large_missed(const MSpan& span) {
   const unsigned code = large_code(span);
-  if (code == 0 || (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq)) return;
+  if (code == 0 || !has_sequences()) return;
   const HeapId h(span.heap);
   RseqAccess access(*this);
   if (!access.usable()) return;
   CpuCache& cache = access.cache();
   ClassHeader* header = large_header(cache, code, h);
+  if (header == nullptr) return;
+  // The room is a hint that sequences cut short leave wrong, one too small as well as one too large. Other lists are put
+  // right when they are taken as a whole; these are when they are found empty, or one that takes one object would take
+  // none any more.
+  access.install(header->freed, Batch());
   // An object that is allocated and freed once has nobody waiting for it.
-  if (header == nullptr || __atomic_load_n(&header->alloc.room, __ATOMIC_RELAXED) == 0) return;
+  if (__atomic_load_n(&header->alloc.room, __ATOMIC_RELAXED) == 0) return;
   const std::size_t bytes = large_bytes(code, h);
   if (__atomic_load_n(&header->freed.cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
   const std::size_t limit = config_.bytes_per_cpu * kLargeShare;
@@ -57,19 +82,22 @@ void CpuCaches::large_missed(const MSpan& span) {
   for (unsigned other = 0; used > limit && other < heaps_->count(); other++) {
     for (unsigned c = kFirstBinClass; used > limit && c < kClassCodes; c++) {
       ClassHeader* idle = large_header(cache, c, HeapId(other));
-      if (idle == nullptr || idle->freed.head != nullptr) continue;
+      if (idle == nullptr || idle == header || __atomic_load_n(&idle->freed.head, __ATOMIC_RELAXED) != nullptr) continue;
       const unsigned spare = __atomic_load_n(&idle->freed.cap, __ATOMIC_RELAXED);
       if (spare == 0 || !access.resize(idle->freed, -static_cast<std::int32_t>(spare))) continue;
       used = __atomic_sub_fetch(&cache.large_capacity_bytes, spare * large_bytes(c, HeapId(other)), __ATOMIC_RELAXED);
     }
   }
-  if (used <= limit && access.resize(header->freed, 1)) return;
+  if (used <= limit && access.resize(header->freed, 1)) {
+    __atomic_store_n(&header->alloc.room, 0, __ATOMIC_RELAXED);
+    return;
+  }
   __atomic_fetch_sub(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
 }
 
 bool CpuCaches::keeps_large(const CpuCache& cache) const {
   for (unsigned h = 0; h < heaps_->count(); h++) {
-    if (HeapId(h) != cache.local && h < config_.node_heaps) continue;
+    if (!keeps_large_of(cache, HeapId(h))) continue;
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
       if (__atomic_load_n(&cache.lists[h].of[code].freed.head, __ATOMIC_RELAXED) != nullptr) return true;
     }
@@ -91,10 +119,12 @@ CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
   return kept;
 }
 
-void CpuCaches::drain_large() {
+bool CpuCaches::drain_large() {
+  bool any = false;
   for_each([&](CpuCache& cache) {
-    if (keeps_large(cache)) drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
+    any |= keeps_large(cache) && drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
   });
+  return any;
 }
 
 // The caller has seen to it that nobody else changes the lists.
@@ -104,11 +134,14 @@ void CpuCaches::flush_large(CpuCache* cache) {
       ClassHeader* header = large_header(*cache, code, HeapId(h));
       if (header == nullptr) break;
       void* first = header->freed.head;
+      if (first == nullptr) continue;
       header->freed.head = nullptr;
       __atomic_store_n(&header->freed.room, header->freed.cap, __ATOMIC_RELAXED);
       while (first != nullptr) {
         void* next = next_object(first);
-        heaps_->free_large(h == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first));
+        MSpan* span = h == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first);
+        if (span == nullptr) freed_twice(first);
+        heaps_->free_large(span);
         first = next;
       }
     }

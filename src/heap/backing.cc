@@ -278,7 +278,7 @@ void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
   });
   arena.backed &= ~*released;
   for_each_run(*released, [&](unsigned first, unsigned count) {
-    for (unsigned u = first; u < first + count; u++) arena.place[u] = 0;
+    for (unsigned u = first; u < first + count; u++) __atomic_store_n(&arena.place[u], std::int16_t{0}, __ATOMIC_RELAXED);
   });
 }
 

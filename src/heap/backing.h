@@ -37,7 +37,7 @@ struct HeapArena {
   const void* worker;      // while busy: the thread that works on it, by its thread pointer (for fork)
   std::uint32_t freed_tick[kHugePerArena];  // when a page of the unit was last freed, in scavenger ticks
   // First-touch memory of several nodes: the node on which all pages of the unit are known to lie, + 1; 0 = not known.
-  // Belongs to whoever owns the unit.
+  // Belongs to whoever owns the unit; atomic, because a fork makes all of them forgotten (MHeap::forget_places).
   std::int16_t place[kHugePerArena];
 
   void begin_work() {
@@ -89,6 +89,7 @@ class Backer {
     HugePagesOption huge_pages = HugePagesOption::kAuto;
     HugeSource source = HugeSource::kAnonymous;
     bool first_touch = false;       // the program faults the pages in; never populate, keep reservations
+    bool policy_places = false;     // first touch: a policy of the process decides on which node, not who touches
     bool reservation_counts = true;  // no policy or cpuset makes a reservation worthless
     bool bind = false;              // more than one node and mbind is allowed
     BindMode bind_mode = BindMode::kBind;

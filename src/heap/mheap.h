@@ -157,7 +157,11 @@ class MHeap {
   MSpan* new_descriptor(CpuPages& c);
   MSpan* make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages, SpanClass c);
   PageCount pages_for(std::size_t bytes) const;
-  bool asks_place() const { return config_.backing.first_touch && config_.backing.nodes.count() > 1; }
+  // Whether it matters who uses memory that was used before. Where a policy places all pages alike, new ones would be no
+  // better than the old.
+  bool asks_place() const {
+    return config_.backing.first_touch && !config_.backing.policy_places && config_.backing.nodes.count() > 1;
+  }
   bool extend(PageId end, PageCount more, NodeId asker);
   bool lies_on(PageId first, PageCount pages, NodeId node);
   bool renew(PageId first, PageCount pages, bool* dropped);

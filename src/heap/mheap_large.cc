@@ -101,7 +101,7 @@ bool MHeap::clear_large(MSpan* span) {
   // known they are there. Without several nodes it is only a matter of cost.
   bool drop = config_.backing.first_touch && bytes >= kDropToClear;
   for (std::size_t p = first.value; asks_place() && p < (first + span->pages()).value; p += kPagesPerHuge) {
-    drop |= arena(p / kPagesPerArena).place[p / kPagesPerHuge % kHugePerArena] == 0;
+    drop |= __atomic_load_n(&arena(p / kPagesPerArena).place[p / kPagesPerHuge % kHugePerArena], __ATOMIC_RELAXED) == 0;
   }
   bool dropped = false;
   if (drop && !renew(first, span->pages(), &dropped)) return false;

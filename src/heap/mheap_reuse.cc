@@ -47,7 +47,8 @@ Lies ask(const OsOps& os, std::uintptr_t start, std::size_t bytes, std::size_t s
 bool MHeap::lies_on(PageId first, PageCount pages, NodeId node) {
   if (!node.valid()) return false;
   const std::size_t begin = first.value / kPagesPerHuge, end = (first + pages).value / kPagesPerHuge;
-  auto known = [&](std::size_t u) -> std::int16_t& { return arena(u / kHugePerArena).place[u % kHugePerArena]; };
+  auto place = [&](std::size_t u) { return &arena(u / kHugePerArena).place[u % kHugePerArena]; };
+  auto known = [&](std::size_t u) { return __atomic_load_n(place(u), __ATOMIC_RELAXED); };
   const auto here = static_cast<std::int16_t>(node.value + 1);
   // One page per unit first: what lies elsewhere mostly shows there.
   for (std::size_t u = begin; u < end; u++) {
@@ -58,7 +59,7 @@ bool MHeap::lies_on(PageId first, PageCount pages, NodeId node) {
     if (known(u) == here) continue;
     const bool one_page = (arena(u / kHugePerArena).hugetlb >> (u % kHugePerArena) & 1) != 0;
     switch (ask(*os_, start_ + u * kHugeSize, kHugeSize, one_page ? kHugeSize : kOsPageSize, node)) {
-      case Lies::kThere: known(u) = here; break;
+      case Lies::kThere: __atomic_store_n(place(u), here, __ATOMIC_RELAXED); break;
       case Lies::kSoFar: break;
       case Lies::kElsewhere: return false;
     }

@@ -45,6 +45,7 @@ struct CacheWorldConfig {
   std::size_t bytes_per_cpu = 2 * MiB;
   bool strict = false;
   std::size_t node_bytes = 4 * GiB;
+  bool extents = false;  // one heap more, of first-touch memory
 };
 
 // The fast path reads globals that init() points to these caches: one world at a time.
@@ -52,12 +53,14 @@ class CacheWorld {
  public:
   explicit CacheWorld(const CacheWorldConfig& c = {})
       : central({.nodes = std::vector<FakeNode>(c.heaps, FakeNode{.memory_bytes = c.node_bytes}),
-                 .cpus = possible_cpus()}) {
+                 .cpus = possible_cpus(),
+                 .first_touch = c.extents}) {
     g_world_heaps = c.heaps;
     CacheConfig config;
     config.cpus = possible_cpus();
     config.bytes_per_cpu = c.bytes_per_cpu;
     config.strict = c.strict;
+    if (c.extents) config.extent_heap = c.heaps;
     ok = central.ok && caches.init(central.os.ops(), central.heaps, config, heap_of_world_cpu);
     caches.set_mode(c.mode);
     caches.set_fences(c.mode == CacheMode::kRseq);  // that program has registered with membarrier
@@ -68,10 +71,13 @@ class CacheWorld {
   }
   ~CacheWorld() { munmap(owners_, owner_bytes_); }
 
-  // As malloc() and free() do it, the fast path first. Objects of 16 bytes and more.
-  void* alloc(std::size_t size) {
+  // As malloc() and free() do it, the fast path first. Objects of 16 bytes and more; above 4 MiB extents.
+  void* alloc(std::size_t size, bool noscan = false) {
     void* p;
-    if (!mcache_alloc(size, &p)) {
+    if (size > kMaxSmallSize) {
+      p = alloc_large(size, noscan);
+      if (p == nullptr) return nullptr;
+    } else if (!mcache_alloc(size, &p)) {
       p = caches.alloc(class_for(size));
       if (p == nullptr) return nullptr;
       mark_word(p) = 0;
@@ -81,16 +87,32 @@ class CacheWorld {
   }
   void free(void* p) {
     given_back(p);
+    MSpan* span = central.space.span_of(p);
     switch (mcache_free(p)) {
       case FreeOutcome::kDone: return;
       case FreeOutcome::kFull:
+        if (is_large(span->span_class)) return free_large(span);
         caches.free(p, entry_class(central.space.entry(p)), central.space.heap_of(p));
         return;
-      case FreeOutcome::kOdd: errors++; return;
+      case FreeOutcome::kOdd:
+        if (span == nullptr || span->span_class != kLargeClass || span->use != SpanUse::kInUse) {
+          errors++;
+        } else if (!mcache_keep_extent(span)) {
+          free_large(span);
+        }
+        return;
     }
   }
   void taken(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(1) != 0; }
   void given_back(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(0) != 1; }
+
+  HeapId extent_heap() const { return HeapId(caches.config().extent_heap); }
+  FreeList& list_of(std::size_t size, int cpu = 0, bool noscan = false) {
+    CpuCache* cache = nullptr;
+    caches.for_each([&](CpuCache& c) { if (c.cpu == static_cast<unsigned>(cpu)) cache = &c; });
+    if (size <= kMaxBinBytes) return cache->lists[cache->local.value].of[bin_class(size, noscan)].freed;
+    return cache->lists[extent_heap().value].of[extent_code(static_cast<unsigned>(div_up(size, kHugeSize)))].freed;
+  }
 
   std::size_t spans() {
     std::size_t n = 0;
@@ -124,6 +146,7 @@ class CacheWorld {
       }
       if (capacity != cache.capacity_bytes) wrong += " capacity is not what is accounted;";
       if (capacity > caches.config().bytes_per_cpu) wrong += " above the limit;";
+      wrong += audit_large(cache, slack);
     });
     return wrong;
   }
@@ -134,6 +157,56 @@ class CacheWorld {
   bool ok = false;
 
  private:
+  void* alloc_large(std::size_t size, bool noscan) {
+    const bool extent = size > kMaxBinBytes;
+    void* p;
+    if (!extent && mcache_alloc_bin(bin_class(size, noscan), &p)) return p;
+    MSpan* span = extent ? mcache_take_extent(static_cast<unsigned>(div_up(size, kHugeSize))) : nullptr;
+    if (span == nullptr) {
+      const HeapId heap = extent ? extent_heap() : caches.local_heap();
+      span = central.heaps.alloc_large(heap, size, kPageSize, noscan, caches.config().strict);
+      if (span == nullptr) return nullptr;
+      caches.large_missed(*span);
+    }
+    p = start_of(span);
+    if (!extent) mark_word(p) = 0;
+    return p;
+  }
+  void free_large(MSpan* span) {
+    caches.large_turned_away(*span);
+    central.heaps.free_large(span);
+  }
+  std::string audit_large(const CpuCache& cache, unsigned slack) {
+    std::string wrong;
+    std::uint64_t capacity = 0;
+    for (unsigned h = 0; h < central.heaps.count(); h++) {
+      for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+        const FreeList& list = cache.lists[h].of[code].freed;
+        if (list.cap == 0 && list.head == nullptr) continue;
+        const bool extent = HeapId(h) == extent_heap();
+        const std::size_t bytes =
+            extent ? (code - kFirstBinClass + 1) * kHugeSize : size_class(static_cast<SpanClass>(code)).bytes;
+        const std::string name = " list of " + std::to_string(bytes) + " bytes";
+        capacity += list.cap * bytes;
+        if (HeapId(h) != cache.local && !extent) wrong += name + " of another node;";
+        // Two threads of one CPU may both find it below its limit.
+        const std::size_t most = bytes < 256 * KiB ? 256 * KiB / bytes : 1;
+        if (list.cap > most + (slack != 0 ? 1 : 0)) wrong += name + " may hold too many;";
+        if (members(list.head).size() > list.cap + std::size_t{slack}) wrong += name + " is too long;";
+        for (void* p : members(list.head)) {
+          const MSpan* span = extent ? static_cast<MSpan*>(p) : central.space.span_of(p);
+          const bool here = span != nullptr && span->heap == h && span->pages().bytes() == bytes;
+          const bool marked = here && (extent ? span->use == SpanUse::kKept
+                                              : span->span_class == code && mark_word(p) == free_mark(p));
+          if (!marked) wrong += name + " holds something else;";
+        }
+      }
+    }
+    if (capacity != cache.large_capacity_bytes) wrong += " capacity for large objects is not what is accounted;";
+    if (capacity > 16 * caches.config().bytes_per_cpu) wrong += " above the limit for large objects;";
+    return wrong;
+  }
+
   std::atomic<std::uint8_t>* owners_ = nullptr;
   std::size_t owner_bytes_ = 0;
 };
@@ -143,11 +216,14 @@ struct Traffic {
   unsigned threads = 8;
   int steps = 20000;
   bool migrate = false;
+  bool large = false;  // bins and extents as well, and less of everything
 };
 inline void run_traffic(CacheWorld& w, const Traffic& t) {
   constexpr std::size_t kSizes[] = {16, 16, 24, 64, 64, 100, 128, 144, 512, 1024, 3000, 8192, 32768};
-  constexpr std::size_t kDesk = 512;
-  std::vector<std::atomic<void*>> desk(kDesk);
+  constexpr std::size_t kLargeSizes[] = {100,     8192, 40000, 40000,   64 * KiB, 64 * KiB, 200 * KiB, MiB,
+                                         MiB, 3 * MiB, 4 * MiB, 5 * MiB, 8 * MiB,  8 * MiB,  40 * MiB};
+  const std::size_t desk_size = t.large ? 16 : 512, most = t.large ? 12 : 400;
+  std::vector<std::atomic<void*>> desk(desk_size);
   std::vector<std::thread> threads;
   for (unsigned id = 0; id < t.threads; id++) {
     threads.emplace_back([&, id] {
@@ -163,7 +239,8 @@ inline void run_traffic(CacheWorld& w, const Traffic& t) {
         if (t.migrate && step % 64 == 0) pin(static_cast<int>(random() % possible_cpus()));
         const unsigned action = random() % 8;
         if (action < 4) {
-          void* p = w.alloc(kSizes[random() % std::size(kSizes)]);
+          const unsigned r = random();
+          void* p = w.alloc(t.large ? kLargeSizes[r % std::size(kLargeSizes)] : kSizes[r % std::size(kSizes)]);
           if (p == nullptr) {
             w.errors++;
             continue;
@@ -176,12 +253,12 @@ inline void run_traffic(CacheWorld& w, const Traffic& t) {
           release(mine.back());
           mine.pop_back();
         } else if (!mine.empty()) {
-          void* other = desk[random() % kDesk].exchange(mine.back());
+          void* other = desk[random() % desk_size].exchange(mine.back());
           mine.pop_back();
           if (other != nullptr) release(other);
         }
-        if (mine.size() > 400) {
-          while (mine.size() > 100) {
+        if (mine.size() > most) {
+          while (mine.size() > most / 4) {
             release(mine.back());
             mine.pop_back();
           }

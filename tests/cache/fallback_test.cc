@@ -47,6 +47,36 @@ TEST(Fallback, DrainedWhileTheyRun) {
   EXPECT_EQ(w.spans(), 0u);
 }
 
+TEST(Fallback, LargeObjectsAreNotKept) {
+  CacheWorldConfig c = world();
+  c.extents = true;
+  CacheWorld w(c);
+  for (const std::size_t size : {std::size_t{40000}, 64 * KiB, MiB, 4 * MiB, 8 * MiB}) {
+    for (int i = 0; i < 4; i++) {
+      void* p = w.alloc(size);
+      ASSERT_NE(p, nullptr);
+      EXPECT_TRUE(is_aligned(address(p), kPageSize));
+      w.free(p);
+      ASSERT_EQ(w.spans(), 0u) << size;
+    }
+  }
+  EXPECT_FALSE(w.caches.drain_large());
+  EXPECT_EQ(w.caches.kept_large(HeapId(0)).objects + w.caches.kept_large(w.extent_heap()).objects, 0u);
+  EXPECT_EQ(w.audit(0), "");
+  EXPECT_EQ(w.errors, 0);
+}
+
+TEST(Fallback, ThreadsWithLargeObjectsLoseNothing) {
+  CacheWorldConfig c = world(2);
+  c.extents = true;
+  CacheWorld w(c);
+  run_traffic(w, {.threads = 4, .steps = 3000, .migrate = true, .large = true});
+  EXPECT_EQ(w.errors, 0);
+  w.empty();
+  EXPECT_EQ(w.spans(), 0u);
+  EXPECT_TRUE(w.central.heaps.check());
+}
+
 TEST(Fallback, RepairAbandonsALockedCache) {
   CacheWorld w(world());
   pin(0);

@@ -1,8 +1,6 @@
 // Caches on restartable sequences of the real machine.
-#include <signal.h>
-#include <sys/time.h>
-
 #include "cache/cache_world.h"
+#include "cache/with_sequences.h"
 
 namespace nh::test {
 constexpr CacheMode kMode = CacheMode::kRseq;
@@ -159,30 +157,6 @@ TEST_F(Sequences, ResizeNeverTakesMoreThanThereIs) {
 
 // ---- the real thing --------------------------------------------------------------------------------------------------
 
-std::atomic<unsigned> g_signals{0};
-void on_signal(int) { g_signals.fetch_add(1, std::memory_order_relaxed); }
-
-// Signals cut sequences short, wherever they are.
-class Interrupted {
- public:
-  explicit Interrupted(int usec) {
-    struct sigaction action {};
-    action.sa_handler = on_signal;
-    action.sa_flags = SA_RESTART;
-    sigaction(SIGALRM, &action, &old_);
-    const itimerval timer{{0, usec}, {0, usec}};
-    setitimer(ITIMER_REAL, &timer, nullptr);
-  }
-  ~Interrupted() {
-    const itimerval never{};
-    setitimer(ITIMER_REAL, &never, nullptr);
-    sigaction(SIGALRM, &old_, nullptr);
-  }
-
- private:
-  struct sigaction old_ {};
-};
-
 TEST(Rseq, MigrationAndSignalsLoseNothing) {
   CacheWorld w(world(2, 512 * KiB));
   {
@@ -246,16 +220,4 @@ TEST_F(Caches, ADoubleFreeIsSeenByTheFastPath) {
 }  // namespace
 }  // namespace nh::test
 
-// Once, while there is one thread. Without restartable sequences (valgrind, gVisor) there is nothing to test.
-int main(int argc, char** argv) {
-  ::testing::InitGoogleTest(&argc, argv);
-  if (nh::rseq_init() == nh::RseqMode::kOff) {
-    std::puts("no restartable sequences here: nothing to test");
-    return 0;
-  }
-  if (nh::membarrier_rseq_register() != 0) {
-    std::puts("membarrier refused: drains cannot be tested here");
-    return 0;
-  }
-  return RUN_ALL_TESTS();
-}
+int main(int argc, char** argv) { return nh::test::run_with_sequences(argc, argv); }

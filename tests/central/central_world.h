@@ -14,16 +14,18 @@ struct CentralWorldConfig {
   std::vector<FakeNode> nodes = {FakeNode{}};  // one heap each
   std::size_t region_bytes = GiB;
   unsigned cpus = 4;
+  bool first_touch = false;  // one heap more, of first-touch memory
 };
 
-// Heap i is bound to node i; each falls back to the others in order of distance on a ring: i + 1, i + 2, ...
+// Heap i is bound to node i, and each falls back to the others in order of distance on a ring: i + 1, i + 2, ...
 class CentralWorld {
  public:
   explicit CentralWorld(const CentralWorldConfig& c = {}) : os(FakeOsConfig{.nodes = c.nodes}) {
     set_fallback_quiet(true);
     set_lock_waiter({[](std::atomic<std::uint32_t>*, std::uint32_t) { sched_yield(); }, nullptr});
     g_free_key = 0x9e3779b97f4a7c15;
-    const auto count = static_cast<unsigned>(c.nodes.size());
+    const auto nodes = static_cast<unsigned>(c.nodes.size());
+    const unsigned count = nodes + (c.first_touch ? 1 : 0);
     memory_.reset(static_cast<NodeHeap*>(std::aligned_alloc(64, align_up(sizeof(NodeHeap) * count, 64))));
     std::memset(static_cast<void*>(memory_.get()), 0, sizeof(NodeHeap) * count);
     AddressSpace::Config s;
@@ -31,19 +33,25 @@ class CentralWorld {
     s.region_bytes = s.min_region_bytes = c.region_bytes;
     ok = space.init(os.ops(), s);
     heaps.init(memory_.get(), count, &space);
-    for (unsigned h = 0; h < count; h++) {
+    for (unsigned h = 0; h < nodes; h++) {
       MHeap::Config config;
       config.id = HeapId(h);
       config.node = NodeId(static_cast<int>(h));
       config.cpus = c.cpus;
       config.backing.nodes = NodeSet::of(config.node);
-      config.backing.bind = config.bind_metadata = count > 1;
-      config.backing.has_small_unit = count == 1;  // several nodes: all memory is proven, so that a full node shows
+      config.backing.bind = config.bind_metadata = nodes > 1;
+      config.backing.has_small_unit = nodes == 1;  // several nodes: all memory is proven, so that a full node shows
       ok = ok && heaps[HeapId(h)].heap.init(os.ops(), space, config);
-      for (unsigned i = 1; i < count; i++) {
-        heaps[HeapId(h)].fallback[heaps[HeapId(h)].fallbacks++] = static_cast<std::uint16_t>((h + i) % count);
+      for (unsigned i = 1; i < nodes; i++) {
+        heaps[HeapId(h)].fallback[heaps[HeapId(h)].fallbacks++] = static_cast<std::uint16_t>((h + i) % nodes);
       }
     }
+    if (!c.first_touch) return;
+    MHeap::Config config = first_touch_heap(c.nodes).heap;
+    config.id = HeapId(nodes);
+    config.cpus = c.cpus;
+    config.backing.policy_places = true;  // on which node pages lie is not the matter here
+    ok = ok && heaps[config.id].heap.init(os.ops(), space, config);
   }
   MHeap& heap(unsigned h = 0) { return heaps[HeapId(h)].heap; }
 

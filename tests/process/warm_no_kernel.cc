@@ -158,3 +158,23 @@ CASE(one_large_block_in_a_loop) {
   EXPECT(end.faults == begin.faults, "%ld page faults", end.faults - begin.faults);
   EXPECT(end.syscalls == begin.syscalls, "%ld memory system calls", static_cast<long>(end.syscalls - begin.syscalls));
 }
+
+// Large blocks of every size that a CPU keeps, and some between them.
+CASE(large_blocks_of_every_size_in_a_loop) {
+  stay_on_cpu(0);
+  counts_now();  // its own first call may fault in code
+  for (size_t n = 33000; n <= size_t{8} << 20; n += n / 9) {
+    const auto step = [n](size_t alignment) {
+      auto* p = static_cast<char*>(alignment == 0 ? malloc(n) : aligned_alloc(alignment, n));
+      for (size_t at = 0; at < n; at += 4096) p[at] = 1;
+      p[n - 1] = 1;
+      free(p);
+    };
+    for (int i = 0; i < 20; i++) step(0);
+    const Counts begin = counts_now();
+    for (int i = 0; i < 50; i++) step(i % 2 * 64);
+    const Counts end = counts_now();
+    EXPECT(end.faults == begin.faults, "%zu: %ld page faults", n, end.faults - begin.faults);
+    EXPECT(end.syscalls == begin.syscalls, "%zu: %ld memory system calls", n, static_cast<long>(end.syscalls - begin.syscalls));
+  }
+}

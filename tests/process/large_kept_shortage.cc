@@ -1,0 +1,48 @@
+// Runs with heaps of 64 MiB: what CPUs keep of large objects is memory for every request before one fails.
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+
+#include "harness/case.h"
+
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+// How many blocks can be had, asked of a child so that nothing is left of it.
+int blocks_of(size_t n) {
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    int count = 0;
+    while (count < 200 && opaque(malloc(n)) != nullptr) count++;
+    _exit(count);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child && WIFEXITED(status), "status %#x", static_cast<unsigned>(status));
+  return WEXITSTATUS(status);
+}
+
+void keep(size_t n) {
+  for (int i = 0; i < 3; i++) free(opaque(malloc(n)));
+}
+
+}  // namespace
+
+CASE(kept_extents_serve_before_a_large_request_fails) {
+  const int without = blocks_of(60 * kMiB);
+  EXPECT(without >= 1 && without <= 4, "%d", without);
+  keep(24 * kMiB);
+  const int with = blocks_of(60 * kMiB);
+  EXPECT(with == without, "%d blocks, then %d", without, with);
+}
+
+CASE(kept_objects_serve_before_a_request_of_their_kind_fails) {
+  keep(kMiB);
+  const int without = blocks_of(3 * kMiB);
+  for (size_t n = 2 * kMiB; n <= 4 * kMiB; n += kMiB / 4) keep(n);
+  const int with = blocks_of(3 * kMiB);
+  // A split of the region in the middle may cost one in each heap.
+  EXPECT(with >= without - 3, "%d blocks, then %d", without, with);
+}

@@ -79,8 +79,22 @@ class CacheWorld {
     taken(p);
     return p;
   }
+  // A placed object of heap h, or where not strict of one that helps out.
+  void* alloc_placed(HeapId h, std::size_t size, bool strict = false) {
+    void* p = caches.alloc_from(h, make_placed(class_for(size)), strict);
+    if (p == nullptr) return nullptr;
+    mark_word(p) = 0;
+    taken(p);
+    return p;
+  }
   void free(void* p) {
     given_back(p);
+    if (entry_class(central.space.entry(p)) == kPlacedCode) {
+      errors += mcache_free(p) != FreeOutcome::kOdd;
+      mark_word(p) = free_mark(p);
+      caches.free(p, central.space.span_of(p)->span_class, central.space.heap_of(p));
+      return;
+    }
     switch (mcache_free(p)) {
       case FreeOutcome::kDone: return;
       case FreeOutcome::kFull:
@@ -108,9 +122,9 @@ class CacheWorld {
     std::string wrong;
     caches.for_each([&](CpuCache& cache) {
       std::uint64_t capacity = 0;
-      for (unsigned h = 0; h < central.heaps.count(); h++) {
+      for (unsigned set = 0; set < 2 * central.heaps.count(); set++) {
         for (unsigned c = 0; c < kCachedClasses; c++) {
-          for (FreeList* list : {&cache.lists[h].of[c].alloc, &cache.lists[h].of[c].freed}) {
+          for (FreeList* list : {&cache.lists[set].of[c].alloc, &cache.lists[set].of[c].freed}) {
             capacity += std::uint64_t{list->cap} * size_class(static_cast<SpanClass>(c)).bytes;
             const std::size_t length = members(list->head).size();
             if (length > list->cap + std::size_t{slack}) wrong += " list of class " + std::to_string(c) + " too long;";
@@ -163,7 +177,9 @@ inline void run_traffic(CacheWorld& w, const Traffic& t) {
         if (t.migrate && step % 64 == 0) pin(static_cast<int>(random() % possible_cpus()));
         const unsigned action = random() % 8;
         if (action < 4) {
-          void* p = w.alloc(kSizes[random() % std::size(kSizes)]);
+          const std::size_t size = kSizes[random() % std::size(kSizes)];
+          const HeapId heap(random() % g_world_heaps);
+          void* p = random() % 4 == 0 ? w.alloc_placed(heap, size) : w.alloc(size);
           if (p == nullptr) {
             w.errors++;
             continue;

@@ -19,6 +19,7 @@ const SpanClass kOf1024 = class_for(1024);
 std::vector<SpanClass> all_classes() {
   std::vector<SpanClass> out;
   for (unsigned c = 2; c < kCachedClasses; c++) out.push_back(static_cast<SpanClass>(c));
+  for (unsigned c = 4; c < kSpanClasses; c++) out.push_back(make_placed(static_cast<SpanClass>(c)));
   return out;
 }
 

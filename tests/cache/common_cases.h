@@ -217,15 +217,16 @@ TEST_F(TwoHeaps, WarmPlacedObjectsComeFromThisCpusLists) {
     for (unsigned h = 0; h < 2; h++) {
       CacheWorld w(world(2));
       ASSERT_TRUE(pin(0));
+      const std::size_t n = size < 512 ? 60 : 32 * KiB / size;
       auto round = [&] {
         std::vector<void*> live;
-        for (int i = 0; i < 60; i++) live.push_back(w.alloc_placed(HeapId(h), size));
+        for (std::size_t i = 0; i < n; i++) live.push_back(w.alloc_placed(HeapId(h), size));
         for (void* p : live) w.free(p);
       };
       for (int i = 0; i < 30; i++) round();
       std::uint64_t sums[2];
       const CpuCaches::Totals before = w.caches.totals(sums);
-      EXPECT_GE(sums[h], 60 * size);
+      EXPECT_GE(sums[h], n * size);
       for (int i = 0; i < 200; i++) round();
       const CpuCaches::Totals after = w.caches.totals(sums);
       EXPECT_EQ(after.refills, before.refills) << size << " of heap " << h;

@@ -117,6 +117,10 @@ Placement settle_placement(const PolicyOption& policy, bool given, const Inherit
   return placement.nodes.empty() ? fallback : placement;
 }
 
+NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology) {
+  return placement.kind == PlacementKind::kBind ? placement.nodes : usable_nodes(inherited, topology);
+}
+
 HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu, std::uint64_t turn) {
   switch (placement.kind) {
     case PlacementKind::kLocal: break;

@@ -50,6 +50,10 @@ struct Placement {
 Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
                            const Topology& topology, TextWriter* problem);
 
+// The nodes that a single request may ask for, never empty: those with memory that the cpuset and an inherited binding
+// leave, and of these the ones that a binding in force names.
+NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology);
+
 // The heap that a request from this CPU tries first. For kInterleave, `turn` picks the member: any counter of the
 // caller's, one step per object or extent.
 HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu, std::uint64_t turn);

@@ -1,7 +1,7 @@
 /* numaheap: a malloc for Linux HPC machines: huge pages, one heap per NUMA node.
  *
  * Preloading or linking libnumaheap replaces malloc and its family; nothing here is needed for that. This header adds
- * what the C library has no names for: memory that holds no pointers, statistics, and control.
+ * what the C library has no names for: memory that holds no pointers, memory on a certain node, statistics, control.
  *
  * Conventions. Sizes are bytes. Memory comes from and goes back to the ordinary heap: everything returned here may be
  * passed to free(), realloc() and malloc_usable_size(). Functions that allocate return NULL and set errno to ENOMEM
@@ -33,6 +33,73 @@ void* numaheap_malloc_noscan(size_t size);
 void* numaheap_calloc_noscan(size_t count, size_t size);
 /* alignment: a power of two, else NULL and EINVAL. */
 void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size);
+
+/* ---- placement of single allocations -------------------------------------------------------------------------------
+ * malloc() places memory by the policy of the process (NUMAHEAP_POLICY, NUMAHEAP_LARGE). These functions place one
+ * object, whatever that policy is. A binding of the process and its cpuset stay in force.
+ *
+ * A node with too little memory is helped out by the next one by distance, unless NUMAHEAP_ALLOC_STRICT is given. When
+ * realloc() has to move an object it looks for memory where the object lies, on the same node, interleaved, or by first
+ * touch, and if need be elsewhere: strictness belongs to the call, not to the object.
+ *
+ * On machines with several nodes memory on a node is faulted in when it is allocated, not by the program's first write,
+ * so that it cannot end up elsewhere; only the first 2 MiB of a node are left to first writes, which the kernel places on
+ * that node while it has room.
+ *
+ * Nodes have the kernel's numbers, which may have gaps. */
+
+enum numaheap_where {
+  /* On the node of the running CPU, large objects too; if that has no memory or may not be used, on the nearest one. */
+  NUMAHEAP_LOCAL = 0,
+  NUMAHEAP_ON_NODE = 1,
+  /* Spread over the nodes of NUMAHEAP_POLICY=interleave:NODES, else over all ordinary ones, page by page. A page may have
+   * 2 MiB: most objects that are smaller lie on one node each. */
+  NUMAHEAP_INTERLEAVED = 2,
+  /* Each page on the node of the thread that first writes to it. Objects of more than 32 KiB take whole pages of 2 MiB
+   * of address space for it; smaller ones share pages with others and are placed as with NUMAHEAP_LOCAL. */
+  NUMAHEAP_FIRST_TOUCH = 3
+};
+
+enum numaheap_alloc_flags {
+  NUMAHEAP_ALLOC_STRICT = 1, /* no other node may help out: NULL and ENOMEM instead. Not with NUMAHEAP_FIRST_TOUCH. */
+  NUMAHEAP_ALLOC_ZERO = 2,   /* all bytes are zero */
+  NUMAHEAP_ALLOC_NOSCAN = 4  /* holds no pointers: 17 to 24 bytes, aligned to 8 or less, are packed more densely */
+};
+
+typedef struct numaheap_placement {
+  int32_t where;  /* enum numaheap_where */
+  int32_t node;   /* for NUMAHEAP_ON_NODE */
+  uint32_t flags; /* of enum numaheap_alloc_flags, or 0 */
+} numaheap_placement;
+
+/* alignment: a power of two, or 0 for malloc's 16 (with NUMAHEAP_ALLOC_NOSCAN 8 for 17 to 24 bytes). size 0: a pointer of
+ * its own, to be freed. Errors, all with NULL:
+ *   EINVAL  a bad alignment, placement, where or flag; a node that does not exist or has no memory
+ *   EPERM   the node is outside the cpuset or the binding of this process; strict: the kernel does not let us bind memory
+ *           (default containers), so that nothing can be promised
+ *   ENOMEM  no memory, if strict none on this node; or a size above PTRDIFF_MAX */
+void* numaheap_alloc(size_t size, size_t alignment, const numaheap_placement* placement);
+
+/* The same in short, without alignment. */
+void* numaheap_malloc_on_node(size_t size, int node);
+void* numaheap_malloc_on_node_strict(size_t size, int node);
+void* numaheap_malloc_interleaved(size_t size);
+void* numaheap_malloc_first_touch(size_t size);
+void* numaheap_malloc_local(size_t size);
+
+/* The nodes that may be asked for: those with memory in the cpuset and the binding of this process, by number. 0: no
+ * address space for a heap. */
+unsigned numaheap_node_count(void);
+/* The number of the index-th of them; -1 and EINVAL past the last one. */
+int numaheap_node_id(unsigned index);
+/* The one that NUMAHEAP_LOCAL means here and now; -1 and ENOMEM where there is no heap. */
+int numaheap_local_node(void);
+
+/* The node of the page that p points into, as the kernel tells it; p may be any address. -1 and errno otherwise:
+ *   ENOENT  nobody has written to this page so far, so it lies nowhere yet
+ *   EFAULT  there is no memory at this address
+ *   EPERM, ENOSYS  the kernel does not tell (default containers, kernels without NUMA) */
+int numaheap_node_of(const void* p);
 
 /* ---- control -----------------------------------------------------------------------------------------------------*/
 

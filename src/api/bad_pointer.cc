@@ -13,7 +13,7 @@ void name_span(TextWriter& text, const MSpan& span) {
   if (is_large(span.span_class)) {
     text.text("large object of ").dec(span.elem_size).text(" bytes");
   } else {
-    text.text("objects of ").dec(span.elem_size).text(" bytes, class ").dec(span.span_class);
+    text.text("objects of ").dec(span.elem_size).text(" bytes, class ").dec(without_place(span.span_class));
   }
 }
 

@@ -7,6 +7,7 @@
 #include "api/bad_pointer.h"
 #include "api/background.h"
 #include "api/large_calls.h"
+#include "api/placed.h"
 #include "api/process.h"
 #include "base/bits.h"
 #include "cache/tiny.h"
@@ -20,7 +21,13 @@ void* out_of_memory() {
 }
 void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
 
-bool has_mark(SpanClass c) { return kFreeReciprocal[c] != 0; }
+bool has_mark(SpanClass c) { return is_placed(c) || kFreeReciprocal[c] != 0; }
+
+// The class of the page's span. entry: of the page, in use.
+SpanClass class_of(PageEntry entry, const MSpan* span) {
+  const SpanClass c = entry_class(entry);
+  return c == kPlacedCode ? span->span_class : c;
+}
 
 void* allocate_small(SpanClass c) {
   void* p = g_caches.alloc(c);
@@ -44,7 +51,7 @@ Object object_at(const void* p, const char* call) {
   const PageEntry entry = g_process.space.entry(p);
   MSpan* span = g_process.space.span_of(p);
   if (entry == 0 || span == nullptr) bad_pointer(p, call);
-  const SpanClass c = entry_class(entry);
+  const SpanClass c = class_of(entry, span);
   const std::size_t offset = address(p) - span->start_addr;
   if (c == kLargeClass) {
     if (offset != 0 || span->use != SpanUse::kInUse) bad_pointer(p, call);
@@ -103,10 +110,10 @@ void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
 
 namespace {
 
-// caller: the code that free() returns to, which memory_was_freed() wants to know.
+// An object that has its mark. caller: the code that free() returns to, which memory_was_freed() wants to know.
 void free_full(void* p, const void* caller) {
   const int saved = errno;
-  const SpanClass c = entry_class(g_process.space.entry(p));
+  const SpanClass c = class_of(g_process.space.entry(p), g_process.space.span_of(p));
   if (is_bin(c)) {
     free_large(g_process.space.span_of(p));
   } else {
@@ -120,9 +127,9 @@ void free_odd(void* p, const void* caller) {
   if (p == nullptr) return;
   if (!g_process.space.contains(p)) bad_pointer(p, "free");
   const PageEntry entry = g_process.space.entry(p);
-  const SpanClass c = entry_class(entry);
   MSpan* span = g_process.space.span_of(p);
   if (entry == 0 || span == nullptr) bad_pointer(p, "free");
+  const SpanClass c = class_of(entry, span);
   if (c == kLargeClass) {
     if (address(p) != span->start_addr || span->use != SpanUse::kInUse) bad_pointer(p, "free");
     if (mcache_keep_extent(span)) return;
@@ -211,9 +218,10 @@ std::size_t with_room_to_grow(std::size_t size, std::size_t old_usable) {
   } else if (size <= object.usable && size * 2 > object.usable) {
     return p;
   }
-  const bool noscan = object.span->noscan();
+  const MSpan& span = *object.span;
   const std::size_t wanted = with_room_to_grow(size, object.usable);
-  void* moved = noscan ? allocate_noscan(wanted) : allocate(wanted);
+  void* moved = span.placed() ? allocate_beside(span, wanted)
+                : span.noscan() ? allocate_noscan(wanted) : allocate(wanted);
   if (moved == nullptr) {
     // Shrinking cannot fail: the object stays as it is.
     return size <= object.usable ? p : nullptr;

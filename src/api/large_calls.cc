@@ -32,7 +32,7 @@ MHeap& heap_of(const MSpan* span) { return g_process.heaps[HeapId(span->heap)].h
 MSpan* take_extent(std::size_t size, bool noscan) {
   MSpan* span = mcache_take_extent(static_cast<unsigned>(div_up(size, kHugeSize)));
   if (span == nullptr) return nullptr;
-  span->nelems = noscan ? 1 : 0;
+  span->nelems = noscan ? MSpan::kLargeNoscan : 0;
   if (g_process.topology.heap_count() == 1 || heap_of(span).settle(span, current_node())) return span;
   free_large(span);
   return nullptr;

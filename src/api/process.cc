@@ -88,6 +88,15 @@ HugeSource huge_source(const Options& o) {
   return o.huge_source == HugeSourceOption::kMemfd ? HugeSource::kMemfd : HugeSource::kAnonymous;
 }
 
+// Where no policy says otherwise: the nodes that requests may name, without the memory-only ones if there are others.
+NodeSet interleaved_nodes(const Process& p) {
+  NodeSet ordinary = p.topology.allowed_nodes(false);
+  for (NodeId n = ordinary.first(); n.valid(); n = ordinary.next(NodeId(n.value + 1))) {
+    if (!p.nearest.nodes.has(n)) ordinary.remove(n);
+  }
+  return ordinary.empty() ? p.nearest.nodes : ordinary;
+}
+
 bool init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   const Topology& topology = p.topology;
   const bool many = topology.heap_count() > 1;
@@ -110,7 +119,7 @@ bool init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     config.backing.nodes = allowed;
     config.backing.reservation_counts = !inherited.is_set() && allowed.count() == topology.allowed_nodes(true).count();
   } else {
-    config.backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : allowed;
+    config.backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
     config.backing.bind = many;
     config.backing.bind_mode = BindMode::kInterleave;
   }
@@ -181,6 +190,8 @@ bool start() {
   p.placement = settle_placement(p.options.policy, p.options.given(OptionId::kPolicy), inherited, p.topology, &problem);
   if (problem.size() != 0 && !p.options.quiet) warn_line(problem.c_str());
   p.strict_placement = p.placement.kind == PlacementKind::kBind;
+  p.nearest.kind = PlacementKind::kPreferred;
+  p.nearest.nodes = nodes_for_requests(p.placement, inherited, p.topology);
   p.large_min = p.options.large_min;
 
   const unsigned nodes = p.topology.heap_count();

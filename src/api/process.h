@@ -18,6 +18,7 @@ struct Process {
   Options options;
   Topology topology;
   Placement placement;
+  Placement nearest;  // as if local were asked for: the nearest of the nodes that single requests may name
   AddressSpace space;
   HeapSet heaps;
   HeapId first_touch;

@@ -75,11 +75,11 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
   s.kind = is_node ? NUMAHEAP_HEAP_NODE
                    : HeapId(index) == g_process.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
   std::uint64_t out_bytes = 0;
-  for (unsigned c = 0; c < kCachedClasses; c++) {
-    MCentral* central = n.central[c].load(std::memory_order_acquire);
+  for (auto& slot : n.central) {
+    MCentral* central = slot.load(std::memory_order_acquire);
     if (central == nullptr) continue;
     const CentralStats stats = central->stats();
-    const std::uint64_t size = size_class(static_cast<SpanClass>(c)).bytes;
+    const std::uint64_t size = size_class(central->span_class()).bytes;
     out_bytes += stats.objects_out * size;
     s.cached_bytes += stats.objects_transfer * size;
     s.refills += stats.fetches;

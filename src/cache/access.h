@@ -17,7 +17,8 @@ class RseqAccess {
     cache_ = all.cache_of(guard_.cpu);
     if (cache_ == nullptr) cache_ = all.prepare(guard_.cpu);
     if (cache_ == nullptr) return;
-    guard_.slot = &all.all_lists_[guard_.cpu];
+    all_lists_ = all.all_lists_;
+    guard_.slot = &all_lists_[guard_.cpu];
     guard_.lists = cache_->lists;
   }
   bool usable() const { return cache_ != nullptr; }
@@ -27,9 +28,14 @@ class RseqAccess {
   bool install(FreeList& l, const Batch& b) { return rseq_install(guard_, &l, b.head, b.count); }
   bool put(FreeList& l, void* first, void* last, unsigned count) { return rseq_put(guard_, &l, first, last, count); }
   bool resize(FreeList& l, std::int32_t delta) { return rseq_resize(guard_, &l, delta); }
+  // From the same list of whichever CPU this is by now.
+  bool pop(FreeList& l, void** out) {
+    return rseq_pop(all_lists_, address(&l) - address(guard_.lists), out);
+  }
 
  private:
   RseqGuard guard_{};
+  const CpuSlot* all_lists_ = nullptr;
   CpuCache* cache_ = nullptr;
 };
 

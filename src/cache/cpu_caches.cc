@@ -39,7 +39,7 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   mode_ = config.bytes_per_cpu == 0 ? CacheMode::kOff : CacheMode::kFallback;
 
   MetadataPool& memory = heaps[HeapId(0)].heap.metadata();
-  empty_ = static_cast<char*>(memory.alloc(heaps.count() * kHeapListsBytes, 64));
+  empty_ = static_cast<char*>(memory.alloc(list_sets() * kHeapListsBytes, 64));
   auto* slots = static_cast<CpuSlot*>(memory.alloc(2 * (2 + config.cpus) * sizeof(CpuSlot), 64));
   caches_ = static_cast<std::atomic<CpuCache*>*>(memory.alloc(config.cpus * sizeof(caches_[0]), 64));
   if (empty_ == nullptr || slots == nullptr || caches_ == nullptr) return false;
@@ -64,7 +64,7 @@ CpuCache* CpuCaches::prepare(int cpu) {
   const HeapId local = heap_of_cpu_(CpuId(cpu));
   MetadataPool& memory = (*heaps_)[local].heap.metadata();
   auto* cache = static_cast<CpuCache*>(memory.alloc(sizeof(CpuCache), 64));
-  auto* lists = static_cast<HeapLists*>(memory.alloc(heaps_->count() * kHeapListsBytes, 64));
+  auto* lists = static_cast<HeapLists*>(memory.alloc(list_sets() * kHeapListsBytes, 64));
   if (cache == nullptr || lists == nullptr) return nullptr;
   new (cache) CpuCache{};
   cache->lists = lists;
@@ -95,16 +95,17 @@ void CpuCaches::withdraw(int cpu) {
 
 // Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.
 void CpuCaches::flush_lists(CpuCache* cache) {
-  for (unsigned h = 0; h < heaps_->count(); h++) {
-    for (unsigned c = 0; c < kCachedClasses; c++) {
-      ClassHeader& header = cache->lists[h].of[c];
+  for (unsigned set = 0; set < list_sets(); set++) {
+    for (unsigned code = 0; code < kCachedClasses; code++) {
+      const SpanClass c = class_in_set(set, code);
+      ClassHeader& header = cache->lists[set].of[code];
       for (FreeList* list : {&header.alloc, &header.freed}) {
         if (list->head == nullptr) continue;
         void* head = list->head;
         const unsigned count = list->count();
         list->head = nullptr;
         __atomic_store_n(&list->room, list->cap, __ATOMIC_RELAXED);
-        heaps_->flush(HeapId(h), static_cast<SpanClass>(c), head, count, cache->local);
+        heaps_->flush(heap_of_set(set), c, head, count, cache->local);
       }
     }
   }
@@ -146,11 +147,11 @@ CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
     t.prepared++;
     t.refills += __atomic_load_n(&cache->refills, __ATOMIC_RELAXED);
     t.flushes += __atomic_load_n(&cache->flushes, __ATOMIC_RELAXED);
-    for (unsigned h = 0; h < heaps_->count(); h++) {
+    for (unsigned set = 0; set < list_sets(); set++) {
       for (unsigned c = 2; c < kCachedClasses; c++) {
-        const ClassHeader& header = cache->lists[h].of[c];
+        const ClassHeader& header = cache->lists[set].of[c];
         const std::uint64_t objects = header.alloc.count() + header.freed.count();
-        cached_per_heap[h] += objects * size_class(static_cast<SpanClass>(c)).bytes;
+        cached_per_heap[heap_of_set(set).value] += objects * size_class(static_cast<SpanClass>(c)).bytes;
       }
     }
   }
@@ -180,7 +181,7 @@ void CpuCaches::repair_after_fork() {
     // Lists of a sequence that was cut short by the fork are whole: it had not committed. Under a lock they may not be.
     if (cache->lock.held() && !cache->lock.held_by_me()) {
       cache->lock.reset_after_fork();
-      for (unsigned h = 0; h < heaps_->count(); h++) cache->lists[h] = HeapLists{};
+      for (unsigned set = 0; set < list_sets(); set++) cache->lists[set] = HeapLists{};
       cache->capacity_bytes = 0;
     }
     if (cache->tiny_lock.held() && !cache->tiny_lock.held_by_me()) {

@@ -43,6 +43,9 @@ class CpuCaches {
 
   // One object of class c for the calling thread; nullptr: out of memory. Not marked, not zeroed.
   void* alloc(SpanClass c);
+  // The same of a placed class, from a heap of the caller's choice. strict: nullptr where that heap has no memory left;
+  // else the next nearest serves.
+  void* alloc_from(HeapId h, SpanClass c, bool strict);
   // Takes an object of class c of heap h whose mark, if it has one, is set.
   void free(void* p, SpanClass c, HeapId h);
 
@@ -97,6 +100,16 @@ class CpuCaches {
   void publish(int cpu, CpuCache* cache);
   void withdraw(int cpu);
   void flush_lists(CpuCache* cache);
+  // A cache has a set of lists for each heap, and then one for the placed objects of each.
+  unsigned list_sets() const { return 2 * heaps_->count(); }
+  HeapId heap_of_set(unsigned set) const { return HeapId(set % heaps_->count()); }
+  SpanClass class_in_set(unsigned set, unsigned code) const {
+    const auto c = static_cast<SpanClass>(code);
+    return set < heaps_->count() ? c : make_placed(c);
+  }
+  ClassHeader& header_of(CpuCache& cache, HeapId h, SpanClass c) const {
+    return cache.lists[h.value + (is_placed(c) ? heaps_->count() : 0)].of[without_place(c)];
+  }
   void flush_large(CpuCache* cache);
   bool has_sequences() const;
   bool drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*));
@@ -105,12 +118,13 @@ class CpuCaches {
   std::size_t large_bytes(unsigned code, HeapId h) const;
   unsigned large_code(const MSpan& span) const;
   ClassHeader* large_header(CpuCache& cache, unsigned code, HeapId h);
-  template <typename Access> void* alloc_with(Access& access, SpanClass c);
+  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict);
+  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
-  template <typename Access> void keep(Access& access, FreeList& list, SpanClass c, const Batch& batch);
+  template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, const Batch& batch);
   template <typename Access> bool grow_list(Access& access, ClassHeader& header, SpanClass c, bool local);
   template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
-  void* alloc_uncached(SpanClass c);
+  void* alloc_uncached(HeapId h, SpanClass c, bool strict);
 
   const OsOps* os_ = nullptr;
   HeapSet* heaps_ = nullptr;

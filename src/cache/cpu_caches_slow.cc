@@ -55,11 +55,12 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
   constexpr unsigned kListsPerCall = 8;
   CpuCache& cache = access.cache();
   std::uint64_t used = __atomic_add_fetch(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
-  // Lists of heaps that this CPU never sent anything home to are not even looked at: their memory was never touched.
-  // Asked once: another thread of this CPU may change the answer.
-  const bool all_heaps = __atomic_load_n(&cache.sends_home, __ATOMIC_RELAXED);
+  // Lists of heaps that this CPU never sent anything home to are not even looked at, nor those of placed objects where
+  // there were none: their memory was never touched. Asked once: another thread of this CPU may change the answer.
+  const bool placed = __atomic_load_n(&cache.has_placed, __ATOMIC_RELAXED);
+  const bool all_heaps = placed || __atomic_load_n(&cache.sends_home, __ATOMIC_RELAXED);
   const unsigned first = all_heaps ? 0 : cache.local.value;
-  const unsigned lists = (all_heaps ? heaps_->count() : 1) * kCachedClasses;
+  const unsigned lists = (placed ? list_sets() : all_heaps ? heaps_->count() : 1) * kCachedClasses;
   for (unsigned i = 0; used > config_.bytes_per_cpu && i < kListsPerCall; i++) {
     const unsigned at = __atomic_fetch_add(&cache.clock_hand, 1, __ATOMIC_RELAXED) % lists;
     const auto c = static_cast<SpanClass>(at % kCachedClasses);
@@ -83,6 +84,7 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
 template <typename Access>
 bool CpuCaches::grow_list(Access& access, ClassHeader& header, SpanClass c, bool local) {
   if (!local) __atomic_store_n(&access.cache().sends_home, true, __ATOMIC_RELAXED);
+  if (is_placed(c)) __atomic_store_n(&access.cache().has_placed, true, __ATOMIC_RELAXED);
   const unsigned cap = __atomic_load_n(&header.freed.cap, __ATOMIC_RELAXED);
   const unsigned max = max_capacity(c);
   if (cap >= max) return false;
@@ -114,20 +116,28 @@ bool CpuCaches::grow_list(Access& access, ClassHeader& header, SpanClass c, bool
   return true;
 }
 
-// Puts a null-terminated chain of the local heap's objects on a list of this CPU, or back to the mcentral.
+// Puts a null-terminated chain of heap h's objects on a list of this CPU, or back to the mcentral.
 template <typename Access>
-void CpuCaches::keep(Access& access, FreeList& list, SpanClass c, const Batch& batch) {
+void CpuCaches::keep(Access& access, FreeList& list, HeapId h, SpanClass c, const Batch& batch) {
   if (batch.head == nullptr || access.install(list, batch)) return;
   unsigned count = 0;
   void* last = last_of(batch.head, &count);
   if (access.put(list, batch.head, last, count)) return;
-  heaps_->flush(access.cache().local, c, batch.head, count, access.cache().local);
+  heaps_->flush(h, c, batch.head, count, h);  // not the program's doing: no remote free
 }
 
 template <typename Access>
-void* CpuCaches::alloc_with(Access& access, SpanClass c) {
+void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, bool strict) {
   CpuCache& cache = access.cache();
-  ClassHeader& header = cache.lists[cache.local.value].of[c];
+  void* object;
+  if (access.pop(pop_list(header_of(cache, h, c), c), &object)) return object;
+  return alloc_with(access, h, c, strict);
+}
+
+template <typename Access>
+void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict) {
+  CpuCache& cache = access.cache();
+  ClassHeader& header = header_of(cache, h, c);
   FreeList& target = pop_list(header, c);
   Batch got;
   if (has_two_lists(c)) access.take(header.freed, &got);
@@ -135,18 +145,18 @@ void* CpuCaches::alloc_with(Access& access, SpanClass c) {
   // The count comes from a hint: an empty list may claim to have objects.
   if (got.head == nullptr || got.count < kMinSwap) {
     // A miss: too few objects go around on this CPU.
-    grow_list(access, header, c, true);
+    grow_list(access, header, c, h == cache.local);
     const unsigned cap = __atomic_load_n(&target.cap, __ATOMIC_RELAXED);
     const unsigned batch = batch_objects(c);
     const unsigned room = cap > got.count ? cap - got.count : 0;
     const unsigned wanted = room < batch ? room : batch;
     if (wanted != 0 || got.head == nullptr) {
-      HeapId from = cache.local;
+      HeapId from = h;
       // No other node is asked while there are objects of our own.
-      const bool own_only = config_.strict || got.head != nullptr;
+      const bool own_only = strict || got.head != nullptr;
       const Batch more = heaps_->fetch(&from, c, wanted == 0 ? 1 : wanted, CpuId(static_cast<int>(cache.cpu)), own_only);
       count_one(&cache.refills);
-      if (from != cache.local) {
+      if (from != h) {
         // Another node's objects must not get into this heap's lists. One serves; the others wait with their own.
         if (next_object(more.head) != nullptr) heaps_->flush(from, c, next_object(more.head), more.count - 1, from);
         return more.head;
@@ -164,14 +174,14 @@ void* CpuCaches::alloc_with(Access& access, SpanClass c) {
   void* object = got.head;
   got.head = next_object(object);
   got.count = got.count > 0 ? got.count - 1 : 0;
-  keep(access, target, c, got);
+  keep(access, target, h, c, got);
   return object;
 }
 
 template <typename Access>
 bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   CpuCache& cache = access.cache();
-  ClassHeader& header = cache.lists[h.value].of[c];
+  ClassHeader& header = header_of(cache, h, c);
   const bool local = h == cache.local;
   if (access.put(header.freed, p, p, 1)) return true;
   if (grow_list(access, header, c, local) && access.put(header.freed, p, p, 1)) return true;
@@ -186,8 +196,8 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   next_object(p) = out.head;
   out.head = p;
   out.count++;
-  if (local && !has_two_lists(c) && out.count >= 4) {
-    // The half that was freed last is warm and stays.
+  if ((local || is_placed(c)) && !has_two_lists(c) && out.count >= 4) {
+    // The half that was freed last is warm and stays, where it can be handed out again.
     const unsigned stay = out.count / 2;
     void* last = out.head;
     unsigned n = 1;
@@ -197,7 +207,7 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
     }
     void* rest = next_object(last);
     next_object(last) = nullptr;
-    keep(access, header.freed, c, {out.head, n});
+    keep(access, header.freed, h, c, {out.head, n});
     out = {rest, out.count - n};
   }
   if (out.head == nullptr) return true;
@@ -206,10 +216,9 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   return true;
 }
 
-void* CpuCaches::alloc_uncached(SpanClass c) {
-  const CpuId cpu = current_cpu();
-  HeapId from = heap_of_cpu_(cpu);
-  const Batch batch = heaps_->fetch(&from, c, 1, cpu, config_.strict);
+void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict) {
+  HeapId from = h;
+  const Batch batch = heaps_->fetch(&from, c, 1, current_cpu(), strict);
   // A batch from the transfer cache is larger than asked for.
   if (batch.head != nullptr && next_object(batch.head) != nullptr) {
     heaps_->flush(from, c, next_object(batch.head), batch.count - 1, from);
@@ -219,21 +228,31 @@ void* CpuCaches::alloc_uncached(SpanClass c) {
 
 void* CpuCaches::alloc(SpanClass c) {
   if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
-    if (!rseq_register_thread()) return alloc_uncached(c);
-    void* object;
-    if (rseq_pop(local_lists_, pop_offset(c), &object)) return object;
-    RseqAccess access(*this);
-    return access.usable() ? alloc_with(access, c) : alloc_uncached(c);
-  }
-  if (mode_ == CacheMode::kFallback) {
+    if (rseq_register_thread()) {
+      void* object;
+      if (rseq_pop(local_lists_, pop_offset(c), &object)) return object;
+      RseqAccess access(*this);
+      if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict);
+    }
+  } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (!access.usable()) return alloc_uncached(c);
-    CpuCache& cache = access.cache();
-    void* object;
-    if (access.pop(pop_list(cache.lists[cache.local.value].of[c], c), &object)) return object;
-    return alloc_with(access, c);
+    if (access.usable()) return serve(access, access.cache().local, c, config_.strict);
   }
-  return alloc_uncached(c);
+  return alloc_uncached(local_heap(), c, config_.strict);
+}
+
+void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
+  NH_ASSERT(is_placed(c));
+  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
+    if (rseq_register_thread()) {
+      RseqAccess access(*this);
+      if (access.usable()) return serve(access, h, c, strict);
+    }
+  } else if (mode_ == CacheMode::kFallback) {
+    LockedAccess access(*this);
+    if (access.usable()) return serve(access, h, c, strict);
+  }
+  return alloc_uncached(h, c, strict);
 }
 
 void CpuCaches::free(void* p, SpanClass c, HeapId h) {

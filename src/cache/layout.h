@@ -7,7 +7,8 @@
 // not what the free() just before has stored, and the chain of store forwardings between calls is gone.
 //
 // Since the headers of all heaps are there, an object of another node needs no branch: its list on this CPU is the
-// buffer in which it waits for its way home.
+// buffer in which it waits for its way home. Placed objects, which are handed out from the lists of any heap, have a
+// second set of lists behind the first.
 //
 // The list word and the room beside it are separate words on purpose: packing them into one makes the next call wait for
 // the header of this one (7.2 - 7.9 ns). The room is a hint, because a restartable sequence that is aborted between its
@@ -55,7 +56,7 @@ inline constexpr unsigned kFirstOneListClass = [] {
   while (kSizeClassTable[c].bytes <= kTwoListMaxBytes) c++;
   return c;
 }();
-constexpr bool has_two_lists(SpanClass c) { return size_class_of(c) < kFirstOneListClass; }
+constexpr bool has_two_lists(SpanClass c) { return size_class_of(c) < kFirstOneListClass && !is_placed(c); }
 
 // Offsets of lists within a HeapLists.
 constexpr std::size_t header_offset(std::size_t code) { return code * sizeof(ClassHeader); }
@@ -78,11 +79,12 @@ static_assert(extent_code(kMaxKeptUnits) < kClassCodes);
 
 // One CPU's cache, on the CPU's node.
 struct CpuCache {
-  HeapLists* lists;      // one per heap
+  HeapLists* lists;      // one per heap, and as many for placed objects
   Lock lock{LockRank::kCache};  // only where restartable sequences are missing
   HeapId local;          // the heap that this CPU allocates from
   std::uint32_t cpu;
   bool sends_home;               // objects of other heaps were freed here
+  bool has_placed;               // placed objects were allocated or freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
   std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects

@@ -13,13 +13,13 @@ void HeapSet::init(NodeHeap* memory, unsigned count, AddressSpace* space) {
 
 MCentral* HeapSet::central(HeapId h, SpanClass c) {
   NodeHeap& n = heaps_[h.value];
-  MCentral* central = n.central[c].load(std::memory_order_acquire);
+  MCentral* central = n.central[central_index(c)].load(std::memory_order_acquire);
   if (central != nullptr) return central;
   void* memory = n.heap.metadata().alloc(sizeof(MCentral), alignof(MCentral));
   if (memory == nullptr) return nullptr;
   auto* made = new (memory) MCentral(n.heap, c);
   // release: whoever loads the pointer sees the constructed object. A loser's memory is lost, once per class.
-  return n.central[c].compare_exchange_strong(central, made, std::memory_order_acq_rel) ? made : central;
+  return n.central[central_index(c)].compare_exchange_strong(central, made, std::memory_order_acq_rel) ? made : central;
 }
 
 Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
@@ -44,39 +44,41 @@ Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool st
 
 void HeapSet::flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from) {
   // An object of the class exists, so its mcentral does.
-  const unsigned n = heaps_[home.value].central[c].load(std::memory_order_acquire)->flush(head, count);
+  const unsigned n = heaps_[home.value].central[central_index(c)].load(std::memory_order_acquire)->flush(head, count);
   if (home != from) heaps_[home.value].remote_frees.fetch_add(n, std::memory_order_relaxed);
 }
 
 // Extents of first-touch memory are whole units and have no bin: the CPU caches keep them in another way.
-HeapSet::Bin HeapSet::bin_for(const MHeap& heap, std::size_t bytes, bool noscan) {
-  if (bytes > kMaxBinBytes || bytes <= kMaxSmallSize || heap.whole_units()) return {bytes, kLargeClass};
+HeapSet::Bin HeapSet::bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool placed) {
+  if (placed || bytes > kMaxBinBytes || bytes <= kMaxSmallSize || heap.whole_units()) return {bytes, kLargeClass};
   const SpanClass c = bin_class(bytes, noscan);
   return {size_class(c).bytes, c};
 }
 
 MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan,
-                                 NodeId asker) {
-  const Bin bin = bin_for(heap, bytes, noscan);
-  return heap.alloc_large(bin.bytes, alignment, noscan, bin.c, asker);
+                                 NodeId asker, bool placed) {
+  const Bin bin = bin_for(heap, bytes, noscan, placed);
+  MSpan* span = heap.alloc_large(bin.bytes, alignment, noscan, bin.c, asker);
+  if (span != nullptr && placed) span->nelems |= MSpan::kLargePlaced;
+  return span;
 }
 
 bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
   MHeap& heap = heaps_[span->heap].heap;
-  const Bin bin = bin_for(heap, bytes, span->noscan());
+  const Bin bin = bin_for(heap, bytes, span->noscan(), span->placed());
   return heap.resize_large(span, bin.bytes, bin.c, asker);
 }
 
 MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
-                            NodeId asker) {
-  if (MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker);
+                            NodeId asker, bool placed) {
+  if (MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker, placed);
       span != nullptr || strict) {
     return span;
   }
   const NodeHeap& n = heaps_[h.value];
   for (unsigned i = 0; i < n.fallbacks; i++) {
     NodeHeap& other = heaps_[n.fallback[i]];
-    MSpan* span = alloc_large_from(other.heap, bytes, alignment, noscan, asker);
+    MSpan* span = alloc_large_from(other.heap, bytes, alignment, noscan, asker, placed);
     if (span == nullptr) continue;
     note_fallback(Fallback::kOtherNode, true);
     other.foreign_serves.fetch_add(1, std::memory_order_relaxed);

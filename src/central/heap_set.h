@@ -14,12 +14,14 @@ namespace nh {
 
 struct NodeHeap {
   MHeap heap;
-  std::atomic<MCentral*> central[kCachedClasses];
+  std::atomic<MCentral*> central[2 * kCachedClasses];  // the second half for placed objects
   std::atomic<std::uint64_t> remote_frees;   // objects that CPUs of other nodes sent home
   std::atomic<std::uint64_t> foreign_serves;  // spans and batches given to CPUs whose own heap had no memory left
   std::uint16_t fallback[kMaxNodes];         // heaps to ask next, nearest first
   std::uint16_t fallbacks;
 };
+
+constexpr unsigned central_index(SpanClass c) { return without_place(c) + (is_placed(c) ? kCachedClasses : 0); }
 
 class HeapSet {
  public:
@@ -38,8 +40,10 @@ class HeapSet {
   // About `count` objects of one class and heap go home. from: the heap of the CPU that sends them.
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
   // nullptr: out of memory everywhere that may be asked. The size is rounded up to that of the bin, where there is one.
-  // asker: the node of the calling thread.
-  MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker = {});
+  // asker: the node of the calling thread. placed: the object is a placed one, which has no bin, since no CPU may keep it
+  // and hand it to somebody else.
+  MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker = {},
+                     bool placed = false);
   void free_large(MSpan* span) { heaps_[span->heap].heap.free_span(span); }
   // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
   bool resize_large(MSpan* span, std::size_t bytes, NodeId asker = {});
@@ -55,8 +59,9 @@ class HeapSet {
     std::size_t bytes;
     SpanClass c;
   };
-  static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan);
-  static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker);
+  static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool placed);
+  static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker,
+                                 bool placed);
 
   NodeHeap* heaps_ = nullptr;
   unsigned count_ = 0;

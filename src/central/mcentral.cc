@@ -20,7 +20,7 @@ bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; 
 [[noreturn]] void double_free(const void* object, const MSpan& span) {
   Text<256> text;
   text.text("double free of ").ptr(object).text(": object of ").dec(span.elem_size).text(" bytes in span ");
-  text.hex(span.start_addr).text(" (class ").dec(span.span_class).text(") is free already");
+  text.hex(span.start_addr).text(" (class ").dec(without_place(span.span_class)).text(") is free already");
   fatal(text.c_str());
 }
 

@@ -18,9 +18,12 @@
 
 namespace nh {
 
-// Entry of the page map: span class in the low byte, index of the page within its span in the high one; 0 = not in use.
+// Entry of the page map: span class (or kPlacedCode) in the low byte, index of the page within its span in the high one;
+// 0 = not in use.
 using PageEntry = std::uint16_t;
-constexpr PageEntry make_page_entry(SpanClass c, unsigned index) { return static_cast<PageEntry>(index << 8 | c); }
+constexpr PageEntry make_page_entry(SpanClass c, unsigned index) {
+  return static_cast<PageEntry>(index << 8 | (is_placed(c) ? kPlacedCode : c));
+}
 constexpr SpanClass entry_class(PageEntry e) { return static_cast<SpanClass>(e & 0xff); }
 constexpr unsigned entry_index(PageEntry e) { return e >> 8; }
 

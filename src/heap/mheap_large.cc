@@ -30,7 +30,7 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan,
   }
   make_span(span, run, pages, c);
   span->elem_size = pages.bytes();
-  span->nelems = noscan ? 1 : 0;  // see MSpan::noscan()
+  span->nelems = noscan ? MSpan::kLargeNoscan : 0;  // see MSpan::noscan()
   large_objects_.fetch_add(1, std::memory_order_relaxed);
   large_bytes_.fetch_add(pages.bytes(), std::memory_order_relaxed);
   space_->publish(span);

@@ -21,7 +21,13 @@ inline constexpr unsigned kSpanClasses = 136;  // size class << 1 | noscan
 
 // A size class and whether its objects hold no pointers. Codes past the 136 exist only in the page map and as numbers of
 // lists in the CPU caches.
-using SpanClass = std::uint8_t;
+//
+// Small objects that were asked for on a certain node ("placed") have spans, mcentrals and lists of their own, told by a
+// bit above the code: realloc() must know them, and an object has no header that could tell. The page map has one code
+// for all of them, since a byte is full; free() takes its slow path for it and asks the span.
+using SpanClass = std::uint16_t;
+inline constexpr SpanClass kPlacedBit = 0x100;
+inline constexpr SpanClass kPlacedCode = 1;      // only in the page map; as a span class it would be one of size class 0
 inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny allocator
 inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
 inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
@@ -33,11 +39,15 @@ static_assert(kClassCodes <= 256);
 constexpr SpanClass make_span_class(unsigned size_class, bool noscan) {
   return static_cast<SpanClass>(size_class << 1 | (noscan ? 1 : 0));
 }
-constexpr bool is_large(SpanClass c) { return c >= kLargeClass; }
-constexpr bool is_bin(SpanClass c) { return c >= kFirstBinClass; }
+constexpr SpanClass make_placed(SpanClass c) { return c | kPlacedBit; }
+constexpr bool is_placed(SpanClass c) { return (c & kPlacedBit) != 0; }
+constexpr SpanClass without_place(SpanClass c) { return c & 0xff; }
+constexpr bool is_large(SpanClass c) { return without_place(c) >= kLargeClass; }
+constexpr bool is_bin(SpanClass c) { return without_place(c) >= kFirstBinClass; }
 // Rows of kSizeClassTable: the bins follow the size classes.
 constexpr unsigned size_class_of(SpanClass c) {
-  return is_bin(c) ? kSizeClasses + (c - kFirstBinClass) / 2u : c == kTinyClass ? 2 : c >> 1;
+  if (is_bin(c)) return kSizeClasses + (c - kFirstBinClass) / 2u;
+  return c == kTinyClass ? 2 : without_place(c) >> 1;
 }
 
 inline constexpr unsigned kMaxObjectsPerSpan = 1024;
@@ -63,8 +73,8 @@ struct alignas(64) MSpan {
   std::uint16_t heap;         // HeapId
   SpanClass span_class;
   SpanSet set;
-  bool need_zero;             // some page was written since the OS gave it
-  SpanUse use;
+  bool need_zero : 1;         // some page was written since the OS gave it
+  SpanUse use : 7;
   std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
 
   PageCount pages() const { return PageCount(npages); }
@@ -85,10 +95,13 @@ struct alignas(64) MSpan {
 
   bool full() const { return alloc_count == nelems; }
 
-  // Whether the objects hold no pointers. Not every large object's class has a bit for it; the unused object count serves.
+  // Whether the objects hold no pointers, and whether they are placed ones. Not every large object's class has bits for
+  // these; the unused object count serves.
   bool noscan() const {
-    return is_large(span_class) ? nelems != 0 : span_class == kTinyClass || (span_class & 1) != 0;
+    return is_large(span_class) ? (nelems & kLargeNoscan) != 0 : span_class == kTinyClass || (span_class & 1) != 0;
   }
+  bool placed() const { return is_large(span_class) ? (nelems & kLargePlaced) != 0 : is_placed(span_class); }
+  static constexpr std::uint16_t kLargeNoscan = 1, kLargePlaced = 2;
 
   // Takes up to `wanted` free objects in address order of the window, calling take(index) for each; returns how many.
   template <typename Take>

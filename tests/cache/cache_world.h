@@ -42,7 +42,7 @@ inline HeapId heap_of_world_cpu(CpuId cpu) {
 struct CacheWorldConfig {
   CacheMode mode = CacheMode::kFallback;
   unsigned heaps = 1;
-  std::size_t bytes_per_cpu = 2 * MiB;
+  std::size_t bytes_per_cpu = 4 * MiB;
   bool strict = false;
   std::size_t node_bytes = 4 * GiB;
   bool extents = false;  // one heap more, of first-touch memory
@@ -85,9 +85,23 @@ class CacheWorld {
     taken(p);
     return p;
   }
+  // A placed object of heap h, or where not strict of one that helps out.
+  void* alloc_placed(HeapId h, std::size_t size, bool strict = false) {
+    void* p = caches.alloc_from(h, make_placed(class_for(size)), strict);
+    if (p == nullptr) return nullptr;
+    mark_word(p) = 0;
+    taken(p);
+    return p;
+  }
   void free(void* p) {
     given_back(p);
     MSpan* span = central.space.span_of(p);
+    if (entry_class(central.space.entry(p)) == kPlacedCode) {
+      errors += mcache_free(p) != FreeOutcome::kOdd;
+      mark_word(p) = free_mark(p);
+      caches.free(p, span->span_class, central.space.heap_of(p));
+      return;
+    }
     switch (mcache_free(p)) {
       case FreeOutcome::kDone: return;
       case FreeOutcome::kFull:
@@ -130,9 +144,9 @@ class CacheWorld {
     std::string wrong;
     caches.for_each([&](CpuCache& cache) {
       std::uint64_t capacity = 0;
-      for (unsigned h = 0; h < central.heaps.count(); h++) {
+      for (unsigned set = 0; set < 2 * central.heaps.count(); set++) {
         for (unsigned c = 0; c < kCachedClasses; c++) {
-          for (FreeList* list : {&cache.lists[h].of[c].alloc, &cache.lists[h].of[c].freed}) {
+          for (FreeList* list : {&cache.lists[set].of[c].alloc, &cache.lists[set].of[c].freed}) {
             capacity += std::uint64_t{list->cap} * size_class(static_cast<SpanClass>(c)).bytes;
             const std::size_t length = members(list->head).size();
             if (length > list->cap + std::size_t{slack}) wrong += " list of class " + std::to_string(c) + " too long;";
@@ -160,7 +174,7 @@ class CacheWorld {
   void* alloc_large(std::size_t size, bool noscan) {
     const bool extent = size > kMaxBinBytes;
     void* p;
-    if (!extent && mcache_alloc_bin(bin_class(size, noscan), &p)) return p;
+    if (!extent && mcache_alloc_class(bin_class(size, noscan), &p)) return p;
     MSpan* span = extent ? mcache_take_extent(static_cast<unsigned>(div_up(size, kHugeSize))) : nullptr;
     if (span == nullptr) {
       const HeapId heap = extent ? extent_heap() : caches.local_heap();
@@ -203,7 +217,7 @@ class CacheWorld {
       }
     }
     if (capacity != cache.large_capacity_bytes) wrong += " capacity for large objects is not what is accounted;";
-    if (capacity > 16 * caches.config().bytes_per_cpu) wrong += " above the limit for large objects;";
+    if (capacity > 8 * caches.config().bytes_per_cpu) wrong += " above the limit for large objects;";
     return wrong;
   }
 
@@ -240,7 +254,9 @@ inline void run_traffic(CacheWorld& w, const Traffic& t) {
         const unsigned action = random() % 8;
         if (action < 4) {
           const unsigned r = random();
-          void* p = w.alloc(t.large ? kLargeSizes[r % std::size(kLargeSizes)] : kSizes[r % std::size(kSizes)]);
+          const std::size_t size = t.large ? kLargeSizes[r % std::size(kLargeSizes)] : kSizes[r % std::size(kSizes)];
+          const HeapId heap(random() % g_world_heaps);
+          void* p = !t.large && random() % 4 == 0 ? w.alloc_placed(heap, size) : w.alloc(size);
           if (p == nullptr) {
             w.errors++;
             continue;

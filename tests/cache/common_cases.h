@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <set>
 
 #include "cache/cache_world.h"
@@ -190,10 +191,134 @@ TEST_F(TwoHeaps, StrictCachesNeverTakeForeignMemory) {
   EXPECT_NE(w.alloc(8192), nullptr);
 }
 
+// ---- objects of a heap that the caller chooses ---------------------------------------------------------------------
+
+constexpr std::size_t kPlacedSizes[] = {16, 96, 128, 160, 4096};
+
+TEST_F(TwoHeaps, PlacedObjectsAreOfTheHeapThatWasAskedFor) {
+  CacheWorld w(world(2));
+  for (int i = 0; i < 2000; i++) {
+    ASSERT_TRUE(pin(i % 2));
+    for (unsigned h = 0; h < 2; h++) {
+      void* p = w.alloc_placed(HeapId(h), kPlacedSizes[i % 5]);
+      ASSERT_EQ(w.central.space.heap_of(p).value, h);
+      ASSERT_EQ(entry_class(w.central.space.entry(p)), kPlacedCode);
+      ASSERT_TRUE(w.central.space.span_of(p)->placed());
+      if (i % 3 != 0) w.free(p);
+    }
+  }
+  EXPECT_EQ(w.errors, 0);
+  EXPECT_EQ(w.audit(0), "");
+}
+
+// Whichever heap they are of: what was freed here is handed out here again, without a word to the mcentral.
+TEST_F(TwoHeaps, WarmPlacedObjectsComeFromThisCpusLists) {
+  for (const std::size_t size : kPlacedSizes) {
+    for (unsigned h = 0; h < 2; h++) {
+      CacheWorld w(world(2));
+      ASSERT_TRUE(pin(0));
+      const std::size_t n = size < 512 ? 60 : 32 * KiB / size;
+      auto round = [&] {
+        std::vector<void*> live;
+        for (std::size_t i = 0; i < n; i++) live.push_back(w.alloc_placed(HeapId(h), size));
+        for (void* p : live) w.free(p);
+      };
+      for (int i = 0; i < 30; i++) round();
+      std::uint64_t sums[2];
+      const CpuCaches::Totals before = w.caches.totals(sums);
+      EXPECT_GE(sums[h], n * size);
+      for (int i = 0; i < 200; i++) round();
+      const CpuCaches::Totals after = w.caches.totals(sums);
+      EXPECT_EQ(after.refills, before.refills) << size << " of heap " << h;
+      EXPECT_EQ(after.flushes, before.flushes) << size << " of heap " << h;
+    }
+  }
+}
+
+// Their lists are their own: neither do ordinary objects of the other heap get out here, nor placed ones to malloc().
+TEST_F(TwoHeaps, PlacedObjectsAndOthersDoNotMix) {
+  CacheWorld w(world(2));
+  ASSERT_TRUE(pin(1));
+  std::vector<void*> ordinary;
+  for (int i = 0; i < 40; i++) ordinary.push_back(w.alloc(96));
+  ASSERT_TRUE(pin(0));
+  for (void* p : ordinary) w.free(p);
+  std::vector<void*> placed;
+  for (int i = 0; i < 100; i++) {
+    placed.push_back(w.alloc_placed(HeapId(1), 96));
+    EXPECT_EQ(std::count(ordinary.begin(), ordinary.end(), placed.back()), 0);
+  }
+  ASSERT_TRUE(pin(1));
+  for (void* p : placed) w.free(p);
+  for (int i = 0; i < 300; i++) {
+    void* p = w.alloc(96);
+    EXPECT_EQ(std::count(placed.begin(), placed.end(), p), 0);
+  }
+  EXPECT_EQ(w.errors, 0);
+}
+
+TEST_F(TwoHeaps, PlacedObjectsGoHome) {
+  for (const std::size_t size : kPlacedSizes) {
+    CacheWorld w(world(2));
+    ASSERT_TRUE(pin(0));
+    std::vector<void*> live;
+    for (int i = 0; i < 1000; i++) live.push_back(w.alloc_placed(HeapId(1), size));
+    EXPECT_EQ(w.audit(0), "") << size;
+    for (void* p : live) w.free(p);
+    EXPECT_EQ(w.audit(0), "") << size;
+    EXPECT_EQ(w.central.heap(0).stats().spans, 0u);
+    w.empty();
+    EXPECT_EQ(w.spans(), 0u) << size;
+    EXPECT_EQ(w.errors, 0);
+    EXPECT_TRUE(w.central.heaps.check());
+  }
+}
+
+TEST_F(TwoHeaps, OnlyStrictPlacementFailsOnAFullHeap) {
+  CacheWorld w({.mode = kMode, .heaps = 2, .node_bytes = 30 * MiB});
+  ASSERT_TRUE(pin(0));
+  std::vector<void*> live;
+  while (void* p = w.alloc_placed(HeapId(1), 8192, true)) {
+    ASSERT_EQ(w.central.space.heap_of(p).value, 1u);
+    live.push_back(p);
+    ASSERT_LT(live.size(), 10000u);
+  }
+  EXPECT_GT(live.size(), 2000u);
+  void* helped = w.alloc_placed(HeapId(1), 8192, false);
+  ASSERT_NE(helped, nullptr);
+  EXPECT_EQ(w.central.space.heap_of(helped).value, 0u);
+  w.free(live.back());
+  live.pop_back();
+  void* again = w.alloc_placed(HeapId(1), 8192, true);
+  ASSERT_NE(again, nullptr);
+  EXPECT_EQ(w.central.space.heap_of(again).value, 1u);
+  for (void* p : live) w.free(p);
+  w.free(helped);
+  w.free(again);
+  w.empty();
+  EXPECT_EQ(w.spans(), 0u);
+  EXPECT_EQ(w.errors, 0);
+}
+
+TEST_F(TwoHeaps, PlacedListsKeepTheLimit) {
+  CacheWorld w(world(2, 64 * KiB));
+  ASSERT_TRUE(pin(0));
+  for (int round = 0; round < 3; round++) {
+    for (unsigned c = 2; c < kSizeClasses; c++) {
+      std::vector<void*> live;
+      for (unsigned i = 0; i < 200; i++) live.push_back(w.alloc_placed(HeapId(i % 2), kSizeClassTable[c].bytes));
+      for (void* p : live) w.free(p);
+      ASSERT_EQ(w.audit(0), "");
+    }
+    w.free(w.alloc(96));  // and the others get their share
+  }
+  EXPECT_EQ(w.errors, 0);
+}
+
 TEST(Switched, OffMeansNoCaches) {
   CacheWorld w({.mode = CacheMode::kOff, .bytes_per_cpu = 0});
   std::vector<void*> live;
-  for (int i = 0; i < 500; i++) live.push_back(w.alloc(64));
+  for (int i = 0; i < 500; i++) live.push_back(i % 2 == 0 ? w.alloc(64) : w.alloc_placed(HeapId(0), 64));
   for (void* p : live) w.free(p);
   std::uint64_t sums[1];
   EXPECT_EQ(w.caches.totals(sums).cached_bytes, 0u);

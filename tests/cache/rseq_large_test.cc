@@ -7,7 +7,7 @@
 namespace nh::test {
 namespace {
 
-CacheWorldConfig world(unsigned heaps = 1, std::size_t bytes_per_cpu = 2 * MiB) {
+CacheWorldConfig world(unsigned heaps = 1, std::size_t bytes_per_cpu = 4 * MiB) {
   return {.mode = CacheMode::kRseq, .heaps = heaps, .bytes_per_cpu = bytes_per_cpu, .extents = true};
 }
 
@@ -133,7 +133,7 @@ TEST_F(Large, ACpuKeepsAtMost16TimesItsLimit) {
 }
 
 TEST_F(Large, CapacityThatLiesIdleGoesToOtherSizes) {
-  CacheWorld w(world(1, 256 * KiB));
+  CacheWorld w(world(1, 512 * KiB));
   warm(w, 4 * MiB);
   EXPECT_EQ(w.list_of(4 * MiB).cap, 1u) << "all that there is";
   warm(w, MiB);
@@ -149,7 +149,7 @@ TEST_F(Large, CapacityThatLiesIdleGoesToOtherSizes) {
 }
 
 TEST_F(Large, AListDoesNotTakeItsOwnCapacity) {
-  CacheWorld w(world(1, 12 * KiB));
+  CacheWorld w(world(1, 24 * KiB));
   std::vector<void*> live(6);
   for (int round = 0; round < 10; round++) {
     for (void*& p : live) p = w.alloc(64 * KiB);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/bits.h"
+#include "central/heap_set.h"
 #include "central/mcentral.h"
 
 namespace nh {
@@ -86,6 +87,23 @@ TEST(SizeClasses, CodesPastTheClasses) {
   EXPECT_EQ(size_class(kTinyClass).bytes, 16u);
   EXPECT_GT(kLargeClass, kTinyClass);
   EXPECT_EQ(make_span_class(67, true), kSpanClasses - 1);
+}
+
+TEST(SizeClasses, APlaceIsABitAboveTheClass) {
+  for (unsigned code = 2; code < kSpanClasses; code++) {
+    const auto c = static_cast<SpanClass>(code);
+    const SpanClass placed = make_placed(c);
+    EXPECT_FALSE(is_placed(c));
+    EXPECT_TRUE(is_placed(placed));
+    EXPECT_EQ(without_place(placed), c);
+    EXPECT_EQ(size_class_of(placed), size_class_of(c));
+    EXPECT_FALSE(is_large(placed)) << "whatever the code";
+    EXPECT_EQ(entry_class(make_page_entry(c, 3)), c);
+    EXPECT_EQ(entry_class(make_page_entry(placed, 3)), kPlacedCode);
+    EXPECT_EQ(entry_index(make_page_entry(placed, 3)), 3u);
+    EXPECT_NE(central_index(placed), central_index(c));
+  }
+  EXPECT_EQ(central_index(make_placed(kTinyClass)), 2 * kCachedClasses - 1);
 }
 
 TEST(SizeClasses, Batches) {

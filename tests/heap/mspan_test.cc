@@ -69,6 +69,30 @@ TEST(MSpan, ADescriptorForgetsItsFormerLife) {
   EXPECT_EQ(s.take_free(100, [](unsigned) {}), 64u);
 }
 
+TEST(MSpan, KnowsNoscanAndPlaced) {
+  MSpan s{};
+  for (unsigned c = 2; c < kSpanClasses; c++) {
+    s.span_class = static_cast<SpanClass>(c);
+    EXPECT_EQ(s.noscan(), c % 2 == 1);
+    EXPECT_FALSE(s.placed());
+  }
+  for (unsigned c = 2; c < kSpanClasses; c++) {
+    s.span_class = make_placed(static_cast<SpanClass>(c));
+    EXPECT_TRUE(s.placed());
+    EXPECT_EQ(s.noscan(), c % 2 == 1);
+  }
+  s.span_class = kTinyClass;
+  EXPECT_TRUE(s.noscan() && !s.placed());
+  for (const SpanClass c : {kLargeClass, kFirstBinClass, static_cast<SpanClass>(kFirstBinClass + 1)}) {
+    s.span_class = c;
+    for (unsigned bits = 0; bits < 4; bits++) {
+      s.nelems = static_cast<std::uint16_t>(bits);
+      EXPECT_EQ(s.noscan(), (bits & MSpan::kLargeNoscan) != 0);
+      EXPECT_EQ(s.placed(), (bits & MSpan::kLargePlaced) != 0);
+    }
+  }
+}
+
 TEST(MSpan, AuditSeesAFlippedBitAndAWrongCount) {
   MSpan s{};
   s.init_objects(16, 512);

@@ -126,6 +126,23 @@ TEST(Policy, CpusetIsNeverLeft) {
   EXPECT_NE(settle("bind:0", *t).problem, "");
 }
 
+// What single requests may name.
+TEST(Policy, RequestsStayWithinCpusetAndBindings) {
+  FakeMachine machine = FakeMachine::uniform(4, 4);
+  const auto t = load(machine);
+  const InheritedPolicy none = inherited(Mode::kDefault), bound = inherited(Mode::kBind, nodes({2, 3}));
+  EXPECT_EQ(nodes_for_requests(settle(nullptr, *t).placement, none, *t), nodes({0, 1, 2, 3}));
+  EXPECT_EQ(nodes_for_requests(settle(nullptr, *t, bound).placement, bound, *t), nodes({2, 3}));
+  EXPECT_EQ(nodes_for_requests(settle("interleave:2", *t, bound).placement, bound, *t), nodes({2, 3}));
+  EXPECT_EQ(nodes_for_requests(settle("bind:0-1", *t).placement, none, *t), nodes({0, 1}));
+  EXPECT_EQ(nodes_for_requests(settle("preferred:1", *t).placement, none, *t), nodes({0, 1, 2, 3})) << "no limit";
+  machine.mems_allowed = "1-2";
+  const auto small = load(machine);
+  EXPECT_EQ(nodes_for_requests(settle(nullptr, *small).placement, none, *small), nodes({1, 2}));
+  const auto fast = load(quadrants_with_fast_memory());
+  EXPECT_TRUE(nodes_for_requests(settle(nullptr, *fast).placement, none, *fast).has(NodeId(7))) << "if asked for";
+}
+
 TEST(Policy, InheritedPolicyCountsWhereNoneIsGiven) {
   const auto t = load(FakeMachine::uniform(4, 4));
   Settled s = settle(nullptr, *t, inherited(Mode::kBind, nodes({2, 3})));

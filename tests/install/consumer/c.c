@@ -33,6 +33,13 @@ int main(void) {
   }
   void* aligned = NULL;
   if (posix_memalign(&aligned, 4096, 100) != 0 || (uintptr_t)aligned % 4096 != 0) return 4;
+  const int node = numaheap_node_id(0);
+  double* placed = numaheap_malloc_on_node(1000 * sizeof *placed, node);
+  if (placed == NULL) return 6;
+  placed[999] = 1;
+  placed = realloc(placed, 100000 * sizeof *placed);
+  if (placed == NULL || placed[999] != 1) return 7;
+  free(placed);
   const pid_t child = fork();
   if (child == 0) _exit(work((void*)5) == (void*)5 ? 0 : 1);
   int status = 1;

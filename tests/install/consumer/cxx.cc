@@ -34,6 +34,10 @@ int main() {
   }
   auto aligned = std::make_unique<Aligned>();
   if (reinterpret_cast<std::uintptr_t>(aligned.get()) % 128 != 0) return 3;
+  const numaheap::node_allocator<double> on_node(numaheap_local_node());
+  std::vector<double, numaheap::node_allocator<double>> field(1000, 1.0, on_node);
+  const std::vector<double, numaheap::interleaved_allocator<double>> spread(field.begin(), field.end());
+  if (spread.size() != 1000 || spread[999] != 1.0) return 6;
   volatile std::size_t huge = PTRDIFF_MAX;
   try {
     delete[] new char[huge];

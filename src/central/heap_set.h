@@ -12,7 +12,8 @@
 
 namespace nh {
 
-struct NodeHeap {
+// Pages of its own, so that each can lie on its node.
+struct alignas(kOsPageSize) NodeHeap {
   MHeap heap;
   std::atomic<MCentral*> central[kCachedClasses];
   std::atomic<std::uint64_t> remote_frees;   // objects that CPUs of other nodes sent home

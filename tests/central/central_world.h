@@ -24,7 +24,7 @@ class CentralWorld {
     set_lock_waiter({[](std::atomic<std::uint32_t>*, std::uint32_t) { sched_yield(); }, nullptr});
     g_free_key = 0x9e3779b97f4a7c15;
     const auto count = static_cast<unsigned>(c.nodes.size());
-    memory_.reset(static_cast<NodeHeap*>(std::aligned_alloc(64, align_up(sizeof(NodeHeap) * count, 64))));
+    memory_.reset(static_cast<NodeHeap*>(std::aligned_alloc(alignof(NodeHeap), sizeof(NodeHeap) * count)));
     std::memset(static_cast<void*>(memory_.get()), 0, sizeof(NodeHeap) * count);
     AddressSpace::Config s;
     s.regions = count;

@@ -201,6 +201,7 @@ bool start() {
     os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(HeapId(i))));
   }
   p.heaps.init(heaps, count, &p.space);
+  p.heaps.set_home_of_cpu([](CpuId cpu) { return g_process.topology.heap_of_cpu(cpu); });
   for (unsigned i = 0; i < count; i++) {
     if (!init_heap(p, HeapId(i), inherited)) return false;
     set_fallbacks(p, HeapId(i));

@@ -20,7 +20,7 @@ from checks import CHECKS
 from runs import RUNS
 
 HERE = Path(__file__).resolve().parent
-CASE_TIMEOUT = 180  # seconds; an emulated CPU is slow, and eight of them share the host's
+CASE_TIMEOUT = 300  # seconds; an emulated CPU is slow, and eight of them share the host's
 POOL = "/sys/devices/system/node/node{}/hugepages/hugepages-2048kB/nr_hugepages"
 BALANCING = Path("/proc/sys/kernel/numa_balancing")
 GROUPS = Path("/sys/fs/cgroup")

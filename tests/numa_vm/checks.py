@@ -7,6 +7,7 @@ import re
 import subprocess
 from pathlib import Path
 
+REPORT = ["heap", "allocated", "committed", "hugetlb", "THP", "base pages", "huge %", "local %", "remote frees"]
 WARNING = "numaheap: mbind is not allowed here; memory is placed by first touch"
 
 # The first line, the fallback orders and the rows of nodes: kind, pool, CPUs.
@@ -85,10 +86,36 @@ def a_refused_mbind_is_said_once_and_first_touch_serves(arguments):
     assert result.stderr.splitlines() == [WARNING], result.stderr
 
 
+def report_rows(arguments, case, **variables):
+    """The table of `numaheap run --report` on a case: (allocated, ..., huge %, local %, remote frees) of each node."""
+    command = [arguments.tool, "run", "--library", arguments.library, "--report", "--",
+               arguments.programs / "numa_vm_placement", case]
+    result = subprocess.run(command, env=dict(os.environ, **variables), capture_output=True, text=True, check=False)
+    assert result.returncode == 0, f"status {result.returncode}: {result.stderr}"
+    head, *rows = re.findall(r"^  (?:heap|node) .*$", result.stderr, re.MULTILINE)
+    columns = re.split(r"  +", head.strip())
+    assert columns == REPORT, head
+    return [dict(zip(columns, re.split(r"  +", row.strip()))) for row in rows]
+
+
+def the_report_tells_whose_cpus_a_nodes_memory_served(arguments):
+    rows = report_rows(arguments, "objects_lie_on_the_node_of_their_thread")
+    assert [row["heap"] for row in rows] == ["node 0", "node 1", "node 2", "node 3"], rows
+    assert all(row["local %"] == "100.0" for row in rows), rows
+    # All nodes ask node 1 for the same number of objects: a quarter of them is local. Those of the other nodes are none.
+    rows = report_rows(arguments, "with_node_1_asked_for_everything_lies_there", NUMAHEAP_POLICY="preferred:1")
+    assert 15 < float(rows[1]["local %"]) < 40, rows
+    assert float(rows[1]["huge %"]) > 90, rows
+
+
+def counter(node, name):
+    return Path(f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/{name}")
+
+
 def pools():
-    directory = Path("/sys/devices/system/node")
-    return [(int((pool / "nr_hugepages").read_text(encoding="ascii")), int((pool / "free_hugepages").read_text(encoding="ascii")))
-            for pool in sorted(directory.glob("node*/hugepages/hugepages-2048kB"))]
+    """All and free huge pages of the four nodes."""
+    return [tuple(int(counter(node, name).read_text(encoding="ascii")) for name in ("nr_hugepages", "free_hugepages"))
+            for node in range(4)]
 
 
 def mpi_ranks_are_local_and_return_their_huge_pages(arguments):
@@ -97,7 +124,7 @@ def mpi_ranks_are_local_and_return_their_huge_pages(arguments):
     # More is wanted than the pools hold: 40 MiB of each rank. Its first 2 MiB are on base pages.
     before = pools()
     for node in range(4):
-        Path(f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages").write_text("8", encoding="ascii")
+        counter(node, "nr_hugepages").write_text("8", encoding="ascii")
     try:
         assert pools() == [(8, 8)] * 4, pools()
         # The launcher is on the system's malloc. One rank per node, which may use all of its node's CPUs.
@@ -111,11 +138,12 @@ def mpi_ranks_are_local_and_return_their_huge_pages(arguments):
         assert pools() == [(8, 8)] * 4, f"not all came back: {pools()}"
     finally:
         for node, (pages, _) in enumerate(before):
-            Path(f"/sys/devices/system/node/node{node}/hugepages/hugepages-2048kB/nr_hugepages").write_text(str(pages), encoding="ascii")
+            counter(node, "nr_hugepages").write_text(str(pages), encoding="ascii")
 
 
 CHECKS = {
     "four_nodes": [topo_prints_the_machine, topo_tells_about_numa_balancing, statistics_name_all_heaps,
+                   the_report_tells_whose_cpus_a_nodes_memory_served,
                    a_refused_mbind_is_said_once_and_first_touch_serves, mpi_ranks_are_local_and_return_their_huge_pages],
     "two_nodes": [topo_prints_the_machine, statistics_name_all_heaps, a_refused_mbind_is_said_once_and_first_touch_serves],
     "eight_nodes": [topo_prints_the_machine, statistics_name_all_heaps],

@@ -371,3 +371,14 @@ std::size_t bytes_on_huge_pages(const void* p, std::size_t bytes) {
   munmap(text, kMost);
   return kib * kKiB;
 }
+
+HugeBytes huge_bytes() {
+  char text[4096];
+  REQUIRE(read_text(text, sizeof text, "/proc/self/smaps_rollup"));
+  const auto bytes = [&](const char* key) -> std::size_t {
+    const char* at = strstr(text, key);
+    REQUIRE(at != nullptr, "%s", key);
+    return strtoul(at + strlen(key), nullptr, 10) * kKiB;
+  };
+  return {bytes("Private_Hugetlb:") + bytes("Shared_Hugetlb:"), bytes("AnonHugePages:")};
+}

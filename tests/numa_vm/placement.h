@@ -138,3 +138,9 @@ long pool_pages(int node, const char* counter);
 // How much of [p, p + bytes) lies on huge pages of either kind, as /proc/self/smaps tells. p and bytes: whole mappings, or
 // huge pages in the midst of one that has nothing else in it.
 std::size_t bytes_on_huge_pages(const void* p, std::size_t bytes);
+
+// What of this process is on huge pages of the pools, and on transparent ones.
+struct HugeBytes {
+  std::size_t hugetlb, transparent;
+};
+HugeBytes huge_bytes();

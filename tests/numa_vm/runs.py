@@ -4,7 +4,6 @@ their run sets up."""
 import dataclasses
 
 PLACEMENT = r"^(a_great_many_|objects_|the_first_|an_array_|calloc_|a_thread_that_)"
-ARRAYS_ARE_HUGE = r"^the_pages_of_an_array"
 SHORT = r"^(a_great_many_|objects_lie_on_the_node_of_their_thread$|an_array_lies|a_full_node|a_thread_that_)"
 
 
@@ -12,11 +11,11 @@ SHORT = r"^(a_great_many_|objects_lie_on_the_node_of_their_thread$|an_array_lies
 class Run:
     name: str
     cases: str                                   # a regular expression
-    settings: list = dataclasses.field(default_factory=list)   # NUMAHEAP_ variables
-    front: list = dataclasses.field(default_factory=list)      # a command in front
-    pools: list = None                           # huge pages per node, where not those of numa_vm_test
-    cpuset: tuple = None                         # (CPUs, memory nodes) of a control group
-    balancing: bool = False                      # kernel.numa_balancing
+    settings: list = dataclasses.field(default_factory=list)  # variables, for the library and for the cases
+    front: list = dataclasses.field(default_factory=list)     # a command in front
+    pools: list = None        # huge pages per node, where not those of numa_vm_test
+    cpuset: tuple = None      # (CPUs, memory nodes) of a control group
+    balancing: bool = False   # kernel.numa_balancing
 
 
 def numactl(*words):
@@ -26,12 +25,13 @@ def numactl(*words):
 RUNS = {
     "four_nodes": [
         Run("without a policy", r"^(?!with_|a_memory_only_|a_great_many_)"),
-        Run("on huge pages of the pools", r"^a_great_many_", pools=[64, 64, 64, 64]),
-        Run("on transparent huge pages", PLACEMENT + "|" + ARRAYS_ARE_HUGE + "|^a_full_node", ["NUMAHEAP_HUGEPAGES=thp"]),
-        Run("on base pages", PLACEMENT + "|^a_full_node", ["NUMAHEAP_HUGEPAGES=off"]),
+        Run("on huge pages of the pools", r"^a_great_many_", ["NH_PAGES=hugetlb"], pools=[64, 64, 64, 64]),
+        Run("on transparent huge pages", PLACEMENT + r"|^the_pages_of_an_array|^a_full_node",
+            ["NUMAHEAP_HUGEPAGES=thp", "NH_PAGES=thp"]),
+        Run("on base pages", PLACEMENT + r"|^a_full_node", ["NUMAHEAP_HUGEPAGES=off", "NH_PAGES=base"]),
         Run("a scavenge", r"^with_pools_a_scavenge_", ["NUMAHEAP_SCAVENGE_DELAY=400ms"], pools=[64, 64, 0, 0]),
         Run("NUMAHEAP_LIMIT", r"^with_a_limit_", ["NUMAHEAP_LIMIT=96M", "NUMAHEAP_SCAVENGE_DELAY=10m"]),
-        Run("NUMA balancing", PLACEMENT + "|^with_numa_balancing_", balancing=True),
+        Run("NUMA balancing", PLACEMENT + r"|^with_numa_balancing_", balancing=True),
         Run("NUMAHEAP_POLICY=bind:1", r"^with_node_1_|^with_a_binding_to_node_1_", ["NUMAHEAP_POLICY=bind:1"]),
         Run("NUMAHEAP_POLICY=preferred:1", r"^with_node_1_", ["NUMAHEAP_POLICY=preferred:1"]),
         Run("numactl --membind", r"^with_a_binding_to_node_3_", front=numactl("--cpunodebind=3", "--membind=3")),

@@ -1,6 +1,7 @@
 // Small and medium objects: on the node of the CPU that asks, whoever writes to them first.
 #include <cerrno>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 
 #include "placement.h"
@@ -26,12 +27,21 @@ void expect_all_at_home(const Lists& lists) {
 
 }  // namespace
 
-// 16 B to 256 KiB, 200 000 objects of each thread, half of them tiny so that all of it fits into the machine.
+// 16 B to 256 KiB, 200 000 objects of each thread, half of them tiny so that all of it fits into the machine: 270 MiB. The
+// run says on which kind of pages, so that what is shown is shown of that kind.
 CASE(a_great_many_objects_lie_on_the_node_of_their_thread) {
   Lists lists(kMany);
   on_all_cpus([](int cpu, void* p) { (*static_cast<Lists*>(p))[cpu].allocate_many(kMany, kLargest, 77 + cpu); }, &lists);
   on_all_cpus(write_here, &lists);
   expect_all_at_home(lists);
+  const char* pages = getenv("NH_PAGES");
+  if (pages == nullptr) return;
+  const HugeBytes huge = huge_bytes();
+  const bool hugetlb = strcmp(pages, "hugetlb") == 0, transparent = strcmp(pages, "thp") == 0;
+  EXPECT(hugetlb ? huge.hugetlb > 220 * kMiB : huge.hugetlb == 0, "%zu bytes on pages of the pools", huge.hugetlb);
+  // The lists of the test itself may be on transparent huge pages.
+  EXPECT(transparent ? huge.transparent > 220 * kMiB : huge.transparent < 64 * kMiB, "%zu bytes on transparent huge pages",
+         huge.transparent);
 }
 
 CASE(objects_lie_on_the_node_of_their_thread) {

@@ -1,4 +1,6 @@
 // Small and medium objects: on the node of the CPU that asks, whoever writes to them first.
+#include <sched.h>
+
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -131,6 +133,9 @@ CASE(with_a_preference_for_node_2_everything_lies_there) {
 
 // A cpuset with the CPUs of nodes 2 and 3 and their memory: threads of both find their own.
 CASE(with_a_cpuset_of_nodes_2_and_3_both_serve_their_own) {
+  cpu_set_t allowed;
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  EXPECT(CPU_COUNT(&allowed) == 4 && !CPU_ISSET(0, &allowed), "the cpuset is not in force");
   for (const int node : {2, 3}) {
     pin(machine().first_cpu(node));
     expect_everything_on(node);

@@ -47,7 +47,7 @@ bool scavenger_stays_on(int node) {
 // Waits for something that happens in the background; the program goes on allocating meanwhile, as programs do.
 template <typename Condition>
 bool comes_true(int node, Condition&& condition) {
-  for (int i = 0; i < 300; i++) {
+  for (int i = 0; i < 100; i++) {
     if (condition()) return true;
     on_node(node, [](int, void*) {
       for (int n = 0; n < 4; n++) free(opaque(malloc(kMedium)));

@@ -99,6 +99,8 @@ def main():
     arguments = parser.parse_args()
 
     failed = 0
+    # Unless a check or run asks for it: where memory is not bound the kernel moves pages after whoever looks at them.
+    BALANCING.write_text("0", encoding="ascii")
     for check in CHECKS[arguments.machine]:
         if re.search(arguments.runs, check.__name__):
             failed += not passed(check.__name__, lambda check=check: check(arguments))

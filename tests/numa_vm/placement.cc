@@ -284,33 +284,48 @@ int node_of_frame(std::uint64_t frame) {
   return -1;
 }
 
+// Asks for pages in batches and adds what it hears to a census.
+class Question {
+ public:
+  explicit Question(Census& census) : census_(census) {}
+  ~Question() { ask(); }
+  void about(void* page) {
+    page_[count_++] = page;
+    if (count_ == kBatch) ask();
+  }
+
+ private:
+  static constexpr std::size_t kBatch = 1024;
+
+  void ask() {
+    int node[kBatch];
+    if (count_ != 0) REQUIRE(syscall(SYS_move_pages, 0, count_, page_, nullptr, node, 0) == 0, "move_pages");
+    for (std::size_t i = 0; i < count_; i++) {
+      census_.total++;
+      if (node[i] < 0) node[i] = node_of_frame(frame_of(page_[i]));
+      node[i] >= 0 && node[i] < kMaxNodes ? census_.on[node[i]]++ : census_.absent++;
+    }
+    count_ = 0;
+  }
+
+  Census& census_;
+  void* page_[kBatch];
+  std::size_t count_ = 0;
+};
+
 }  // namespace
 
 void Census::add(const PageSet& pages) {
-  constexpr std::size_t kBatch = 1024;
-  void* addresses[kBatch];
-  int where[kBatch];
-  std::size_t n = 0;
-  const auto ask = [&] {
-    REQUIRE(syscall(SYS_move_pages, 0, n, addresses, nullptr, where, 0) == 0, "move_pages");
-    for (std::size_t i = 0; i < n; i++) {
-      total++;
-      if (where[i] < 0) where[i] = node_of_frame(frame_of(addresses[i]));
-      where[i] >= 0 && where[i] < kMaxNodes ? on[where[i]]++ : absent++;
-    }
-    n = 0;
-  };
-  pages.for_each([&](void* page) {
-    addresses[n++] = page;
-    if (n == kBatch) ask();
-  });
-  if (n != 0) ask();
+  Question question(*this);
+  pages.for_each([&](void* page) { question.about(page); });
 }
 
 void Census::add(const void* p, std::size_t bytes) {
-  PageSet pages;
-  pages.add(p, bytes);
-  add(pages);
+  Question question(*this);
+  const auto end = reinterpret_cast<std::uintptr_t>(p) + bytes;
+  for (auto at = reinterpret_cast<std::uintptr_t>(p) / kPage * kPage; at < end; at += kPage) {
+    question.about(reinterpret_cast<void*>(at));
+  }
 }
 
 void Census::add(const Objects& objects) {

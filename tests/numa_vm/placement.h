@@ -33,6 +33,11 @@ struct Machine {
 };
 const Machine& machine();
 
+// For cases that are about the machine of four nodes and no other.
+constexpr int kNodes = 4;
+constexpr int kCpus = 8;
+inline int node_of_cpu(int cpu) { return machine().node_of[cpu]; }
+
 // Binds the calling thread to one CPU and makes sure that the kernel agrees about the CPU's node.
 void pin(int cpu);
 

@@ -136,6 +136,8 @@ typedef struct numaheap_heap_stats {
   uint64_t flushes;         /* batches that came back */
   uint64_t remote_frees;    /* objects that came back from CPUs of other nodes */
   uint64_t foreign_serves;  /* requests served for other nodes whose memory was exhausted */
+  uint64_t served_objects;  /* objects handed out: to the caches of CPUs in batches, large ones one by one */
+  uint64_t local_objects;   /* those of them that CPUs of this node asked for; 0 for a heap of no node */
 } numaheap_heap_stats;
 
 /* The number of heaps: one per node with memory, then first touch, then interleaved. 0: no address space for a heap. */

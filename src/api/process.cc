@@ -117,7 +117,8 @@ bool init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     config.backing.has_small_unit = false;
     config.backing.policy_places = inherited.is_set();
     config.backing.nodes = allowed;
-    config.backing.reservation_counts = !inherited.is_set() && allowed.count() == topology.allowed_nodes(true).count();
+    // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
+    config.backing.reservation_counts = !inherited.is_set() && allowed.count() == topology.heap_count();
   } else {
     config.backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
     config.backing.bind = many;
@@ -208,7 +209,13 @@ bool start() {
   void* memory = os.reserve(bytes, kOsPageSize);
   if (memory == nullptr || os.make_writable(memory, bytes) != 0) return false;
   os.advise_thp(memory, bytes, false);
-  p.heaps.init(static_cast<NodeHeap*>(memory), count, &p.space);
+  auto* heaps = static_cast<NodeHeap*>(memory);
+  // Each on its node, though it is this thread that writes to all of them first. A refusal is said by the first arena.
+  for (unsigned i = 0; nodes > 1 && i < nodes; i++) {
+    os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(HeapId(i))));
+  }
+  p.heaps.init(heaps, count, &p.space);
+  p.heaps.set_home_of_cpu([](CpuId cpu) { return g_process.topology.heap_of_cpu(cpu); });
   for (unsigned i = 0; i < count; i++) {
     if (!init_heap(p, HeapId(i), inherited)) return false;
     set_fallbacks(p, HeapId(i));

@@ -18,7 +18,7 @@ namespace nh {
 namespace {
 
 Lock g_lock{LockRank::kInit};
-// The JSON object of a heap takes about 500 bytes.
+// The JSON object of a heap takes about 550 bytes.
 char g_buffer[kMaxHeaps * 700];
 
 // Builds a text with `write` and hands it to `use`.

@@ -32,6 +32,8 @@ constexpr Field kFields[] = {
     {"flushes", &numaheap_heap_stats::flushes, "flushes", false},
     {"remote_frees", &numaheap_heap_stats::remote_frees, "remote frees", false},
     {"foreign_serves", &numaheap_heap_stats::foreign_serves, "foreign serves", false},
+    {"served_objects", &numaheap_heap_stats::served_objects, "served objects", false},
+    {"local_objects", &numaheap_heap_stats::local_objects, "local objects", false},
 };
 
 const char* kind_name(int kind) {
@@ -55,6 +57,17 @@ void write_heap_name(TextWriter& out, const numaheap_heap_stats& s) {
   } else {
     out.text(s.kind == NUMAHEAP_HEAP_FIRST_TOUCH ? "first touch" : "interleaved");
   }
+}
+
+// A column of the report: part of whole in percent, "-" where there is no whole.
+void write_share(TextWriter& out, std::uint64_t part, std::uint64_t whole) {
+  Text<40> share;
+  if (whole == 0) {
+    share.ch('-');
+  } else {
+    share.fixed(100 * static_cast<double>(part) / static_cast<double>(whole), 1);
+  }
+  out.right(share.view(), 13);
 }
 
 template <typename Write>
@@ -102,6 +115,8 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
   s.large_objects = h.large_objects > kept.objects ? h.large_objects - kept.objects : 0;
   s.remote_frees = n.remote_frees.load(std::memory_order_relaxed);
   s.foreign_serves = n.foreign_serves.load(std::memory_order_relaxed);
+  s.served_objects = n.served_objects.load(std::memory_order_relaxed);
+  s.local_objects = n.local_objects.load(std::memory_order_relaxed);
   return s;
 }
 
@@ -151,7 +166,8 @@ void write_stats_text(TextWriter& out) {
 }
 
 void write_report(TextWriter& out) {
-  static constexpr const char* kColumns[] = {"live", "committed", "hugetlb", "THP", "base pages", "huge %", "remote frees"};
+  static constexpr const char* kColumns[] = {"allocated", "committed", "hugetlb",      "THP",
+                                             "base pages", "huge %",   "local %",      "remote frees"};
   out.text("numaheap: process ").sdec(getpid()).text(", caches ").text(numaheap_cache_mode()).ch('\n');
   out.text("  heap").pad_to(16);
   for (const char* column : kColumns) out.right(column, 13);
@@ -165,10 +181,8 @@ void write_report(TextWriter& out) {
       Text<40> value;
       out.right(value.bytes(bytes).view(), 13);
     }
-    Text<40> share;
-    const double huge = static_cast<double>(s.hugetlb_bytes + s.thp_bytes);
-    share.fixed(s.committed_bytes == 0 ? 0 : 100 * huge / static_cast<double>(s.committed_bytes), 1);
-    out.right(share.view(), 13);
+    write_share(out, s.hugetlb_bytes + s.thp_bytes, s.committed_bytes);
+    write_share(out, s.local_objects, s.kind == NUMAHEAP_HEAP_NODE ? s.served_objects : 0);
     Text<40> remote;
     out.right(remote.dec(s.remote_frees).view(), 13).ch('\n');
   });

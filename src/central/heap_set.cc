@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include "os/rseq.h"
+
 namespace nh {
 
 void HeapSet::init(NodeHeap* memory, unsigned count, AddressSpace* space) {
@@ -22,9 +24,19 @@ MCentral* HeapSet::central(HeapId h, SpanClass c) {
   return n.central[central_index(c)].compare_exchange_strong(central, made, std::memory_order_acq_rel) ? made : central;
 }
 
+void HeapSet::note_served(HeapId h, CpuId cpu, unsigned objects) {
+  NodeHeap& n = heaps_[h.value];
+  n.served_objects.fetch_add(objects, std::memory_order_relaxed);
+  const bool local = home_of_cpu_ != nullptr && home_of_cpu_(cpu) == h;
+  if (local) n.local_objects.fetch_add(objects, std::memory_order_relaxed);
+}
+
 Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
   if (MCentral* own = central(*h, c); own != nullptr) {
-    if (const Batch batch = own->fetch(wanted, cpu); batch.count != 0) return batch;
+    if (const Batch batch = own->fetch(wanted, cpu); batch.count != 0) {
+      note_served(*h, cpu, batch.count);
+      return batch;
+    }
   }
   if (strict) return {};
   const NodeHeap& n = heaps_[h->value];
@@ -36,6 +48,7 @@ Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool st
     if (batch.count == 0) continue;
     note_fallback(Fallback::kOtherNode, true);
     heaps_[other.value].foreign_serves.fetch_add(1, std::memory_order_relaxed);
+    note_served(other, cpu, 1);
     *h = other;
     return batch;
   }
@@ -71,6 +84,15 @@ bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
 
 MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
                             NodeId asker, bool placed) {
+  MSpan* span = find_large(h, bytes, alignment, noscan, strict, asker, placed);
+  if (span == nullptr) return nullptr;
+  const int cpu = rseq_current_cpu();
+  note_served(HeapId(span->heap), CpuId(cpu >= 0 ? cpu : current_cpu_slow()), 1);
+  return span;
+}
+
+MSpan* HeapSet::find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
+                           NodeId asker, bool placed) {
   if (MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker, placed);
       span != nullptr || strict) {
     return span;

@@ -12,21 +12,30 @@
 
 namespace nh {
 
-struct NodeHeap {
+// Pages of its own, so that each can lie on its node.
+struct alignas(kOsPageSize) NodeHeap {
   MHeap heap;
   std::atomic<MCentral*> central[2 * kCachedClasses];  // the second half for placed objects
   std::atomic<std::uint64_t> remote_frees;   // objects that CPUs of other nodes sent home
   std::atomic<std::uint64_t> foreign_serves;  // spans and batches given to CPUs whose own heap had no memory left
+  std::atomic<std::uint64_t> served_objects;  // handed out: in batches to CPUs, large ones one by one
+  std::atomic<std::uint64_t> local_objects;   // those of them that CPUs of this heap's node got
   std::uint16_t fallback[kMaxNodes];         // heaps to ask next, nearest first
   std::uint16_t fallbacks;
 };
 
 constexpr unsigned central_index(SpanClass c) { return without_place(c) + (is_placed(c) ? kCachedClasses : 0); }
 
+// The heap of the node that a CPU is on, whatever policy is in force.
+using HomeOfCpu = HeapId (*)(CpuId cpu);
+
 class HeapSet {
  public:
   // memory: zeroed, for `count` heaps. The caller initialises each heap afterwards.
   void init(NodeHeap* memory, unsigned count, AddressSpace* space);
+
+  // For the statistics; without it nobody's objects count as local.
+  void set_home_of_cpu(HomeOfCpu home) { home_of_cpu_ = home; }
 
   unsigned count() const { return count_; }
   NodeHeap& operator[](HeapId h) { return heaps_[h.value]; }
@@ -62,7 +71,11 @@ class HeapSet {
   static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool placed);
   static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker,
                                  bool placed);
+  MSpan* find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker,
+                    bool placed);
+  void note_served(HeapId h, CpuId cpu, unsigned objects);
 
+  HomeOfCpu home_of_cpu_ = nullptr;
   NodeHeap* heaps_ = nullptr;
   unsigned count_ = 0;
   AddressSpace* space_ = nullptr;

@@ -231,8 +231,10 @@ int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, 
     arena.backed |= bits;
     return 0;
   }
+  // Where mbind was refused the kernel takes any node's huge page once our pool has none, and says nothing.
+  const bool unbound = config_.bind && arena.bound == 0;
   for (unsigned u = first; u < first + count; u++) {
-    int error = os_->populate(at(base, u), kHugeSize);
+    int error = unbound && !pool_has(kHugeSize, kHugeSize) ? ENOMEM : os_->populate(at(base, u), kHugeSize);
     arena.backed |= error == 0 ? unit_bits(u, 1) : 0;
     if (error == 0) continue;
     note_fallback(error == EINVAL ? Fallback::kNoPopulate : Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);

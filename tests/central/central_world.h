@@ -26,7 +26,7 @@ class CentralWorld {
     g_free_key = 0x9e3779b97f4a7c15;
     const auto nodes = static_cast<unsigned>(c.nodes.size());
     const unsigned count = nodes + (c.first_touch ? 1 : 0);
-    memory_.reset(static_cast<NodeHeap*>(std::aligned_alloc(64, align_up(sizeof(NodeHeap) * count, 64))));
+    memory_.reset(static_cast<NodeHeap*>(std::aligned_alloc(alignof(NodeHeap), sizeof(NodeHeap) * count)));
     std::memset(static_cast<void*>(memory_.get()), 0, sizeof(NodeHeap) * count);
     AddressSpace::Config s;
     s.regions = count;

@@ -104,6 +104,20 @@ TEST_F(ThreeNodes, ObjectsThatComeFromAfarAreCounted) {
   EXPECT_EQ(w_.heaps[HeapId(0)].remote_frees, b.count);
 }
 
+// Not the CPU's policy counts but where it is: under one that sends all CPUs to one heap most of its objects are not local.
+TEST_F(ThreeNodes, ObjectsForCpusOfTheNodeCountAsLocal) {
+  w_.heaps.set_home_of_cpu([](CpuId cpu) { return HeapId(cpu.value); });
+  HeapId from(1);
+  const Batch own = w_.heaps.fetch(&from, kClass, 10, CpuId(1), false);
+  const Batch foreign = w_.heaps.fetch(&from, kClass, 10, CpuId(2), false);
+  const NodeHeap& heap = w_.heaps[HeapId(1)];
+  EXPECT_EQ(heap.local_objects, own.count);
+  EXPECT_EQ(heap.served_objects, own.count + foreign.count);
+  MSpan* span = w_.heaps.alloc_large(HeapId(1), MiB, kPageSize, false, false);
+  EXPECT_EQ(heap.served_objects, own.count + foreign.count + 1);
+  w_.heaps.free_large(span);
+}
+
 TEST_F(ThreeNodes, CentralsAreMadeOnceAndLieWithTheirHeap) {
   MCentral* seen[4] = {};
   std::vector<std::thread> threads;

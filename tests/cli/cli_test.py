@@ -242,9 +242,17 @@ class Topo(unittest.TestCase):
         self.assertIn("node kind tier memory free 2M pages 1G pages CPUs".split(), lines)
         self.assertIn(["0", "10", "21"], lines)
         self.assertIn(["1:", "1"], lines)  # the fallback order holds allowed nodes only
-        for text in ("transparent huge pages: madvise\n", "automatic NUMA balancing: on\n", "allowed CPUs: 0-5\n",
+        for text in ("transparent huge pages: madvise\n", "automatic NUMA balancing: on (memory under first touch follows ",
+                     "bound and stays)\n", "allowed CPUs: 0-5\n",
                      "allowed nodes: 1\n"):
             self.assertIn(text, r.stdout)
+
+    def test_numa_balancing(self):
+        for value, words in (("0", "off\n"), ("2", "on (between memory tiers only; "), ("3", "on (memory under first touch ")):
+            write(self.root + "/proc/sys/kernel/numa_balancing", value + "\n")
+            self.assertIn("automatic NUMA balancing: " + words, call("topo", "--root", self.root).stdout)
+        os.unlink(self.root + "/proc/sys/kernel/numa_balancing")
+        self.assertIn("automatic NUMA balancing: not available\n", call("topo", "--root", self.root).stdout)
 
     def test_this_machine(self):
         r = call("topo")
@@ -271,8 +279,13 @@ class Topo(unittest.TestCase):
         self.assertIn("4 nodes, 32 CPUs (32 possible), from synthetic\n", r.stdout)
         self.assertIn("   1: 1 0 2 3\n", r.stdout)
         self.assertNotIn("transparent", r.stdout)
+        described = call("topo", env=clean_environment(NUMAHEAP_TOPOLOGY="pack:2 numa:2 core:4 pu:2"))
+        self.assertEqual(described.stdout, r.stdout)
         r = call("topo", "--synthetic=nonsense")
         self.assertEqual((r.returncode, r.stdout), (1, ""))
+        r = call("topo", env=clean_environment(NUMAHEAP_TOPOLOGY="nonsense"))
+        self.assertEqual((r.returncode, r.stdout), (1, ""))
+        self.assertIn("NUMAHEAP_TOPOLOGY: ", r.stderr)
 
     def test_xml(self):
         r = call("topo", "--xml", "/nonexistent.xml")
@@ -285,6 +298,8 @@ class Topo(unittest.TestCase):
                        capture_output=True)
         r = call("topo", "--xml", saved)
         self.assertIn("2 nodes, 4 CPUs (4 possible), from xml\n", r.stdout)
+        described = call("topo", env=clean_environment(NUMAHEAP_TOPOLOGY=saved))
+        self.assertEqual((described.returncode, described.stdout), (0, r.stdout))
 
     def test_usage(self):
         for words in (("--bananas",), ("--xml",), ("--xml", "a", "--synthetic", "b"), ("--root", "a", "--xml", "b")):

@@ -88,6 +88,15 @@ TEST(Ladder, RefusedBindingIsCountedAndSurvived) {
   }
 }
 
+// Nothing keeps the kernel from another node's pool then.
+TEST(Ladder, WithoutBindingADryNodeGetsThpToo) {
+  Ladder l(two_nodes(2, 64), bound_to(NodeId(0)));
+  l.os.fail_all(FakeCall::kBind, EPERM);
+  ASSERT_EQ(l.back(1, 0xf), 0);
+  EXPECT_EQ(l.kinds(1), "22tt" + std::string(28, '.'));
+  for (unsigned u = 0; u < 4; u++) EXPECT_EQ(l.os.node_of(l.unit(1, u)), NodeId(0));
+}
+
 TEST(Ladder, InterleavedArenasSpread) {
   Backer::Config c = bound_to(NodeId(0), HugePagesOption::kThp);
   c.nodes.add(NodeId(1));

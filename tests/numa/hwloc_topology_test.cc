@@ -49,6 +49,13 @@ TEST_P(HwlocAgrees, WithSysfs) {
     EXPECT_EQ(theirs->cpus_of_node(i), ours->cpus_of_node(i));
     for (unsigned j = 0; j < ours->node_count(); j++) EXPECT_EQ(theirs->distance(i, j), ours->distance(i, j));
   }
+  // hwloc is asked for the whole machine, so the orders are compared with no node forbidden.
+  auto whole = std::make_unique<Topology>();
+  load_sysfs_topology(SysfsRoot{tree.path()}, whole.get());
+  whole->set_allowed(theirs->allowed_nodes(true));
+  for (unsigned i = 0; i < whole->node_count(); i++) {
+    for (unsigned rank = 0; rank < whole->heap_count(); rank++) EXPECT_EQ(theirs->fallback(i, rank), whole->fallback(i, rank));
+  }
   const unsigned allowed = ours->allowed_heap_count();
   auto scratch = std::make_unique<Topology>();
   Text<256> why;

@@ -23,6 +23,41 @@ inline FakeMachine sub_numa_clusters() {
   return machine;
 }
 
+// Two packages of eight core complexes, each a node of its own (L3 as NUMA): 16 nodes, three kinds of neighbours.
+inline FakeMachine core_complexes() {
+  FakeMachine machine = FakeMachine::uniform(16, 8, 32);
+  for (std::size_t i = 0; i < 16; i++) {
+    for (std::size_t j = 0; j < 16; j++) {
+      if (i / 8 == j / 8 && i != j) machine.distances[i][j] = (i / 2 == j / 2) ? 11 : 12;
+    }
+    // Siblings in a second row, behind those of all nodes.
+    for (const int cpu : range(128 + 8 * static_cast<int>(i), 8)) machine.nodes[i].cpus.push_back(cpu);
+  }
+  return machine;
+}
+
+// Some CPUs are offline: the nodes' lists have holes, and one node has but one CPU left.
+inline FakeMachine with_offline_cpus() {
+  FakeMachine machine = FakeMachine::uniform(4, 0);
+  machine.nodes[0].cpus = {0, 1, 5, 7};
+  machine.nodes[1].cpus = {8, 15};
+  machine.nodes[2].cpus = {19};
+  machine.nodes[3].cpus = {24, 25, 26, 27, 29, 30, 31};
+  machine.possible_cpus = "0-31";
+  return machine;
+}
+
+// HBM beside the DRAM of each package, and an expander at the far end: three kinds of memory.
+inline FakeMachine three_kinds_of_memory() {
+  FakeMachine machine = FakeMachine::uniform(2, 8, 21);
+  for (int n = 2; n < 4; n++) machine.nodes.push_back({n, {}, 16 << 20});
+  machine.nodes.push_back({4, {}, 128 << 20});
+  machine.distances = {{10, 21, 13, 23, 24}, {21, 10, 23, 13, 34}, {13, 23, 10, 25, 26}, {23, 13, 25, 10, 36},
+                       {24, 34, 26, 36, 10}};
+  machine.memory_tiers = {"2-3", "0-1", "4"};
+  return machine;
+}
+
 // Hyperthread siblings numbered in a second row, as most x86 firmware does: node 0 has 0-3,8-11, node 1 has 4-7,12-15.
 inline FakeMachine two_rows_of_siblings() {
   FakeMachine machine = FakeMachine::uniform(2, 4);
@@ -102,6 +137,9 @@ inline std::vector<NamedMachine> all_machines() {
       {"EightNodes", FakeMachine::uniform(8, 16, 32)},
       {"SixtyFourNodes", FakeMachine::uniform(64, 4, 40)},
       {"SubNumaClusters", sub_numa_clusters()},
+      {"CoreComplexes", core_complexes()},
+      {"WithOfflineCpus", with_offline_cpus()},
+      {"ThreeKindsOfMemory", three_kinds_of_memory()},
       {"TwoRowsOfSiblings", two_rows_of_siblings()},
       {"RoundRobinCpus", round_robin_cpus()},
       {"QuadrantsWithFastMemory", quadrants_with_fast_memory()},
@@ -120,6 +158,14 @@ inline std::vector<NamedMachine> all_machines() {
   confined.mems_allowed = "2-3";
   confined.cpus_allowed = "8-11";
   machines.push_back({"Confined", confined});
+  FakeMachine one_of_many = FakeMachine::uniform(64, 4, 40);
+  one_of_many.mems_allowed = "63";
+  one_of_many.cpus_allowed = "252-253";
+  machines.push_back({"OneNodeOfMany", one_of_many});
+  FakeMachine memory_elsewhere = expander_memory();
+  memory_elsewhere.mems_allowed = "2";
+  memory_elsewhere.cpus_allowed = "0-1";
+  machines.push_back({"MemoryElsewhere", memory_elsewhere});
   return machines;
 }
 

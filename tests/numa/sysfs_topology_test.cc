@@ -116,6 +116,28 @@ TEST(SysfsTopology, ClustersFallBackWithinTheirPackageFirst) {
   EXPECT_EQ(order(*t, 3), (Ids{3, 2, 0, 1, 4, 5, 6, 7}));
 }
 
+TEST(SysfsTopology, CoreComplexesFallBackToTheirNeighbourThenTheirPackage) {
+  const auto t = load(core_complexes());
+  EXPECT_EQ(order(*t, 5), (Ids{5, 4, 6, 7, 0, 1, 2, 3, 8, 9, 10, 11, 12, 13, 14, 15}));
+  EXPECT_EQ(home(*t, 128 + 8 * 15), 15);
+}
+
+TEST(SysfsTopology, KindsOfMemoryTakeTheirTurnByDistance) {
+  const auto t = load(three_kinds_of_memory());
+  EXPECT_EQ(order(*t, 0), (Ids{0, 2, 1, 3, 4}));
+  EXPECT_EQ(order(*t, 1), (Ids{1, 3, 0, 2, 4}));
+  for (int cpu = 0; cpu < 16; cpu++) EXPECT_EQ(home(*t, cpu), cpu / 8);
+}
+
+TEST(SysfsTopology, ConfinedToOneNodeOfManyThereIsNoFallback) {
+  FakeMachine machine = FakeMachine::uniform(64, 4, 40);
+  machine.mems_allowed = "63";
+  const auto t = load(machine);
+  EXPECT_EQ(order(*t, 0), Ids{63});
+  EXPECT_EQ(order(*t, 63), Ids{63});
+  EXPECT_EQ(home(*t, 0), 63);
+}
+
 TEST(SysfsTopology, CpusThatMayComeLaterCount) {
   FakeMachine machine = FakeMachine::uniform(2, 4);
   machine.possible_cpus = "0-63,128";

@@ -1,50 +1,94 @@
-// Large objects: where they are first written to.
+// Large objects: where they are first written to. The threads are OpenMP's, as in the programs that this is for.
 #include <cstdlib>
+
+#include <omp.h>
 
 #include "placement.h"
 
 namespace {
 
-constexpr std::size_t kBytes = 64 * kMiB;
-constexpr std::size_t kPart = kBytes / kCpus;
+constexpr std::size_t kPage = 4 * kKiB;
 
-// Each thread writes its part, as the static schedule of an OpenMP loop does.
-void write_parts(int cpu, void* p) {
-  auto* part = static_cast<unsigned char*>(p) + static_cast<std::size_t>(cpu) * kPart;
-  for (std::size_t at = 0; at < kPart; at += 4 * kKiB) part[at] = 1;
+// About so many bytes: every thread's part is whole huge pages.
+std::size_t whole_parts(std::size_t bytes) {
+  const std::size_t step = static_cast<std::size_t>(machine().cpus) * kHuge;
+  return (bytes + step - 1) / step * step;
+}
+std::size_t large() { return whole_parts(512 * kMiB); }
+
+// Thread t of the team runs on CPU t, or on the last but t.
+int cpu_of_thread(int thread, bool reversed) { return reversed ? machine().cpus - 1 - thread : thread; }
+
+void write_in_parallel(unsigned char* array, std::size_t bytes, bool reversed) {
+  const auto pages = static_cast<long>(bytes / kPage);
+#pragma omp parallel num_threads(machine().cpus)
+  {
+    REQUIRE(omp_get_num_threads() == machine().cpus);
+    pin(cpu_of_thread(omp_get_thread_num(), reversed));
+#pragma omp for schedule(static)
+    for (long page = 0; page < pages; page++) array[static_cast<std::size_t>(page) * kPage] = 1;
+  }
 }
 
-// At least 99 % of each part on its writer's node: a huge page at the border of two parts may lie with either.
-void expect_parts_at_writers(const unsigned char* array) {
-  for (int cpu = 0; cpu < kCpus; cpu++) {
+// At least 99 % of each part on its writer's node.
+void expect_parts_at_writers(const unsigned char* array, std::size_t bytes, bool reversed) {
+  const std::size_t part = bytes / static_cast<std::size_t>(machine().cpus);
+  for (int thread = 0; thread < machine().cpus; thread++) {
+    const int node = machine().home(cpu_of_thread(thread, reversed));
     Census census;
-    census.add(array + static_cast<std::size_t>(cpu) * kPart, kPart);
-    EXPECT(census.on[node_of_cpu(cpu)] * 100 >= census.total * 99,
-           "part %d, written on node %d: of %ld pages %ld, %ld, %ld, %ld on nodes 0 to 3, %ld absent", cpu,
-           node_of_cpu(cpu), census.total, census.on[0], census.on[1], census.on[2], census.on[3], census.absent);
+    census.add(array + static_cast<std::size_t>(thread) * part, part);
+    EXPECT(census.on[node] * 100 >= census.total * 99, "part %d, written on node %d: %s", thread, node, census.text());
   }
+}
+
+unsigned char* untouched_array(std::size_t bytes) {
+  auto* array = static_cast<unsigned char*>(malloc(bytes));
+  REQUIRE(array != nullptr);
+  return array;
 }
 
 }  // namespace
 
 CASE(an_array_lies_where_its_threads_write_first) {
   pin(0);
-  auto* array = static_cast<unsigned char*>(malloc(kBytes));
-  REQUIRE(array != nullptr);
+  unsigned char* array = untouched_array(large());
   Census untouched;
-  untouched.add(array, kBytes);
-  EXPECT(untouched.absent == untouched.total, "%ld of %ld pages are there before the first write",
-         untouched.total - untouched.absent, untouched.total);
-  on_all_cpus(write_parts, array);
-  expect_parts_at_writers(array);
+  untouched.add(array, large());
+  EXPECT(untouched.absent == untouched.total, "%s before the first write", untouched.text());
+  write_in_parallel(array, large(), false);
+  expect_parts_at_writers(array, large(), false);
+  free(array);
+}
+
+// The extent that was freed has its pages where other threads wanted them.
+CASE(an_array_allocated_again_lies_where_its_threads_write_now) {
+  pin(0);
+  unsigned char* array = untouched_array(large());
+  write_in_parallel(array, large(), false);
+  free(array);
+  pin(0);
+  array = untouched_array(large());
+  write_in_parallel(array, large(), true);
+  expect_parts_at_writers(array, large(), true);
+  free(array);
+}
+
+// Not with NUMAHEAP_HUGEPAGES=off: what was placed huge page by huge page is on huge pages.
+CASE(the_pages_of_an_array_are_huge) {
+  pin(0);
+  unsigned char* array = untouched_array(large());
+  write_in_parallel(array, large(), false);
+  const std::size_t huge = bytes_on_huge_pages(array, large());
+  EXPECT(huge * 100 >= large() * 99, "%zu of %zu bytes", huge, large());
   free(array);
 }
 
 CASE(calloc_leaves_the_placement_to_the_writers) {
   pin(0);
-  auto* array = static_cast<unsigned char*>(calloc(kBytes, 1));
+  const std::size_t bytes = whole_parts(64 * kMiB);
+  auto* array = static_cast<unsigned char*>(calloc(bytes, 1));
   REQUIRE(array != nullptr);
-  on_all_cpus(write_parts, array);
-  expect_parts_at_writers(array);
+  write_in_parallel(array, bytes, false);
+  expect_parts_at_writers(array, bytes, false);
   free(array);
 }

@@ -1,5 +1,4 @@
 // Nodes that run out: of huge pages, of memory. And fork on several nodes.
-#include <signal.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -10,7 +9,7 @@
 
 namespace {
 
-// Objects of 48 to 64 KiB: no two share a page of 4 KiB, and a few hundred fill a huge page or two.
+// No two objects of this size share a page of 4 KiB, and a few hundred fill a huge page or two.
 constexpr std::size_t kMedium = 64 * kKiB;
 
 struct Fill {
@@ -19,29 +18,33 @@ struct Fill {
 };
 void fill_node(int, void* p) {
   const Fill& fill = *static_cast<Fill*>(p);
-  for (std::size_t i = 0; i < fill.count; i++) {
-    auto* object = static_cast<unsigned char*>(malloc(kMedium));
-    REQUIRE(object != nullptr, "object %zu", i);
-    fill.objects->list[fill.objects->count++] = {object, kMedium};
-  }
+  REQUIRE(fill.objects->allocate_same(fill.count, kMedium) == fill.count, "object %zu", fill.objects->count);
   fill.objects->write();
+}
+
+void expect_success(pid_t child) {
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
+         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 }
 
 }  // namespace
 
-// run.sh gives pages to the pools of nodes 0, 2 and 3 and none to that of node 1.
+// The pools as in_guest.py sets them: none on node 1.
 CASE(a_node_without_huge_pages_keeps_its_objects) {
-  REQUIRE(pool_pages(1, "nr_hugepages") == 0 && pool_pages(0, "free_hugepages") >= 16, "not the machine of run.sh");
+  REQUIRE(pool_pages(1, "nr_hugepages") == 0 && pool_pages(0, "free_hugepages") >= 16, "not the pools of in_guest.py");
   for (const int node : {1, 0}) {
     Objects objects(400);
     Fill fill = {&objects, 400};
-    on_cpu(node * kCpusPerNode, fill_node, &fill);
+    on_node(node, fill_node, &fill);
     Census census;
     census.add(objects);
     EXPECT_ALL_ON(census, node);
     const numaheap_heap_stats stats = heap_of(node);
     EXPECT(node == 1 ? stats.hugetlb_bytes == 0 : stats.hugetlb_bytes >= 16 * kMiB, "node %d: %lu", node, stats.hugetlb_bytes);
     EXPECT(node == 0 || stats.thp_bytes >= 16 * kMiB, "%lu", stats.thp_bytes);
+    EXPECT(bytes_on_huge_pages(objects.list[399].p, kMedium) > 0, "node %d is on base pages", node);
   }
   EXPECT(pool_pages(0, "nr_hugepages") - pool_pages(0, "free_hugepages") >= 8);
 }
@@ -49,11 +52,11 @@ CASE(a_node_without_huge_pages_keeps_its_objects) {
 // Node 3 has four huge pages: they are used, and what does not fit lies on the node all the same.
 CASE(a_pool_that_runs_dry_sends_nothing_to_other_nodes) {
   const long pages = pool_pages(3, "free_hugepages");
-  REQUIRE(pages == 4, "not the machine of run.sh");
+  REQUIRE(pages == 4, "not the pools of in_guest.py");
   const long others = pool_pages(0, "free_hugepages") + pool_pages(2, "free_hugepages");
   Objects objects(800);
   Fill fill = {&objects, 800};
-  on_cpu(3 * kCpusPerNode, fill_node, &fill);
+  on_node(3, fill_node, &fill);
   Census census;
   census.add(objects);
   EXPECT_ALL_ON(census, 3);
@@ -62,41 +65,78 @@ CASE(a_pool_that_runs_dry_sends_nothing_to_other_nodes) {
   EXPECT(pool_pages(0, "free_hugepages") + pool_pages(2, "free_hugepages") == others);
 }
 
-// Node 2 has no memory left: its nearest neighbour serves, which is node 3, and nobody is killed.
-CASE(a_full_node_spills_to_the_nearest_one) {
-  constexpr std::size_t kObjects = 1300 * kMiB / kMedium;
+namespace {
+
+// A node has no memory left: its nearest neighbour serves, and nobody is killed.
+void expect_spill_to_the_nearest(int full) {
+  const int nearest = machine().nearest(full);
+  const std::size_t wanted = machine().memory[full] * 5 / 4 / kMedium;
   const pid_t child = fork();
   REQUIRE(child >= 0);
   if (child == 0) {
-    Objects objects(kObjects);
-    Fill fill = {&objects, kObjects};
-    on_cpu(2 * kCpusPerNode, fill_node, &fill);
+    Objects objects(wanted);
+    Fill fill = {&objects, wanted};
+    on_node(full, fill_node, &fill);
     Census census;
     census.add(objects);
-    EXPECT(census.absent == 0 && census.on[2] * 3 > census.total && census.on[3] > 0 &&
-               census.on[0] + census.on[1] == 0,
-           "of %ld pages %ld, %ld, %ld, %ld on nodes 0 to 3, %ld absent", census.total, census.on[0], census.on[1],
-           census.on[2], census.on[3], census.absent);
+    EXPECT(census.absent == 0 && census.on[full] * 3 > census.total && census.on[nearest] > 0 &&
+               census.on[full] + census.on[nearest] == census.total,
+           "node %d is full, %d the nearest: %s", full, nearest, census.text());
+    EXPECT(heap_of(nearest).foreign_serves > 0);
     _exit(failures() == 0 ? 0 : 1);
   }
-  int status = 0;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
-         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+  expect_success(child);
+}
+
+}  // namespace
+
+// The last node, so that the nearest is not node 0 by habit.
+CASE(a_full_node_spills_to_the_nearest_one) {
+  int last = machine().nodes - 1;
+  while (machine().memory[last] == 0 || machine().first_cpu(last) < 0) last--;
+  expect_spill_to_the_nearest(last);
+}
+
+// Where the memory-only node is nearer to node 0 than the other ordinary one.
+CASE(a_memory_only_node_has_its_turn_by_distance) {
+  REQUIRE(machine().first_cpu(machine().nearest(0)) < 0, "not the machine of numa_vm_test");
+  expect_spill_to_the_nearest(0);
+}
+
+// Two nodes are full: the second nearest serves, by the kernel's distances.
+CASE(two_full_nodes_spill_to_the_second_nearest) {
+  const int full = 1;
+  const int nearest = machine().nearest(full);
+  const int second = machine().nearest(full, nearest);
+  REQUIRE(second >= 0);
+  // More than two nodes have to give, less than three: the kernel keeps a part of each.
+  const std::size_t wanted = (machine().memory[full] + machine().memory[nearest] * 3 / 4) / kMedium;
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    Objects objects(wanted);
+    Fill fill = {&objects, wanted};
+    on_node(full, fill_node, &fill);
+    Census census;
+    census.add(objects);
+    EXPECT(census.absent == 0 && census.on[full] * 4 > census.total && census.on[nearest] * 4 > census.total &&
+               census.on[second] > 0 && census.on[full] + census.on[nearest] + census.on[second] == census.total,
+           "nodes %d and %d are full, %d is next: %s", full, nearest, second, census.text());
+    _exit(failures() == 0 ? 0 : 1);
+  }
+  expect_success(child);
 }
 
 // Memory of all nodes, on all kinds of pages: parent and child both write all of it and keep their own contents.
 CASE(fork_keeps_the_memory_of_all_nodes) {
-  Objects objects(4 * 200 + 1);
-  for (int node = 0; node < kNodes; node++) {
-    Objects here(200);
-    Fill fill = {&here, 200};
-    on_cpu(node * kCpusPerNode, fill_node, &fill);
-    for (std::size_t i = 0; i < here.count; i++) objects.list[objects.count++] = here.list[i];
+  constexpr std::size_t kPerNode = 200;
+  Objects objects(kMaxNodes * kPerNode + 1);
+  for (int node = 0; node < machine().nodes; node++) {
+    Fill fill = {&objects, kPerNode};
+    on_node(node, fill_node, &fill);
   }
   pin(0);
-  objects.list[objects.count++] = {static_cast<unsigned char*>(malloc(16 * kMiB)), 16 * kMiB};
-  REQUIRE(objects.list[objects.count - 1].p != nullptr);
+  objects.take(malloc(16 * kMiB), 16 * kMiB);
   objects.fill(1);
   const pid_t child = fork();
   REQUIRE(child >= 0);
@@ -107,17 +147,16 @@ CASE(fork_keeps_the_memory_of_all_nodes) {
   objects.free_all();
   if (child == 0) {
     // The child's heaps are per node, too.
-    Objects fresh(200);
-    Fill fill = {&fresh, 200};
-    pin(2 * kCpusPerNode);
-    fill_node(0, &fill);
-    Census census;
-    census.add(fresh);
-    EXPECT_ALL_ON(census, 2);
+    for (const int node : {2, 1}) {
+      Objects fresh(kPerNode);
+      Fill fill = {&fresh, kPerNode};
+      pin(machine().first_cpu(node));
+      fill_node(0, &fill);
+      Census census;
+      census.add(fresh);
+      EXPECT_ALL_ON(census, node);
+    }
     _exit(failures() == 0 ? 0 : 1);
   }
-  int status = 0;
-  REQUIRE(waitpid(child, &status, 0) == child);
-  EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%s %d", WIFSIGNALED(status) ? "signal" : "status",
-         WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+  expect_success(child);
 }

@@ -1,27 +1,18 @@
 // Small and medium objects: on the node of the CPU that asks, whoever writes to them first.
+#include <sched.h>
+
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <initializer_list>
 
 #include "placement.h"
 
 namespace {
 
 constexpr std::size_t kEach = 5000;
+constexpr std::size_t kMany = 200'000;
 constexpr std::size_t kLargest = 256 * kKiB;
-
-struct PerCpu {
-  Objects* of[kCpus];
-};
-
-struct Lists {
-  PerCpu per_cpu;
-  explicit Lists(std::size_t most) {
-    for (auto& objects : per_cpu.of) objects = new Objects(most);
-  }
-  ~Lists() {
-    for (auto* objects : per_cpu.of) delete objects;
-  }
-  Objects& operator[](int cpu) const { return *per_cpu.of[cpu]; }
-};
 
 void allocate_here(int cpu, void* lists) {
   (*static_cast<Lists*>(lists))[cpu].allocate(kEach, kLargest, 1000 + static_cast<unsigned>(cpu));
@@ -29,14 +20,31 @@ void allocate_here(int cpu, void* lists) {
 void write_here(int cpu, void* lists) { (*static_cast<Lists*>(lists))[cpu].write(); }
 
 void expect_all_at_home(const Lists& lists) {
-  for (int cpu = 0; cpu < kCpus; cpu++) {
+  for (int cpu = 0; cpu < machine().cpus; cpu++) {
     Census census;
     census.add(lists[cpu]);
-    EXPECT_ALL_ON(census, node_of_cpu(cpu));
+    EXPECT_ALL_ON(census, machine().home(cpu));
   }
 }
 
 }  // namespace
+
+// 16 B to 256 KiB, 200 000 objects of each thread, half of them tiny so that all of it fits into the machine: 270 MiB. The
+// run says on which kind of pages, so that what is shown is shown of that kind.
+CASE(a_great_many_objects_lie_on_the_node_of_their_thread) {
+  Lists lists(kMany);
+  on_all_cpus([](int cpu, void* p) { (*static_cast<Lists*>(p))[cpu].allocate_many(kMany, kLargest, 77 + cpu); }, &lists);
+  on_all_cpus(write_here, &lists);
+  expect_all_at_home(lists);
+  const char* pages = getenv("NH_PAGES");
+  if (pages == nullptr) return;
+  const HugeBytes huge = huge_bytes();
+  const bool hugetlb = strcmp(pages, "hugetlb") == 0, transparent = strcmp(pages, "thp") == 0;
+  EXPECT(hugetlb ? huge.hugetlb > 220 * kMiB : huge.hugetlb == 0, "%zu bytes on pages of the pools", huge.hugetlb);
+  // The lists of the test itself may be on transparent huge pages.
+  EXPECT(transparent ? huge.transparent > 220 * kMiB : huge.transparent < 64 * kMiB, "%zu bytes on transparent huge pages",
+         huge.transparent);
+}
 
 CASE(objects_lie_on_the_node_of_their_thread) {
   Lists lists(kEach);
@@ -50,7 +58,7 @@ CASE(objects_lie_on_the_node_of_their_allocating_thread_not_of_their_first_write
   Lists lists(kEach);
   on_all_cpus(allocate_here, &lists);
   pin(0);
-  for (int cpu = 0; cpu < kCpus; cpu++) lists[cpu].write();
+  for (int cpu = 0; cpu < machine().cpus; cpu++) lists[cpu].write();
   expect_all_at_home(lists);
 }
 
@@ -59,63 +67,29 @@ CASE(the_first_objects_of_a_node_lie_there_too) {
   Lists lists(8);
   on_all_cpus([](int cpu, void* p) { (*static_cast<Lists*>(p))[cpu].allocate(8, 32 * kKiB, 7); }, &lists);
   pin(0);
-  for (int cpu = 0; cpu < kCpus; cpu++) lists[cpu].write();
+  for (int cpu = 0; cpu < machine().cpus; cpu++) lists[cpu].write();
   expect_all_at_home(lists);
 }
 
 CASE(a_thread_that_migrates_allocates_on_its_new_node_at_once) {
-  Lists lists(2 * kEach);
+  const int last = machine().cpus - 1;
+  const int there = machine().nodes > 2 ? machine().first_cpu(2) : last;
+  Objects at_first(kEach), later(kEach);
   pin(0);
-  lists[0].allocate(kEach, kLargest, 1);
-  pin(2 * kCpusPerNode);
-  lists[1].allocate(kEach, kLargest, 2);
+  at_first.allocate(kEach, kLargest, 1);
+  pin(there);
+  later.allocate(kEach, kLargest, 2);
   pin(0);
-  lists[0].write();
-  lists[1].write();
+  at_first.write();
+  later.write();
   Census before, after;
-  before.add(lists[0]);
-  after.add(lists[1]);
-  EXPECT_ALL_ON(before, 0);
-  EXPECT_ALL_ON(after, 2);
+  before.add(at_first);
+  after.add(later);
+  EXPECT_ALL_ON(before, machine().home(0));
+  EXPECT_ALL_ON(after, machine().home(there));
 }
 
-// Objects of node 0 freed on node 3: they are not handed out there, and node 0 gets them back.
-CASE(foreign_frees_come_home) {
-  constexpr std::size_t kObjects = 20000;
-  constexpr int kRounds = 5;
-  Lists lists(kObjects);
-  const int remote = 3 * kCpusPerNode;
-  struct Round {
-    Lists* lists;
-    int producer, consumer;
-  } round = {&lists, 0, remote};
-  std::uint64_t committed_first = 0;
-  for (int i = 0; i < kRounds; i++) {
-    on_cpu(0, [](int, void* p) { (*static_cast<Round*>(p)->lists)[0].allocate(kObjects, 4 * kKiB, 3); }, &round);
-    Census produced;
-    lists[0].write();
-    produced.add(lists[0]);
-    EXPECT_ALL_ON(produced, 0);
-    if (i == 0) committed_first = heap_of(0).committed_bytes;
-    on_cpu(remote, [](int cpu, void* p) {
-      Lists& all = *static_cast<Round*>(p)->lists;
-      all[0].free_all();
-      all[cpu].allocate(kObjects, 4 * kKiB, 4);
-    }, &round);
-    Census consumed;
-    lists[remote].write();
-    consumed.add(lists[remote]);
-    EXPECT_ALL_ON(consumed, 3);
-    on_cpu(remote, [](int cpu, void* p) { (*static_cast<Round*>(p)->lists)[cpu].free_all(); }, &round);
-  }
-  // What is left of the last round may still lie in the lists of the remote CPU.
-  const std::uint64_t home = heap_of(0).remote_frees;
-  EXPECT(home > kObjects * (kRounds - 1) && home <= kObjects * kRounds, "%lu remote frees", home);
-  EXPECT(heap_of(3).remote_frees == 0, "%lu", heap_of(3).remote_frees);
-  EXPECT(heap_of(0).committed_bytes <= committed_first * 3 / 2, "%lu after %lu", heap_of(0).committed_bytes, committed_first);
-}
-
-// The following run under a policy that in_guest.py sets.
+// ---- under a policy that the run sets ----------------------------------------------------------------------------------
 
 // NUMAHEAP_POLICY=bind:1 or preferred:1: from the very first object on, and whichever CPU asks.
 CASE(with_node_1_asked_for_everything_lies_there) {
@@ -123,37 +97,94 @@ CASE(with_node_1_asked_for_everything_lies_there) {
   Lists lists(kFew);
   on_all_cpus([](int cpu, void* p) { (*static_cast<Lists*>(p))[cpu].allocate(kFew, kLargest, 6); }, &lists);
   on_all_cpus(write_here, &lists);
-  for (int cpu = 0; cpu < kCpus; cpu++) {
+  for (int cpu = 0; cpu < machine().cpus; cpu++) {
     Census census;
     census.add(lists[cpu]);
     EXPECT_ALL_ON(census, 1);
   }
 }
 
-// numactl --cpunodebind=3 --membind=3: large objects, too.
-CASE(with_a_binding_to_node_3_everything_lies_there) {
+namespace {
+
+// Objects of all sizes, and a large one.
+void expect_everything_on(int node) {
   Objects objects(kEach + 1);
   objects.allocate(kEach, kLargest, 5);
-  objects.list[objects.count++] = {static_cast<unsigned char*>(malloc(32 * kMiB)), 32 * kMiB};
-  REQUIRE(objects.list[kEach].p != nullptr);
+  objects.take(malloc(32 * kMiB), 32 * kMiB);
   objects.write();
   Census census;
   census.add(objects);
-  EXPECT_ALL_ON(census, 3);
+  EXPECT_ALL_ON(census, node);
+}
+
+}  // namespace
+
+// numactl --cpunodebind=3 --membind=3, or a cpuset with node 3 alone: large objects, too.
+CASE(with_a_binding_to_node_3_everything_lies_there) { expect_everything_on(3); }
+CASE(with_a_binding_to_node_1_everything_lies_there) { expect_everything_on(1); }
+
+// numactl --preferred=2, on CPUs of any node.
+CASE(with_a_preference_for_node_2_everything_lies_there) {
+  for (const int cpu : {0, machine().first_cpu(3)}) {
+    pin(cpu);
+    expect_everything_on(2);
+  }
+}
+
+// A cpuset with the CPUs of nodes 2 and 3 and their memory: threads of both find their own.
+CASE(with_a_cpuset_of_nodes_2_and_3_both_serve_their_own) {
+  cpu_set_t allowed;
+  REQUIRE(sched_getaffinity(0, sizeof allowed, &allowed) == 0);
+  EXPECT(CPU_COUNT(&allowed) == 4 && !CPU_ISSET(0, &allowed), "the cpuset is not in force");
+  for (const int node : {2, 3}) {
+    pin(machine().first_cpu(node));
+    expect_everything_on(node);
+  }
+}
+
+// A cpuset with the CPUs of node 0 and the memory of nodes 2 and 3: the nearer one of those serves.
+CASE(with_a_cpuset_elsewhere_the_nearest_allowed_node_serves) {
+  pin(0);
+  REQUIRE(machine().distance[0][2] < machine().distance[0][3]);
+  Objects objects(kEach);
+  objects.allocate(kEach, kLargest, 5);
+  objects.write();
+  Census census;
+  census.add(objects);
+  EXPECT_ALL_ON(census, 2);
 }
 
 // numactl --interleave=all, NUMAHEAP_LARGE=interleave: large arrays are spread within 5 %. A node gets whole huge pages, so
 // that only an array of many shows it.
 CASE(with_interleaving_large_arrays_are_spread) {
   Objects array(1);
-  array.list[array.count++] = {static_cast<unsigned char*>(malloc(256 * kMiB)), 256 * kMiB};
-  REQUIRE(array.list[0].p != nullptr);
+  array.take(malloc(256 * kMiB), 256 * kMiB);
   array.write();
   Census census;
   census.add(array);
-  for (int node = 0; node < kNodes; node++) {
-    const long share = census.total / kNodes;
-    EXPECT(census.on[node] * 100 >= share * 95 && census.on[node] * 100 <= share * 105, "node %d: %ld of %ld pages", node,
-           census.on[node], census.total);
+  const long share = census.total / machine().nodes;
+  for (int node = 0; node < machine().nodes; node++) {
+    EXPECT(census.on[node] * 100 >= share * 95 && census.on[node] * 100 <= share * 105, "node %d: %s", node, census.text());
   }
+}
+
+// NUMAHEAP_POLICY=bind:1, or numactl --membind=1 without the option: the node fills up, then malloc refuses, and nobody is
+// killed.
+CASE(with_a_binding_to_node_1_a_full_node_means_no_memory) {
+  constexpr std::size_t kBytes = 64 * kKiB;
+  const std::size_t room = machine().memory[1] / kBytes;
+  Objects objects(room * 2);
+  errno = 0;
+  const std::size_t count = objects.allocate_same(room * 2, kBytes);
+  EXPECT(errno == ENOMEM, "errno %d after %zu objects", errno, count);
+  // The kernel, its page cache and pages that it holds back take their part.
+  EXPECT(count > room / 2 && count < room, "%zu of %zu objects", count, room);
+  objects.write();
+  Census census;
+  census.add(objects);
+  EXPECT_ALL_ON(census, 1);
+  objects.free_all();
+  void* again = malloc(kBytes);
+  EXPECT(again != nullptr);
+  free(again);
 }

@@ -1,0 +1,65 @@
+"""What is run on which machine: a table. Cases are those of numa_vm_placement; the names that begin with with_ need what
+their run sets up."""
+
+import dataclasses
+
+PLACEMENT = r"^(a_great_many_|objects_|the_first_|an_array_|calloc_|a_thread_that_)"
+SHORT = r"^(a_great_many_|objects_lie_on_the_node_of_their_thread$|an_array_lies|a_full_node_spills_|a_thread_that_)"
+
+
+@dataclasses.dataclass
+class Run:
+    name: str
+    cases: str                                   # a regular expression
+    settings: list = dataclasses.field(default_factory=list)  # variables, for the library and for the cases
+    front: list = dataclasses.field(default_factory=list)     # a command in front
+    pools: list = None        # huge pages per node, where not those of numa_vm_test
+    cpuset: tuple = None      # (CPUs, memory nodes) of a control group
+    balancing: bool = False   # kernel.numa_balancing
+
+
+def numactl(*words):
+    return ["numactl", *words]
+
+
+NODE_3 = numactl("--cpunodebind=3", "--membind=3")
+
+RUNS = {
+    "four_nodes": [
+        Run("without a policy", r"^(?!with_|a_memory_only_|a_great_many_)"),
+        Run("on huge pages of the pools", r"^a_great_many_", ["NH_PAGES=hugetlb"], pools=[64, 64, 64, 64]),
+        Run("on transparent huge pages", PLACEMENT + r"|^the_pages_of_an_array|^a_full_node_spills_",
+            ["NUMAHEAP_HUGEPAGES=thp", "NH_PAGES=thp"]),
+        Run("on base pages", PLACEMENT + r"|^a_full_node_spills_", ["NUMAHEAP_HUGEPAGES=off", "NH_PAGES=base"]),
+        Run("a scavenge", r"^with_pools_a_scavenge_", ["NUMAHEAP_SCAVENGE_DELAY=400ms"], pools=[64, 64, 0, 0]),
+        Run("NUMAHEAP_LIMIT", r"^with_a_limit_", ["NUMAHEAP_LIMIT=96M", "NUMAHEAP_SCAVENGE_DELAY=10m"]),
+        Run("NUMA balancing", PLACEMENT + r"|^with_numa_balancing_", balancing=True),
+        Run("NUMAHEAP_POLICY=bind:1", r"^with_node_1_|^with_a_binding_to_node_1_", ["NUMAHEAP_POLICY=bind:1"]),
+        Run("NUMAHEAP_POLICY=preferred:1", r"^with_node_1_", ["NUMAHEAP_POLICY=preferred:1"]),
+        Run("numactl --membind", r"^with_a_binding_to_node_3_", front=NODE_3),
+        Run("numactl --membind=1", r"^with_a_binding_to_node_1_", front=numactl("--membind=1")),
+        Run("numactl --interleave", r"^with_interleaving_", front=numactl("--interleave=all")),
+        Run("numactl --preferred", r"^with_a_preference_", front=numactl("--preferred=2")),
+        Run("NUMAHEAP_LARGE=interleave", r"^with_interleaving_", ["NUMAHEAP_LARGE=interleave"]),
+        Run("a cpuset", r"^with_a_cpuset_of_nodes_2_and_3_", cpuset=("4-7", "2-3")),
+        Run("a cpuset of one node", r"^with_a_binding_to_node_3_everything_", cpuset=("6-7", "3")),
+        Run("a cpuset with memory elsewhere", r"^with_a_cpuset_elsewhere_", cpuset=("0-1", "2-3")),
+    ],
+    "two_nodes": [
+        Run("without a policy", SHORT + r"|^a_consumer_"),
+        Run("numactl --membind=1", r"^with_a_binding_to_node_1_", front=numactl("--cpunodebind=1", "--membind=1")),
+        Run("numactl --interleave", r"^with_interleaving_", front=numactl("--interleave=all")),
+    ],
+    "eight_nodes": [
+        Run("without a policy", SHORT + r"|^two_full_nodes_|^the_structures_"),
+        Run("numactl --membind", r"^with_a_binding_to_node_3_everything_", front=NODE_3),
+        Run("numactl --interleave", r"^with_interleaving_", front=numactl("--interleave=all")),
+    ],
+    "odd_nodes": [
+        Run("without a policy", SHORT + r"|^calloc_|^the_first_|^a_memory_only_"),
+        Run("on transparent huge pages", SHORT, ["NUMAHEAP_HUGEPAGES=thp"]),
+        Run("NUMAHEAP_POLICY=bind:3", r"^with_a_binding_to_node_3_everything_", ["NUMAHEAP_POLICY=bind:3"]),
+        Run("NUMAHEAP_POLICY=preferred:1", r"^with_node_1_", ["NUMAHEAP_POLICY=preferred:1"]),
+        Run("numactl --membind", r"^with_a_binding_to_node_3_everything_", front=numactl("--membind=3")),
+    ],
+}

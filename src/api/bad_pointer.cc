@@ -46,7 +46,7 @@ void bad_pointer(const void* p, const char* call) {
   }
   if (is_large(span->span_class)) {
     // The start of one that is in use is no bad pointer.
-    if (address(p) == span->start_addr) double_free(p, call);
+    if (address(p) == span->object_addr()) double_free(p, call);
   } else {
     const std::size_t offset = address(p) - span->start_addr;
     const bool aligned = offset % span->elem_size == 0 && offset / span->elem_size < span->nelems;

@@ -54,7 +54,7 @@ Object object_at(const void* p, const char* call) {
   const SpanClass c = class_of(entry, span);
   const std::size_t offset = address(p) - span->start_addr;
   if (c == kLargeClass) {
-    if (offset != 0 || span->use != SpanUse::kInUse) bad_pointer(p, call);
+    if (address(p) != span->object_addr() || span->use != SpanUse::kInUse) bad_pointer(p, call);
     return {span, c, span->elem_size};
   }
   if (c == kTinyClass) {
@@ -131,7 +131,7 @@ void free_odd(void* p, const void* caller) {
   if (entry == 0 || span == nullptr) bad_pointer(p, "free");
   const SpanClass c = class_of(entry, span);
   if (c == kLargeClass) {
-    if (address(p) != span->start_addr || span->use != SpanUse::kInUse) bad_pointer(p, "free");
+    if (address(p) != span->object_addr() || span->use != SpanUse::kInUse) bad_pointer(p, "free");
     if (mcache_keep_extent(span)) return;
   }
   const int saved = errno;

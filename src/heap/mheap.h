@@ -163,6 +163,7 @@ class MHeap {
     return config_.backing.first_touch && !config_.backing.policy_places && config_.backing.nodes.count() > 1;
   }
   bool extend(PageId end, PageCount more, NodeId asker);
+  bool has_hugetlb(PageId first, PageCount pages);
   bool lies_on(PageId first, PageCount pages, NodeId node);
   bool renew(PageId first, PageCount pages, bool* dropped);
   bool settle(PageId first, PageCount pages, NodeId asker, bool* dropped);

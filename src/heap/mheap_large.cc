@@ -29,7 +29,7 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan,
     return nullptr;
   }
   make_span(span, run, pages, c);
-  span->elem_size = pages.bytes();
+  span->shift_object(0);
   span->nelems = noscan ? MSpan::kLargeNoscan : 0;  // see MSpan::noscan()
   large_objects_.fetch_add(1, std::memory_order_relaxed);
   large_bytes_.fetch_add(pages.bytes(), std::memory_order_relaxed);
@@ -72,7 +72,7 @@ bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
 bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId asker) {
   if (bytes > space_->region_bytes()) return false;
   const PageCount old = span->pages();
-  const PageCount pages = pages_for(bytes);
+  const PageCount pages = pages_for(bytes + span->free_index * kCacheLine);
   if (pages == old) return true;
   const PageId first = page_of(span->start_addr);
   if (pages < old) {
@@ -85,10 +85,17 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId ask
     return false;
   }
   span->npages = static_cast<std::uint32_t>(pages.value);
-  span->elem_size = pages.bytes();
+  span->shift_object(span->free_index);
   span->span_class = c;
   space_->publish(span);
   return true;
+}
+
+bool MHeap::has_hugetlb(PageId first, PageCount pages) {
+  for (std::size_t p = first.value; p < (first + pages).value; p += kPagesPerHuge) {
+    if ((arena(p / kPagesPerArena).hugetlb >> (p / kPagesPerHuge % kHugePerArena) & 1) != 0) return true;
+  }
+  return false;
 }
 
 bool MHeap::clear_large(MSpan* span) {
@@ -98,8 +105,9 @@ bool MHeap::clear_large(MSpan* span) {
   const std::size_t bytes = span->pages().bytes();
   const PageId first = page_of(span->start_addr);
   // Clearing touches, and the program's own threads are to be the first to touch a page. Where the place of all pages is
-  // known they are there. Without several nodes it is only a matter of cost.
-  bool drop = config_.backing.first_touch && bytes >= kDropToClear;
+  // known they are there. Without several nodes it is only a matter of cost, and pages of a pool stay: another process
+  // might take them.
+  bool drop = config_.backing.first_touch && bytes >= kDropToClear && (asks_place() || !has_hugetlb(first, span->pages()));
   for (std::size_t p = first.value; asks_place() && p < (first + span->pages()).value; p += kPagesPerHuge) {
     drop |= __atomic_load_n(&arena(p / kPagesPerArena).place[p / kPagesPerHuge % kHugePerArena], __ATOMIC_RELAXED) == 0;
   }

@@ -50,6 +50,7 @@ constexpr unsigned size_class_of(SpanClass c) {
   return c == kTinyClass ? 2 : without_place(c) >> 1;
 }
 
+inline constexpr std::size_t kCacheLine = 64;
 inline constexpr unsigned kMaxObjectsPerSpan = 1024;
 
 enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcentral keeps it
@@ -69,7 +70,7 @@ struct alignas(64) MSpan {
   std::uint32_t npages;
   std::uint16_t nelems;
   std::uint16_t alloc_count;  // objects handed out, to caches or to the program
-  std::uint16_t free_index;   // start of the window, a multiple of 64
+  std::uint16_t free_index;   // start of the window, a multiple of 64; of a large object: the cache lines before it
   std::uint16_t heap;         // HeapId
   SpanClass span_class;
   SpanSet set;
@@ -79,6 +80,14 @@ struct alignas(64) MSpan {
 
   PageCount pages() const { return PageCount(npages); }
   std::uintptr_t end_addr() const { return start_addr + (std::uintptr_t{npages} << kPageShift); }
+
+  // Where a large object begins. Within the span's first page.
+  std::uintptr_t object_addr() const { return start_addr + free_index * kCacheLine; }
+  // Makes a large object begin some cache lines into its span.
+  void shift_object(unsigned lines) {
+    free_index = static_cast<std::uint16_t>(lines);
+    elem_size = pages().bytes() - lines * kCacheLine;
+  }
 
   // Makes all objects free. npages, start_addr, span_class are set already.
   void init_objects(std::size_t size, unsigned count) {

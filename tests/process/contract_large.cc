@@ -72,6 +72,40 @@ CASE(realloc_of_a_large_block) {
   free(p);
 }
 
+// Many arrays of one size that are walked through side by side must not meet in the same sets of the caches.
+CASE(equal_arrays_begin_at_different_cache_lines) {
+  // One that leaves room in its last huge page, one that leaves none and is large enough to get another.
+  for (const size_t n : {9 * kMiB, 64 * kMiB}) {
+    constexpr int kArrays = 16;
+    char* arrays[kArrays];
+    bool seen[64] = {};
+    int lines = 0;
+    for (char*& p : arrays) {
+      p = static_cast<char*>(malloc(n));
+      REQUIRE(p != nullptr);
+      EXPECT(malloc_usable_size(p) >= n);
+      EXPECT(reinterpret_cast<uintptr_t>(p) % 64 == 0);
+      bool& line = seen[reinterpret_cast<uintptr_t>(p) % 4096 / 64];
+      lines += !line;
+      line = true;
+      p[0] = p[n - 1] = static_cast<char>(lines);
+    }
+    EXPECT(lines >= kArrays / 2, "%d starts of %d arrays of %zu bytes", lines, kArrays, n);
+    // Grown, shrunk and asked for with an alignment of their own they are what they should be.
+    const char mark = arrays[3][0];
+    arrays[3] = static_cast<char*>(realloc(arrays[3], 3 * n));
+    REQUIRE(arrays[3] != nullptr);
+    EXPECT(arrays[3][0] == mark && arrays[3][n - 1] == mark && malloc_usable_size(arrays[3]) >= 3 * n);
+    memset(arrays[3] + 3 * n - 100, 1, 100);
+    arrays[3] = static_cast<char*>(realloc(arrays[3], n / 2));
+    EXPECT(arrays[3] != nullptr && arrays[3][0] == mark);
+    for (char* p : arrays) free(p);
+    void* aligned = aligned_alloc(2 * kMiB, n);
+    EXPECT(reinterpret_cast<uintptr_t>(aligned) % (2 * kMiB) == 0);
+    free(aligned);
+  }
+}
+
 CASE(alignment_of_a_gib) {
   for (int round = 0; round < 20; round++) {
     void* p = nullptr;

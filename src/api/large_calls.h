@@ -2,10 +2,26 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
-#include "heap/mspan.h"
+#include "cache/mcache.h"
 
 namespace nh {
+
+// Requests that a list of the running CPU may serve: objects of the local heap's bins, extents of first-touch memory.
+// Before start there are none.
+struct LargeRoute {
+  std::size_t bin_max = 0;
+  std::size_t extent_min = SIZE_MAX;
+  std::size_t extent_max = 0;
+  bool is_extent(std::size_t size) const { return size >= extent_min && size <= extent_max; }
+};
+extern LargeRoute g_large_route [[gnu::visibility("hidden")]];
+
+// A large object (more than kMaxSmallSize) from this CPU's list. False: take the slow way.
+[[gnu::always_inline]] inline bool allocate_bin_fast(std::size_t size, bool noscan, void** object) {
+  return size <= g_large_route.bin_max && mcache_alloc_class(bin_class(size, noscan), object);
+}
 
 // A large object (more than kMaxSmallSize), aligned to a page; nullptr and ENOMEM when memory is exhausted.
 void* allocate_large(std::size_t size, bool noscan);

@@ -4,6 +4,7 @@
 // libstdc++ (or libc++), of which the library must not depend. They are looked up at that moment: a weak reference
 // first, then the global scope, then whatever C++ runtime is loaded at all (a C program may have dlopened a C++ plugin
 // with RTLD_LOCAL). Only where there is none does the process abort, because then nobody could catch anything.
+#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <new>
@@ -11,6 +12,7 @@
 #include <dlfcn.h>
 
 #include "api/heap_calls.h"
+#include "api/large_calls.h"
 #include "base/bits.h"
 #include "base/check.h"
 #include "base/format.h"
@@ -82,9 +84,14 @@ Handler current_handler() {
 }
 
 // Out of line, so that operator new jumps here and needs no stack frame.
-[[gnu::noinline]] void* new_slow(std::size_t size) {
+[[gnu::noinline]] void* new_any(std::size_t size) {
   void* p = allocate_slow(size);
   return p != nullptr ? p : retry_or_throw(size, 0);
+}
+[[gnu::noinline]] void* new_slow(std::size_t size) {
+  void* p;
+  if (size > kMaxSmallSize && allocate_bin_fast(size, false, &p)) return p;
+  return new_any(size);
 }
 
 [[gnu::always_inline]] inline void* new_object(std::size_t size) {
@@ -127,12 +134,27 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
   return p != nullptr ? p : retry_nothrow(size, static_cast<std::size_t>(alignment));
 }
 
+struct BinRange {
+  std::uint32_t least;  // the sizes of a bin: least, least + 1, ... least + width - 1
+  std::uint32_t width;
+};
+constexpr auto kBinRange = [] {
+  std::array<BinRange, 256> table{};
+  for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+    const std::uint32_t bytes = size_class(static_cast<SpanClass>(code)).bytes;
+    const std::uint32_t below = kSizeClassTable[size_class_of(static_cast<SpanClass>(code)) - 1].bytes;
+    table[code] = {below + 1, bytes - below};
+  }
+  return table;
+}();
+
 // A large object of the bin that the size belongs to needs no further look.
 [[gnu::noinline]] void delete_large(void* p, std::size_t size) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (size > kMaxSmallSize && size <= kMaxBinBytes && at < g_hot.bytes) {
-    const unsigned code = g_hot.page_map[at >> kPageShift] & 0xff;
-    if ((code | 1) == bin_class(size, true)) return release(p);
+  if (at < g_hot.bytes) {
+    // Unsigned: a size below the smallest of the bin is beyond its width, too, and codes of no bin have none.
+    const BinRange range = kBinRange[g_hot.page_map[at >> kPageShift] & 0xff];
+    if (size - range.least < range.width) [[likely]] return release(p);
   }
   release_sized(p, size, 0, true);
 }

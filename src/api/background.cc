@@ -41,8 +41,9 @@ std::atomic<std::uint64_t> g_next_turn{0};
 
 // Below this a heap has nothing worth a wake-up.
 constexpr std::size_t kWorthwhile = 4 * MiB;
-// From here on a thread is started at once.
-constexpr std::size_t kALot = 256 * MiB;
+// From here on a thread is started at once: a program that only computes from now on calls no free() that could notice
+// the age of what it has freed.
+constexpr std::size_t kALot = 64 * MiB;
 
 bool near_limit() {
   const std::size_t limit = g_process.options.limit;

@@ -68,6 +68,7 @@ class alignas(64) MCentral {
   unsigned slots() const;
   Batch take_from_spans_L(unsigned wanted);
   MSpan* new_span(CpuId cpu);
+  void returned_L(MSpan* span, SpanList* empty);
   unsigned give_back_L(void* object, SpanList* empty);
   void move_L(MSpan* span, SpanSet to);
   void free_spans(SpanList* spans);

@@ -6,6 +6,8 @@ namespace nh {
 namespace {
 
 constexpr std::size_t kMaxAlignment = 64 * GiB;
+// From here on free() at random places would miss the TLB for its look at the page map: 4 KiB of it stand for 16 MiB.
+constexpr std::size_t kHugeTablesFrom = 4 * GiB;
 
 }  // namespace
 
@@ -22,6 +24,9 @@ bool AddressSpace::init(const OsOps& os, const Config& config) {
     void* map = base == nullptr ? nullptr : os.reserve(pages * sizeof(PageEntry), kOsPageSize);
     void* spans = map == nullptr ? nullptr : os.reserve(pages * sizeof(MSpan*), kOsPageSize);
     if (spans != nullptr && (!config.sparse_readable || os.make_readable(map, pages * sizeof(PageEntry)) == 0)) {
+      // THP=always would give every touched spot 2 MiB.
+      os.advise_thp(map, pages * sizeof(PageEntry), false);
+      os.advise_thp(spans, pages * sizeof(MSpan*), false);
       base_ = address(base);
       bytes_ = bytes;
       region_shift_ = log2_floor(region);
@@ -50,7 +55,16 @@ int AddressSpace::prepare(std::uintptr_t start, std::size_t bytes) {
   // An arena's part of either table is a whole number of OS pages, so neighbours are not affected.
   static_assert(kPagesPerArena * sizeof(PageEntry) % kOsPageSize == 0);
   if (const int error = os_->make_writable(page_map_ + first, pages * sizeof(PageEntry)); error != 0) return error;
-  return os_->make_writable(spans_ + first, pages * sizeof(MSpan*));
+  if (const int error = os_->make_writable(spans_ + first, pages * sizeof(MSpan*)); error != 0) return error;
+
+  const HeapId heap = heap_of(reinterpret_cast<const void*>(start));
+  const std::size_t before = start - region_start(heap);
+  if (before < kHugeTablesFrom && before + bytes >= kHugeTablesFrom) {
+    const std::size_t region_first = index(region_start(heap)), region_pages = region_bytes() >> kPageShift;
+    os_->advise_thp(page_map_ + region_first, region_pages * sizeof(PageEntry), true);
+    os_->advise_thp(spans_ + region_first, region_pages * sizeof(MSpan*), true);
+  }
+  return 0;
 }
 
 void AddressSpace::publish(MSpan* span) {

@@ -64,6 +64,11 @@ class AddressSpace {
     if (e == 0) return nullptr;
     return __atomic_load_n(&spans_[index(address(p)) - entry_index(e)], __ATOMIC_RELAXED);
   }
+  // For span_of() soon after. p must be contained.
+  void prefetch_span_of(const void* p) const {
+    __builtin_prefetch(&page_map_[index(address(p))]);
+    __builtin_prefetch(&spans_[index(address(p))]);
+  }
   // The same for any address inside a large object: walks back page by page. For error messages only.
   MSpan* span_around(const void* p) const;
 

@@ -10,11 +10,21 @@ namespace {
 // Other processes and our own other threads fault memory in between the look and the use of it.
 constexpr std::size_t kMarginShare = 64;  // of the node's memory
 
-// What the kernel keeps back. Each node has a share of it by its size; half as much again is where reclaim stops. All of
-// it, for one node, is on the safe side without counting nodes.
-std::size_t kept_back() {
+// What the kernel keeps back on a node of this size. Each node has a share of min_free_kbytes by its size; half as much
+// again is where reclaim stops.
+std::size_t kept_back(std::uint64_t node_bytes) {
   std::uint64_t kib = 0;
-  return read_number("/proc/sys/vm/min_free_kbytes", &kib) ? kib * KiB : 64 * MiB;
+  if (!read_number("/proc/sys/vm/min_free_kbytes", &kib)) return 64 * MiB;
+  std::uint64_t machine_kib = 0;
+  LineReader lines("/proc/meminfo");
+  // "MemTotal:       24579480 kB", the first line.
+  for (std::string_view line; machine_kib == 0 && lines.next(&line);) {
+    std::string_view number = trimmed(after(line, ':'));
+    if (head(line, 9) == "MemTotal:" && !take_decimal(&number, &machine_kib)) break;
+  }
+  const std::uint64_t node_kib = node_bytes / KiB;
+  const std::uint64_t share = machine_kib <= node_kib ? kib : kib * node_kib / machine_kib;
+  return (share + share / 2) * KiB;
 }
 
 }  // namespace
@@ -36,7 +46,7 @@ bool node_has_room(NodeId node, std::size_t bytes) {
     if (field == "Active(file)" || field == "Inactive(file)") files += kib * KiB;
   }
   if (total == 0) return true;
-  return free + files / 2 >= bytes + total / kMarginShare + kept_back();
+  return free + files / 2 >= bytes + total / kMarginShare + kept_back(total);
 }
 
 }  // namespace nh::linux_os_detail

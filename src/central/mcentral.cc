@@ -39,9 +39,10 @@ void MCentral::SpanList::remove(MSpan* s) {
   s->next = s->prev = nullptr;
 }
 
-// Up to about 512 KiB of objects wait for another CPU.
+// Up to about 128 KiB of objects wait for another CPU. More of them are no gain: batches that went from hand to hand lie
+// scattered, and what comes out of spans lies side by side (bench/README.md).
 unsigned MCentral::slots() const {
-  const std::size_t n = 512 * KiB / (batch_objects(class_) * std::size_t{size_class(class_).bytes});
+  const std::size_t n = 128 * KiB / (batch_objects(class_) * std::size_t{size_class(class_).bytes});
   return static_cast<unsigned>(n < 2 ? 2 : n > kMaxSlots ? kMaxSlots : n);
 }
 

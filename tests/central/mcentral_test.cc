@@ -156,7 +156,7 @@ TEST(MCentral, TheTransferCacheIsBounded) {
     const auto from = all.begin() + static_cast<std::ptrdiff_t>(i);
     central.flush(chain(std::vector<void*>(from, from + batch)), batch);
   }
-  EXPECT_LE(central.stats().objects_transfer * 1024, 512 * KiB);
+  EXPECT_LE(central.stats().objects_transfer * 1024, 128 * KiB);
   EXPECT_GT(central.stats().objects_transfer, 0u);
   EXPECT_TRUE(central.check());
 }

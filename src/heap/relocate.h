@@ -2,8 +2,8 @@
 // pools cannot serve both processes.
 //
 // Works on the bits of HeapArena without the heap's lock, since it runs in signal handlers and in fork children. It
-// changes the bits of units that are in use only, and atomically; a thread that has the arena busy changes those of other
-// units.
+// changes the bits of units that the program has in use only, and atomically; a thread that has the arena busy changes
+// those of units that are free or not handed out yet.
 #pragma once
 
 #include <cstddef>

@@ -50,7 +50,7 @@ MSpan* take_extent(std::size_t size, bool noscan, std::size_t alignment) {
 }
 
 MSpan* allocate_from_heaps(std::size_t size, std::size_t alignment, bool noscan) {
-  return g_process.heaps.alloc_large(heap_for_large(size), size, alignment, noscan, g_process.strict_placement,
+  return g_process.heaps.alloc_large(heap_for_large(size), size, alignment, noscan, g_process.no_other_node,
                                      current_node());
 }
 

@@ -83,7 +83,7 @@ void* allocate_large(const Request& r, bool strict) {
 
 // Null where there is no memory. errno is kept.
 void* allocate_placed(const Request& r) {
-  const bool strict = r.strict || g_process.strict_placement;
+  const bool strict = r.strict || g_process.no_other_node;
   const SpanClass c = class_for(r);
   return c != 0 ? allocate_small(r, c, strict) : allocate_large(r, strict);
 }

@@ -105,7 +105,7 @@ bool init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   config.cpus = topology.possible_cpu_limit();
   config.backing.huge_pages = p.options.hugepages;
   config.backing.source = huge_source(p.options);
-  config.backing.strict = p.strict_placement;
+  config.backing.strict = p.bound;
   const NodeSet allowed = topology.allowed_nodes(false);
   if (id < p.first_touch) {
     config.node = topology.node_of_heap(id);
@@ -134,8 +134,10 @@ void set_fallbacks(Process& p, HeapId id) {
   const unsigned from = id.value < t.heap_count() ? id.value : 0;
   for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);
+    if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
     if (other != id && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(other.value);
   }
+  if (p.bound) return;
   // The last resort where one region is used up: the address space of the others.
   for (const HeapId other : {p.first_touch, p.interleaved}) {
     if (other != id && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(other.value);
@@ -190,7 +192,8 @@ bool start() {
   Text<300> problem;
   p.placement = settle_placement(p.options.policy, p.options.given(OptionId::kPolicy), inherited, p.topology, &problem);
   if (problem.size() != 0 && !p.options.quiet) warn_line(problem.c_str());
-  p.strict_placement = p.placement.kind == PlacementKind::kBind;
+  p.bound = p.placement.kind == PlacementKind::kBind;
+  p.no_other_node = p.bound && p.placement.nodes.count() == 1;
   p.nearest.kind = PlacementKind::kPreferred;
   p.nearest.nodes = nodes_for_requests(p.placement, inherited, p.topology);
   p.large_min = p.options.large_min;
@@ -228,7 +231,7 @@ bool start() {
   cache.cpus = p.topology.possible_cpu_limit();
   if (cache.cpus < kernel_cpus) cache.cpus = kernel_cpus;
   cache.bytes_per_cpu = p.options.cpu_cache;
-  cache.strict = p.strict_placement;
+  cache.strict = p.no_other_node;
   // Extents that got into that heap because another had no address space left are not asked for again.
   if (heap_for_large(SIZE_MAX) == p.first_touch) cache.extent_heap = p.first_touch.value;
   if (!g_caches.init(os, p.heaps, cache, heap_of_cpu)) return false;

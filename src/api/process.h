@@ -23,7 +23,8 @@ struct Process {
   HeapSet heaps;
   HeapId first_touch;
   HeapId interleaved;
-  bool strict_placement = false;  // NUMAHEAP_POLICY=bind: no other node serves
+  bool bound = false;          // NUMAHEAP_POLICY=bind: only the nodes that it names serve
+  bool no_other_node = false;  // it names one
   std::size_t large_min = 0;
 };
 

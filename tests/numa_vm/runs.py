@@ -35,6 +35,7 @@ RUNS = {
         Run("NUMAHEAP_LIMIT", r"^with_a_limit_", ["NUMAHEAP_LIMIT=96M", "NUMAHEAP_SCAVENGE_DELAY=10m"]),
         Run("NUMA balancing", SHORT + r"|^with_numa_balancing_", balancing=True),
         Run("NUMAHEAP_POLICY=bind:1", r"^with_node_1_|^with_a_binding_to_node_1_", ["NUMAHEAP_POLICY=bind:1"]),
+        Run("NUMAHEAP_POLICY=bind:0,1", r"^with_nodes_0_and_1_", ["NUMAHEAP_POLICY=bind:0,1"]),
         Run("NUMAHEAP_POLICY=preferred:1", r"^with_node_1_", ["NUMAHEAP_POLICY=preferred:1"]),
         Run("numactl --membind", r"^with_a_binding_to_node_3_", front=NODE_3),
         Run("numactl --membind=1", r"^with_a_binding_to_node_1_", front=numactl("--membind=1")),

@@ -168,6 +168,23 @@ CASE(with_interleaving_large_arrays_are_spread) {
   }
 }
 
+// NUMAHEAP_POLICY=bind:0,1 on a CPU of node 0: once that is full node 1 serves, and no other.
+CASE(with_nodes_0_and_1_one_helps_the_other_out) {
+  constexpr std::size_t kBytes = 64 * kKiB;
+  pin(0);
+  const std::size_t room = (machine().memory[0] + machine().memory[1]) / kBytes;
+  Objects objects(room * 2);
+  errno = 0;
+  const std::size_t count = objects.allocate_same(room * 2, kBytes);
+  EXPECT(errno == ENOMEM, "errno %d after %zu objects", errno, count);
+  EXPECT(count > room / 2 && count < room, "%zu of %zu objects", count, room);
+  Census census;
+  census.add(objects);
+  EXPECT(census.on[0] > census.total / 4 && census.on[1] > census.total / 4 && census.on[0] + census.on[1] == census.total,
+         "%s", census.text());
+  objects.free_all();
+}
+
 // NUMAHEAP_POLICY=bind:1, or numactl --membind=1 without the option: the node fills up, then malloc refuses, and nobody is
 // killed.
 CASE(with_a_binding_to_node_1_a_full_node_means_no_memory) {

@@ -96,6 +96,7 @@ void CpuCaches::large_missed(const MSpan& span) {
 }
 
 bool CpuCaches::keeps_large(const CpuCache& cache) const {
+  if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0) return false;
   for (unsigned h = 0; h < heaps_->count(); h++) {
     if (!keeps_large_of(cache, HeapId(h))) continue;
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {

@@ -159,6 +159,26 @@ CASE(one_large_block_in_a_loop) {
   EXPECT(end.syscalls == begin.syscalls, "%ld memory system calls", static_cast<long>(end.syscalls - begin.syscalls));
 }
 
+// The same by a thread that the kernel moves about: what it left on the other CPU serves before new memory does.
+CASE(one_large_block_on_changing_cpus) {
+  constexpr size_t kSize = size_t{12} << 20;
+  const auto step = [](int cpu) {
+    stay_on_cpu(cpu);
+    for (int i = 0; i < 5; i++) {
+      auto* p = static_cast<char*>(malloc(kSize));
+      for (size_t at = 0; at < kSize; at += 4096) p[at] = 1;
+      free(p);
+    }
+  };
+  for (int i = 0; i < 4; i++) step(i % 2);
+  counts_now();  // its own first call may fault in code
+  const Counts begin = counts_now();
+  for (int i = 0; i < 50; i++) step(i % 2);
+  const Counts end = counts_now();
+  EXPECT(end.faults == begin.faults, "%ld page faults", end.faults - begin.faults);
+  EXPECT(end.syscalls == begin.syscalls, "%ld memory system calls", static_cast<long>(end.syscalls - begin.syscalls));
+}
+
 // Large blocks of every size that a CPU keeps, and some between them.
 CASE(large_blocks_of_every_size_in_a_loop) {
   stay_on_cpu(0);

@@ -170,10 +170,12 @@ CASE(one_large_block_on_changing_cpus) {
       free(p);
     }
   };
-  for (int i = 0; i < 4; i++) step(i % 2);
+  stay_on_cpu(1);
+  for (int i = 0; i < 100; i++) free(malloc(100));
+  for (int i = 0; i < 4; i++) step(0);
   counts_now();  // its own first call may fault in code
   const Counts begin = counts_now();
-  for (int i = 0; i < 50; i++) step(i % 2);
+  for (int i = 1; i < 50; i++) step(i % 2);
   const Counts end = counts_now();
   EXPECT(end.faults == begin.faults, "%ld page faults", end.faults - begin.faults);
   EXPECT(end.syscalls == begin.syscalls, "%ld memory system calls", static_cast<long>(end.syscalls - begin.syscalls));

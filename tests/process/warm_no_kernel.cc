@@ -162,15 +162,21 @@ CASE(one_large_block_in_a_loop) {
 // The same by a thread that the kernel moves about: what it left on the other CPU serves before new memory does.
 CASE(one_large_block_on_changing_cpus) {
   constexpr size_t kSize = size_t{12} << 20;
-  const auto step = [](int cpu) {
-    stay_on_cpu(cpu);
+  cpu_set_t all;
+  REQUIRE(sched_getaffinity(0, sizeof all, &all) == 0);
+  const auto go_to_cpu = [&all](int id) {
+    sched_setaffinity(0, sizeof all, &all);
+    stay_on_cpu(id);
+  };
+  const auto step = [&go_to_cpu](int id) {
+    go_to_cpu(id);
     for (int i = 0; i < 5; i++) {
       auto* p = static_cast<char*>(malloc(kSize));
       for (size_t at = 0; at < kSize; at += 4096) p[at] = 1;
       free(p);
     }
   };
-  stay_on_cpu(1);
+  go_to_cpu(1);
   for (int i = 0; i < 100; i++) free(malloc(100));
   for (int i = 0; i < 4; i++) step(0);
   counts_now();  // its own first call may fault in code

@@ -130,7 +130,7 @@ Batch MCentral::fetch(unsigned wanted, CpuId cpu) {
   }
 }
 
-// One object less is out of a span; `empty` gets the span if it is to go.
+// After objects came back to a span; `empty` gets the span if it is to go.
 void MCentral::returned_L(MSpan* span, SpanList* empty) {
   if (span->alloc_count != 0) {
     move_L(span, SpanSet::kPartial);

@@ -72,7 +72,6 @@ CpuCache* CpuCaches::prepare(int cpu) {
   cache->cpu = static_cast<std::uint32_t>(cpu);
   // Faulted in now rather than by some free() later on; the lists of the other heaps only when they are needed.
   for (ClassHeader& header : lists[local.value].of) header.alloc.cap = 0;
-  if (config_.extent_heap < heaps_->count()) lists[config_.extent_heap].of[kFirstBinClass].alloc.cap = 0;
   // Two threads may get here at once for one CPU; one cache stays, the other's memory is lost, once per CPU.
   CpuCache* expected = nullptr;
   if (!caches_[cpu].compare_exchange_strong(expected, cache, std::memory_order_acq_rel)) return expected;

@@ -6,7 +6,7 @@ namespace nh {
 namespace {
 
 // The first chunk is what a small process pays; later ones are sized so that their number stays small.
-constexpr std::size_t kFirstChunk = 256 * KiB;
+constexpr std::size_t kFirstChunk = 128 * KiB;
 constexpr std::size_t kLaterChunk = 2 * MiB;
 
 }  // namespace

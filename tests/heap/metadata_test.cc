@@ -54,7 +54,7 @@ TEST(MetadataPool, ASmallProcessPaysLittle) {
   pool.init(os.ops(), NodeId(0), false);
   EXPECT_EQ(os.mapping_count(), 0u) << "nothing before the first use";
   pool.alloc(64, 64);
-  EXPECT_LE(pool.bytes(), 256 * KiB);
+  EXPECT_LE(pool.bytes(), 128 * KiB);
   for (int i = 0; i < 100; i++) pool.alloc(100 * KiB, 64);
   EXPECT_LE(os.calls(FakeCall::kReserve), 10u) << "later chunks are large";
 }

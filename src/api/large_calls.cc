@@ -60,7 +60,9 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;
   // What CPUs keep comes before new memory: a thread that moves from CPU to CPU would leave a block behind on each.
-  if (g_process.heaps[heap_for_large(bytes)].heap.idle_bytes() < bytes) g_caches.drain_large();
+  if (size >= g_large_route.extent_min && g_process.heaps[g_process.first_touch].heap.idle_bytes() < bytes) {
+    g_caches.drain_large();
+  }
   MSpan* span = allocate_from_heaps(bytes, alignment, noscan);
   if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(bytes, alignment, noscan);
   if (span == nullptr) return nullptr;

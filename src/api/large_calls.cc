@@ -59,10 +59,9 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   const bool shifts = alignment <= kCacheLine && size >= g_large_route.extent_min;
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;
-  // What CPUs keep comes before new memory: a thread that moves from CPU to CPU would leave a block behind on each.
-  if (size >= g_large_route.extent_min && g_process.heaps[g_process.first_touch].heap.idle_bytes() < bytes) {
-    g_caches.drain_large();
-  }
+  // What CPUs keep comes before new memory.
+  const HeapId heap = heap_for_large(bytes);
+  if (g_process.heaps[heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(heap, bytes);
   MSpan* span = allocate_from_heaps(bytes, alignment, noscan);
   if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(bytes, alignment, noscan);
   if (span == nullptr) return nullptr;

@@ -76,6 +76,9 @@ class CpuCaches {
   Kept kept_large(HeapId h);
   // Sends all large objects home, from every CPU that keeps one. True: there were some.
   bool drain_large();
+  // A heap is about to grow by so many bytes. Drains the CPUs that keep large objects of it, unless that was done a short
+  // while of growth ago.
+  void drain_large_before_growth(HeapId h, std::size_t bytes);
 
   // The cache of the running CPU, whatever the mode; nullptr: no memory.
   CpuCache* current_cache();
@@ -137,6 +140,7 @@ class CpuCaches {
   char* empty_ = nullptr;     // lists that are empty and take nothing, for all heaps
   std::atomic<CpuCache*>* caches_ = nullptr;
   Lock drain_lock_{LockRank::kDrain};
+  std::atomic<std::size_t> growth_[kMaxHeaps] = {};  // of each heap since its large objects were last drained
 };
 
 // The process's caches.

@@ -128,6 +128,25 @@ bool CpuCaches::drain_large() {
   return any;
 }
 
+// A thread that moves from CPU to CPU leaves blocks behind on each; no other thread would ever take them. To look at every
+// CPU whenever a heap grows would cost more than the growth on a machine with many of them, so at most a small part of
+// what may be kept is added between two looks.
+void CpuCaches::drain_large_before_growth(HeapId h, std::size_t bytes) {
+  constexpr std::size_t kPart = 16;
+  std::size_t capacity = 0;
+  for_each([&](CpuCache& cache) {
+    if (keeps_large_of(cache, h)) capacity += __atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED);
+  });
+  const std::size_t growth = growth_[h.value].fetch_add(bytes, std::memory_order_relaxed) + bytes;
+  if (capacity == 0 || growth < capacity / kPart) return;
+  growth_[h.value].store(0, std::memory_order_relaxed);
+  for_each([&](CpuCache& cache) {
+    if (keeps_large_of(cache, h) && keeps_large(cache)) {
+      drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
+    }
+  });
+}
+
 // The caller has seen to it that nobody else changes the lists.
 void CpuCaches::flush_large(CpuCache* cache) {
   for (unsigned h = 0; h < heaps_->count(); h++) {

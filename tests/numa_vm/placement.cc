@@ -7,6 +7,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -259,8 +260,9 @@ struct Zone {
   std::uint64_t first, count;
 };
 
-// NUMA balancing takes pages away for a moment, to see who comes for them: move_pages finds nothing there then. The frame is
-// still known. -1: there is none.
+// NUMA balancing takes pages away for a moment, to see who comes for them: move_pages finds nothing there then (ENOENT). The
+// frame is still known. -1: there is none. (What was only read has the frame of the zero page, which lies anywhere;
+// move_pages says EFAULT.)
 int node_of_frame(std::uint64_t frame) {
   static Zone zones[4 * kMaxNodes];
   static int known = 0;
@@ -302,7 +304,7 @@ class Question {
     if (count_ != 0) REQUIRE(syscall(SYS_move_pages, 0, count_, page_, nullptr, node, 0) == 0, "move_pages");
     for (std::size_t i = 0; i < count_; i++) {
       census_.total++;
-      if (node[i] < 0) node[i] = node_of_frame(frame_of(page_[i]));
+      if (node[i] == -ENOENT) node[i] = node_of_frame(frame_of(page_[i]));
       node[i] >= 0 && node[i] < kMaxNodes ? census_.on[node[i]]++ : census_.absent++;
     }
     count_ = 0;

@@ -137,7 +137,9 @@ TEST(LargeObjects, ExtentsOfWholeUnitsHaveNoBin) {
     MSpan* span = o.alloc(size, false, kPageSize, HeapId(1));
     ASSERT_NE(span, nullptr);
     o.expect_class(span, kLargeClass, align_up(size, kHugeSize));
-    EXPECT_TRUE(o.w.heaps.resize_large(span, 10 * KiB * 5));
+    EXPECT_FALSE(o.w.heaps.resize_large(span, MiB)) << "half of a unit would be unused";
+    o.expect_class(span, kLargeClass, align_up(size, kHugeSize));
+    EXPECT_TRUE(o.w.heaps.resize_large(span, MiB + 1));
     o.expect_class(span, kLargeClass, kHugeSize);
   }
 }

@@ -72,6 +72,45 @@ CASE(realloc_of_a_large_block) {
   free(p);
 }
 
+CASE(a_block_that_grows_is_copied_until_16_kib_only) {
+  auto* p = static_cast<char*>(malloc(10000));
+  fill_pattern(p, 10000, 2);
+  p = static_cast<char*>(realloc(p, 17000));
+  REQUIRE(p != nullptr);
+  EXPECT(malloc_usable_size(p) == 40960, "%zu usable", malloc_usable_size(p));
+  int moves = 0;
+  for (size_t n = 17000; n < 4 * kMiB; n += 6000) {
+    auto* q = static_cast<char*>(realloc(p, n));
+    REQUIRE(q != nullptr && malloc_usable_size(q) >= n);
+    EXPECT(n > 40960 || q == p, "moved at %zu", n);
+    moves += q != p;
+    p = q;
+    p[n - 1] = 1;
+  }
+  EXPECT(moves < 10, "moved %d times: others may stand in the way, but not each time", moves);
+  // The way back, and the memory with it.
+  auto* q = static_cast<char*>(realloc(p, 16400));
+  EXPECT(q == p && malloc_usable_size(q) == 40960, "%zu usable at 16400", malloc_usable_size(q));
+  q = static_cast<char*>(realloc(q, 10000));
+  REQUIRE(q != nullptr);
+  EXPECT(malloc_usable_size(q) < 16384, "%zu usable at 10000", malloc_usable_size(q));
+  EXPECT(verify_pattern(q, 10000, 2) == 10000);
+  free(q);
+}
+
+// First-touch memory comes in pages of 2 MiB.
+CASE(a_large_block_that_shrinks_does_not_keep_a_huge_page) {
+  auto* p = static_cast<char*>(malloc(20 * kMiB));
+  fill_pattern(p, kMiB, 3);
+  p = static_cast<char*>(realloc(p, 5 * kMiB));
+  EXPECT(malloc_usable_size(p) < 7 * kMiB, "%zu usable at 5 MiB", malloc_usable_size(p));
+  p = static_cast<char*>(realloc(p, 300000));
+  REQUIRE(p != nullptr);
+  EXPECT(malloc_usable_size(p) < 400000, "%zu usable at 300000", malloc_usable_size(p));
+  EXPECT(verify_pattern(p, 300000, 3) == 300000);
+  free(p);
+}
+
 // Many arrays of one size that are walked through side by side must not meet in the same sets of the caches.
 CASE(equal_arrays_begin_at_different_cache_lines) {
   // One that leaves room in its last huge page, one that leaves none and is large enough to get another.

@@ -7,7 +7,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include <cerrno>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -260,9 +259,18 @@ struct Zone {
   std::uint64_t first, count;
 };
 
-// NUMA balancing takes pages away for a moment, to see who comes for them: move_pages finds nothing there then (ENOENT). The
-// frame is still known. -1: there is none. (What was only read has the frame of the zero page, which lies anywhere;
-// move_pages says EFAULT.)
+// What was only read shares the zero page, which lies anywhere.
+bool is_zero_page(std::uint64_t frame) {
+  static const int fd = open("/proc/kpageflags", O_RDONLY | O_CLOEXEC);
+  REQUIRE(fd >= 0);
+  constexpr int kZeroPage = 24;  // KPF_ZERO_PAGE
+  std::uint64_t flags = 0;
+  REQUIRE(pread(fd, &flags, sizeof flags, static_cast<off_t>(frame * sizeof flags)) == sizeof flags);
+  return (flags >> kZeroPage & 1) != 0;
+}
+
+// NUMA balancing takes pages away for a moment, to see who comes for them: move_pages finds nothing there then. The frame is
+// still known. -1: there is none.
 int node_of_frame(std::uint64_t frame) {
   static Zone zones[4 * kMaxNodes];
   static int known = 0;
@@ -281,7 +289,7 @@ int node_of_frame(std::uint64_t frame) {
     REQUIRE(known != 0);
   }
   for (int i = 0; frame != 0 && i < known; i++) {
-    if (frame - zones[i].first < zones[i].count) return zones[i].node;
+    if (frame - zones[i].first < zones[i].count) return is_zero_page(frame) ? -1 : zones[i].node;
   }
   return -1;
 }
@@ -304,7 +312,7 @@ class Question {
     if (count_ != 0) REQUIRE(syscall(SYS_move_pages, 0, count_, page_, nullptr, node, 0) == 0, "move_pages");
     for (std::size_t i = 0; i < count_; i++) {
       census_.total++;
-      if (node[i] == -ENOENT) node[i] = node_of_frame(frame_of(page_[i]));
+      if (node[i] < 0) node[i] = node_of_frame(frame_of(page_[i]));
       node[i] >= 0 && node[i] < kMaxNodes ? census_.on[node[i]]++ : census_.absent++;
     }
     count_ = 0;

@@ -11,7 +11,7 @@
 //
 // After the rows comes the ratio malloc_pair(64) : bare_pair on one and two threads. It is taken from many short runs
 // of both in turn, timed by each thread's CPU clock, so that a busy machine disturbs both alike; the best runs of each
-// are compared, the medians are shown. --max-ratio=2 turns a larger ratio into exit status 1; --ratio-only leaves the
+// are compared, the medians are shown. --max-ratio=4 turns a larger ratio into exit status 1; --ratio-only leaves the
 // rows out.
 #include <benchmark/benchmark.h>
 #include <numaheap/numaheap.h>

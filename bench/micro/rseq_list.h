@@ -33,11 +33,12 @@ void library_push(void* object);
   asm goto volatile(NH_RSEQ_BEGIN
                     "movslq %%fs:4(%[rseq]), %[scratch]\n\t"
                     "shlq $6, %[scratch]\n\t"
-                    "movq (%[lists],%[scratch]), %[object]\n\t"
+                    "addq %[lists], %[scratch]\n\t"
+                    "movq (%[scratch]), %[object]\n\t"
                     "testq %[object], %[object]\n\t"
                     "jz %l[empty]\n\t"
                     "movq (%[object]), %[next]\n\t"
-                    "movq %[next], (%[lists],%[scratch])\n"
+                    "movq %[next], (%[scratch])\n"
                     NH_RSEQ_END
                     : [object] "=&r"(object), [next] "=&r"(next), [scratch] "=&r"(scratch)
                     : [rseq] "r"(nh::g_rseq_offset), [lists] "r"(lists)
@@ -55,9 +56,10 @@ empty:
   asm volatile(NH_RSEQ_BEGIN
                "movslq %%fs:4(%[rseq]), %[scratch]\n\t"
                "shlq $6, %[scratch]\n\t"
-               "movq (%[lists],%[scratch]), %[head]\n\t"
+               "addq %[lists], %[scratch]\n\t"
+               "movq (%[scratch]), %[head]\n\t"
                "movq %[head], (%[object])\n\t"
-               "movq %[object], (%[lists],%[scratch])\n"
+               "movq %[object], (%[scratch])\n"
                NH_RSEQ_END
                : [head] "=&r"(head), [scratch] "=&r"(scratch)
                : [rseq] "r"(nh::g_rseq_offset), [lists] "r"(lists), [object] "r"(object)

@@ -21,8 +21,6 @@ void* out_of_memory() {
 }
 void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
 
-bool has_mark(SpanClass c) { return is_placed(c) || kFreeReciprocal[c] != 0; }
-
 // The class of the page's span. entry: of the page, in use.
 SpanClass class_of(PageEntry entry, const MSpan* span) {
   const SpanClass c = entry_class(entry);
@@ -34,7 +32,7 @@ void* allocate_small(SpanClass c) {
   // What CPUs keep of large objects is memory, too.
   if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c);
   if (p == nullptr) return out_of_memory();
-  if (has_mark(c)) mark_word(p) = 0;
+  if (has_mark(c)) unmark(p);
   return p;
 }
 

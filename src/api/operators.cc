@@ -148,11 +148,12 @@ constexpr auto kBinRange = [] {
   return table;
 }();
 
-// A large object of the bin that the size belongs to needs no further look.
-[[gnu::noinline]] void delete_large(void* p, std::size_t size) {
+// Not on the fast path: an object of another class than its size says, a large one, one that is free.
+[[gnu::noinline]] void delete_sized_slow(void* p, std::size_t size) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at < g_hot.bytes) {
-    // Unsigned: a size below the smallest of the bin is beyond its width, too, and codes of no bin have none.
+  if (size > kMaxSmallSize && at < g_hot.bytes) {
+    // A large object of the bin that the size belongs to needs no further look. Unsigned: a size below the smallest of
+    // the bin is beyond its width, too, and codes of no bin have none.
     const BinRange range = kBinRange[g_hot.page_map[at >> kPageShift] & 0xff];
     if (size - range.least < range.width) [[likely]] return release(p);
   }
@@ -160,14 +161,11 @@ constexpr auto kBinRange = [] {
 }
 
 [[gnu::always_inline]] inline void delete_sized(void* p, std::size_t size) {
-  if (size <= kMaxSmallSize) [[likely]] {
-    const std::uintptr_t at = address(p) - g_hot.base;
-    if (at < g_hot.bytes) [[likely]] {
-      const unsigned code = g_hot.page_map[at >> kPageShift] & 0xff;
-      if (code == unsigned{kAlignedClass[(size + 15) / 16]} * 2) [[likely]] return release(p);
-    }
+  switch (mcache_free_sized(p, size)) {
+    case FreeOutcome::kDone: return;
+    case FreeOutcome::kOdd: return delete_sized_slow(p, size);
+    case FreeOutcome::kFull: return release_full(p);
   }
-  delete_large(p, size);
 }
 
 }  // namespace

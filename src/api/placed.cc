@@ -63,7 +63,7 @@ SpanClass class_for(const Request& r) {
 void* allocate_small(const Request& r, SpanClass c, bool strict) {
   void* p = g_caches.alloc_from(r.heap, c, strict);
   if (p == nullptr) return nullptr;
-  mark_word(p) = 0;
+  unmark(p);
   return r.zero ? std::memset(p, 0, r.size) : p;
 }
 

@@ -71,7 +71,7 @@ CpuCache* CpuCaches::prepare(int cpu) {
   cache->local = local;
   cache->cpu = static_cast<std::uint32_t>(cpu);
   // Faulted in now rather than by some free() later on; the lists of the other heaps only when they are needed.
-  for (ClassHeader& header : lists[local.value].of) header.alloc.cap = 0;
+  for (FreeList& list : lists[local.value].of) list.cap = 0;
   // Two threads may get here at once for one CPU; one cache stays, the other's memory is lost, once per CPU.
   CpuCache* expected = nullptr;
   if (!caches_[cpu].compare_exchange_strong(expected, cache, std::memory_order_acq_rel)) return expected;
@@ -98,15 +98,13 @@ void CpuCaches::flush_lists(CpuCache* cache) {
   for (unsigned set = 0; set < list_sets(); set++) {
     for (unsigned code = 0; code < kCachedClasses; code++) {
       const SpanClass c = class_in_set(set, code);
-      ClassHeader& header = cache->lists[set].of[code];
-      for (FreeList* list : {&header.alloc, &header.freed}) {
-        if (list->head == nullptr) continue;
-        void* head = list->head;
-        const unsigned count = list->count();
-        list->head = nullptr;
-        __atomic_store_n(&list->room, list->cap, __ATOMIC_RELAXED);
-        heaps_->flush(heap_of_set(set), c, head, count, cache->local);
-      }
+      FreeList& list = cache->lists[set].of[code];
+      if (list.head == nullptr) continue;
+      void* head = list.head;
+      const unsigned count = list.count();
+      list.head = nullptr;
+      __atomic_store_n(&list.room, list.cap, __ATOMIC_RELAXED);
+      heaps_->flush(heap_of_set(set), c, head, count, cache->local);
     }
   }
   flush_large(cache);
@@ -149,8 +147,7 @@ CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
     t.flushes += __atomic_load_n(&cache->flushes, __ATOMIC_RELAXED);
     for (unsigned set = 0; set < list_sets(); set++) {
       for (unsigned c = 2; c < kCachedClasses; c++) {
-        const ClassHeader& header = cache->lists[set].of[c];
-        const std::uint64_t objects = header.alloc.count() + header.freed.count();
+        const std::uint64_t objects = cache->lists[set].of[c].count();
         cached_per_heap[heap_of_set(set).value] += objects * size_class(static_cast<SpanClass>(c)).bytes;
       }
     }

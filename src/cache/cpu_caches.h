@@ -110,7 +110,7 @@ class CpuCaches {
     const auto c = static_cast<SpanClass>(code);
     return set < heaps_->count() ? c : make_placed(c);
   }
-  ClassHeader& header_of(CpuCache& cache, HeapId h, SpanClass c) const {
+  FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
     return cache.lists[h.value + (is_placed(c) ? heaps_->count() : 0)].of[without_place(c)];
   }
   void flush_large(CpuCache* cache);
@@ -120,12 +120,13 @@ class CpuCaches {
   bool keeps_large(const CpuCache& cache) const;
   std::size_t large_bytes(unsigned code, HeapId h) const;
   unsigned large_code(const MSpan& span) const;
-  ClassHeader* large_header(CpuCache& cache, unsigned code, HeapId h);
+  bool* turned_away(CpuCache& cache, unsigned code, HeapId h) const;
+  FreeList* large_list(CpuCache& cache, unsigned code, HeapId h);
   template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict);
   template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, const Batch& batch);
-  template <typename Access> bool grow_list(Access& access, ClassHeader& header, SpanClass c, bool local);
+  template <typename Access> bool grow_list(Access& access, FreeList& list, SpanClass c, bool local);
   template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
   void* alloc_uncached(HeapId h, SpanClass c, bool strict);
 

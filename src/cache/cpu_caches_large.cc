@@ -37,8 +37,12 @@ bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
 }
 
 // nullptr: this CPU keeps no large objects of that heap.
-ClassHeader* CpuCaches::large_header(CpuCache& cache, unsigned code, HeapId h) {
+FreeList* CpuCaches::large_list(CpuCache& cache, unsigned code, HeapId h) {
   return keeps_large_of(cache, h) ? &cache.lists[h.value].of[code] : nullptr;
+}
+
+bool* CpuCaches::turned_away(CpuCache& cache, unsigned code, HeapId h) const {
+  return &cache.turned_away[h.value == config_.extent_heap ? 1 : 0][code - kFirstBinClass];
 }
 
 // A thread that allocates nothing but large objects may not be registered yet.
@@ -51,12 +55,12 @@ void CpuCaches::large_turned_away(const MSpan& span) {
   if (code == 0 || !has_sequences()) return;
   RseqAccess access(*this);
   if (!access.usable()) return;
-  ClassHeader* header = large_header(access.cache(), code, HeapId(span.heap));
-  if (header == nullptr) return;
+  FreeList* list = large_list(access.cache(), code, HeapId(span.heap));
+  if (list == nullptr) return;
   // Its mark was overwritten, or free() had seen it. An object that is not free is on no list, whoever changes them.
   void* const p = reinterpret_cast<void*>(span.start_addr);
-  if (__atomic_load_n(&header->freed.head, __ATOMIC_RELAXED) == p) freed_twice(p);
-  __atomic_store_n(&header->alloc.room, 1, __ATOMIC_RELAXED);
+  if (__atomic_load_n(&list->head, __ATOMIC_RELAXED) == p) freed_twice(p);
+  __atomic_store_n(turned_away(access.cache(), code, HeapId(span.heap)), true, __ATOMIC_RELAXED);
 }
 
 void CpuCaches::large_missed(const MSpan& span) {
@@ -66,30 +70,31 @@ void CpuCaches::large_missed(const MSpan& span) {
   RseqAccess access(*this);
   if (!access.usable()) return;
   CpuCache& cache = access.cache();
-  ClassHeader* header = large_header(cache, code, h);
-  if (header == nullptr) return;
+  FreeList* list = large_list(cache, code, h);
+  if (list == nullptr) return;
   // The room is a hint that sequences cut short leave wrong, one too small as well as one too large. Other lists are put
   // right when they are taken as a whole; these are when they are found empty, or one that takes one object would take
   // none any more.
-  access.install(header->freed, Batch());
+  access.install(*list, Batch());
   // An object that is allocated and freed once has nobody waiting for it.
-  if (__atomic_load_n(&header->alloc.room, __ATOMIC_RELAXED) == 0) return;
+  bool* const waiting = turned_away(cache, code, h);
+  if (!__atomic_load_n(waiting, __ATOMIC_RELAXED)) return;
   const std::size_t bytes = large_bytes(code, h);
-  if (__atomic_load_n(&header->freed.cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
+  if (__atomic_load_n(&list->cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
   const std::size_t limit = config_.bytes_per_cpu * kLargeShare;
   std::uint64_t used = __atomic_add_fetch(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
   // Capacity of sizes that are not in use at the moment goes to this one.
   for (unsigned other = 0; used > limit && other < heaps_->count(); other++) {
     for (unsigned c = kFirstBinClass; used > limit && c < kClassCodes; c++) {
-      ClassHeader* idle = large_header(cache, c, HeapId(other));
-      if (idle == nullptr || idle == header || __atomic_load_n(&idle->freed.head, __ATOMIC_RELAXED) != nullptr) continue;
-      const unsigned spare = __atomic_load_n(&idle->freed.cap, __ATOMIC_RELAXED);
-      if (spare == 0 || !access.resize(idle->freed, -static_cast<std::int32_t>(spare))) continue;
+      FreeList* idle = large_list(cache, c, HeapId(other));
+      if (idle == nullptr || idle == list || __atomic_load_n(&idle->head, __ATOMIC_RELAXED) != nullptr) continue;
+      const unsigned spare = __atomic_load_n(&idle->cap, __ATOMIC_RELAXED);
+      if (spare == 0 || !access.resize(*idle, -static_cast<std::int32_t>(spare))) continue;
       used = __atomic_sub_fetch(&cache.large_capacity_bytes, spare * large_bytes(c, HeapId(other)), __ATOMIC_RELAXED);
     }
   }
-  if (used <= limit && access.resize(header->freed, 1)) {
-    __atomic_store_n(&header->alloc.room, 0, __ATOMIC_RELAXED);
+  if (used <= limit && access.resize(*list, 1)) {
+    __atomic_store_n(waiting, false, __ATOMIC_RELAXED);
     return;
   }
   __atomic_fetch_sub(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
@@ -100,7 +105,7 @@ bool CpuCaches::keeps_large(const CpuCache& cache) const {
   for (unsigned h = 0; h < heaps_->count(); h++) {
     if (!keeps_large_of(cache, HeapId(h))) continue;
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-      if (__atomic_load_n(&cache.lists[h].of[code].freed.head, __ATOMIC_RELAXED) != nullptr) return true;
+      if (__atomic_load_n(&cache.lists[h].of[code].head, __ATOMIC_RELAXED) != nullptr) return true;
     }
   }
   return false;
@@ -110,9 +115,9 @@ CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
   Kept kept;
   for_each([&](CpuCache& cache) {
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-      ClassHeader* header = large_header(cache, code, h);
-      if (header == nullptr) return;
-      const std::uint64_t objects = header->freed.count();
+      FreeList* list = large_list(cache, code, h);
+      if (list == nullptr) return;
+      const std::uint64_t objects = list->count();
       kept.objects += objects;
       kept.bytes += objects * large_bytes(code, h);
     }
@@ -151,12 +156,12 @@ void CpuCaches::drain_large_before_growth(HeapId h, std::size_t bytes) {
 void CpuCaches::flush_large(CpuCache* cache) {
   for (unsigned h = 0; h < heaps_->count(); h++) {
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-      ClassHeader* header = large_header(*cache, code, HeapId(h));
-      if (header == nullptr) break;
-      void* first = header->freed.head;
+      FreeList* list = large_list(*cache, code, HeapId(h));
+      if (list == nullptr) break;
+      void* first = list->head;
       if (first == nullptr) continue;
-      header->freed.head = nullptr;
-      __atomic_store_n(&header->freed.room, header->freed.cap, __ATOMIC_RELAXED);
+      list->head = nullptr;
+      __atomic_store_n(&list->room, list->cap, __ATOMIC_RELAXED);
       while (first != nullptr) {
         void* next = next_object(first);
         MSpan* span = h == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first);

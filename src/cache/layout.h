@@ -1,18 +1,17 @@
 // mcache: what one CPU's cache looks like in memory.
 //
-// For every heap and span class a header of two intrusive lists: `freed`, on which free() pushes, and `alloc`, from which
-// malloc() pops. For classes of more than 128 bytes both are the one list `freed` (LIFO), because cycling two lists
-// through memory costs cache misses where objects are big (1 KiB blocks written in between: 12.7 ns against 7.6; 32 KiB:
-// 563 against 154). Up to 128 bytes two lists are faster (4.5 ns against 5.3 for the pair): what malloc() loads is then
-// not what the free() just before has stored, and the chain of store forwardings between calls is gone.
+// For every heap and span class one intrusive list, on which free() pushes and from which malloc() pops: the last object
+// freed is the first one handed out, while it is warm.
 //
-// Since the headers of all heaps are there, an object of another node needs no branch: its list on this CPU is the
-// buffer in which it waits for its way home. Placed objects, which are handed out from the lists of any heap, have a
-// second set of lists behind the first.
+// Since the lists of all heaps are there, an object of another node needs no branch: its list on this CPU is the buffer
+// in which it waits for its way home. Placed objects, which are handed out from the lists of any heap, have a second set
+// of lists behind the first.
 //
-// The list word and the room beside it are separate words on purpose: packing them into one makes the next call wait for
-// the header of this one (7.2 - 7.9 ns). The room is a hint, because a restartable sequence that is aborted between its
-// two stores has changed the room only; it is set right whenever a list is taken as a whole.
+// Head and room are separate words on purpose: packed into one, the next call waits for the header of this one (7.2 - 7.9
+// ns for a pair). What malloc() loads is what the free() just before has stored; processors pass such a word on without
+// waiting only where both name its address as register and displacement, without an index (rseq_section.h: 3.4 ns, with an
+// index 5.3). The room is a hint, because a restartable sequence that is aborted between its two stores has changed the
+// room only; it is set right whenever a list is taken as a whole.
 #pragma once
 
 #include <cstddef>
@@ -35,40 +34,18 @@ struct FreeList {
   }
 };
 
-struct ClassHeader {
-  FreeList alloc;
-  FreeList freed;
-};
-
-// The lists of one heap in one CPU's cache. Its size is no multiple of 4 KiB: headers that are popped and pushed together
-// must not alias in address bits 6 - 11 (4.1 ns, at times 12, against 3.8).
+// The lists of one heap in one CPU's cache.
 struct HeapLists {
-  ClassHeader of[kClassCodes];
+  FreeList of[kClassCodes];
 };
 inline constexpr std::size_t kHeapListsBytes = sizeof(HeapLists);
-static_assert(sizeof(FreeList) == 16 && sizeof(ClassHeader) == 32 && kHeapListsBytes == 7744 && kHeapListsBytes % 4096 != 0);
+static_assert(sizeof(FreeList) == 16 && kHeapListsBytes == 3872);
 
-// The largest objects with two lists, and how many objects a swap of the lists should at least bring.
-inline constexpr std::size_t kTwoListMaxBytes = 128;
-inline constexpr unsigned kMinSwap = 64;
-inline constexpr unsigned kFirstOneListClass = [] {
-  unsigned c = 1;
-  while (kSizeClassTable[c].bytes <= kTwoListMaxBytes) c++;
-  return c;
-}();
-constexpr bool has_two_lists(SpanClass c) { return size_class_of(c) < kFirstOneListClass && !is_placed(c); }
-
-// Offsets of lists within a HeapLists.
-constexpr std::size_t header_offset(std::size_t code) { return code * sizeof(ClassHeader); }
-constexpr std::size_t freed_offset(std::size_t code) { return header_offset(code) + offsetof(ClassHeader, freed); }
-constexpr std::uint32_t pop_offset(SpanClass c) {
-  return static_cast<std::uint32_t>(c * sizeof(ClassHeader) +
-                                    (has_two_lists(c) ? offsetof(ClassHeader, alloc) : offsetof(ClassHeader, freed)));
-}
+// Of a class's list within a HeapLists.
+constexpr std::size_t list_offset(std::size_t code) { return code * sizeof(FreeList); }
 
 // Large objects. A CPU keeps a few that were freed on it, so that a loop that allocates and frees one does not reach the
-// page allocator (3 - 8 ns instead of 190 - 500). They use `freed` of the codes from kFirstBinClass on; `alloc.room` is a
-// flag there: objects were turned away for want of capacity.
+// page allocator (3 - 8 ns instead of 190 - 500). They use the lists of the codes from kFirstBinClass on.
 //   - In node heaps they are objects like any other: free() marks them, links them through their first word, and the
 //     page map's class is the code.
 //   - First-touch memory is not touched by free(), since a page that nobody has written to would get its place then. Its
@@ -76,6 +53,7 @@ constexpr std::uint32_t pop_offset(SpanClass c) {
 inline constexpr unsigned kMaxKeptUnits = 16;
 constexpr unsigned extent_code(unsigned units) { return kFirstBinClass + units - 1; }
 static_assert(extent_code(kMaxKeptUnits) < kClassCodes);
+inline constexpr unsigned kLargeCodes = kClassCodes - kFirstBinClass;
 
 // One CPU's cache, on the CPU's node.
 struct CpuCache {
@@ -89,6 +67,8 @@ struct CpuCache {
   std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects
   std::uint64_t large_capacity_bytes;  // the same for large ones
+  // Large objects of these codes were turned away for want of capacity: [0] those of the CPU's own heap, [1] extents.
+  bool turned_away[2][kLargeCodes];
   std::uint64_t refills;         // batches fetched
   std::uint64_t flushes;         // batches sent off
   Lock tiny_lock{LockRank::kTiny};

@@ -2,7 +2,7 @@
 //
 //   malloc(size) -- mcache_alloc: class by one table load, pop from this CPU's list
 //     | empty, > 32 KiB, no rseq, before start, ...
-//     +-- CpuCaches::alloc: swap lists | fetch a batch from the mcentral | fallback mode   (cpu_caches_slow.cc)
+//     +-- CpuCaches::alloc: fetch a batch from the mcentral | fallback mode   (cpu_caches_slow.cc)
 //
 //   free(p) ------ mcache_free: page map entry -> object start? -> mark -> push on this CPU's list for p's heap
 //     | kOdd: null, foreign, interior, large without a bin, tiny, 8-byte, marked as free already
@@ -51,37 +51,40 @@ inline constexpr auto kFreeReciprocal = [] {
   return table;
 }();
 
-// (size + 15) / 16 -> offset of the list to pop from.
-inline constexpr auto kPopOffset = [] {
+// (size + 15) / 16 -> offset of the list.
+inline constexpr auto kListOffset = [] {
   std::array<std::uint16_t, kMaxSmallSize / 16 + 1> table{};
   for (unsigned i = 0; i < table.size(); i++) {
-    table[i] = static_cast<std::uint16_t>(pop_offset(make_span_class(kAlignedClass[i], false)));
+    table[i] = static_cast<std::uint16_t>(list_offset(make_span_class(kAlignedClass[i], false)));
   }
   return table;
 }();
+
+// Says that a free object was written to, or is on its list twice, and aborts.
+[[noreturn, gnu::cold]] void mark_lost(const void* p);
+
+// Takes the mark off an object that comes from a list. One without it is not handed out: it was written to after it was
+// freed, or was freed once more after its mark had been written over, and handed out already.
+[[gnu::always_inline]] inline void unmark(void* p) {
+  if (mark_word(p) != (g_hot.free_key ^ address(p))) [[unlikely]] mark_lost(p);
+  mark_word(p) = 0;
+}
 
 // An object for `size` bytes, aligned to 16. False: take the slow way.
 [[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
   if (size > kMaxSmallSize) [[unlikely]] return false;
   void* p;
-  if (!rseq_pop(g_hot.local_lists, kPopOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
-  mark_word(p) = 0;
+  if (!rseq_pop(g_hot.local_lists, kListOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
+  unmark(p);
   *object = p;
   return true;
 }
 
-// Class -> offset of the list to pop from.
-inline constexpr auto kPopOffsetOfClass = [] {
-  std::array<std::uint16_t, kClassCodes> table{};
-  for (unsigned c = 0; c < table.size(); c++) table[c] = static_cast<std::uint16_t>(pop_offset(static_cast<SpanClass>(c)));
-  return table;
-}();
-
 // An object of a class with mark, or a large one of a bin. False: take the slow way.
 [[gnu::always_inline]] inline bool mcache_alloc_class(SpanClass c, void** object) {
   void* p;
-  if (!rseq_pop(g_hot.local_lists, kPopOffsetOfClass[c], &p)) [[unlikely]] return false;
-  mark_word(p) = 0;
+  if (!rseq_pop(g_hot.local_lists, list_offset(c), &p)) [[unlikely]] return false;
+  unmark(p);
   *object = p;
   return true;
 }
@@ -91,7 +94,7 @@ inline constexpr auto kPopOffsetOfClass = [] {
 [[gnu::always_inline]] inline MSpan* mcache_take_extent(unsigned units) {
   static_assert(offsetof(MSpan, next) == 0);
   void* taken;
-  const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + freed_offset(extent_code(units));
+  const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + list_offset(extent_code(units));
   if (!rseq_pop(g_hot.all_lists, offset, &taken)) return nullptr;
   auto* span = static_cast<MSpan*>(taken);
   span->use = SpanUse::kInUse;
@@ -105,13 +108,23 @@ inline constexpr auto kPopOffsetOfClass = [] {
   if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return false;
   // Before it is pushed, as the mark of an object is.
   span->use = SpanUse::kKept;
-  const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + header_offset(extent_code(units));
+  const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + list_offset(extent_code(units));
   if (rseq_push(g_hot.all_lists, offset, span)) return true;
   span->use = SpanUse::kInUse;
   return false;
 }
 
 enum class FreeOutcome { kDone, kOdd, kFull };
+
+// Whether p is the start of an object of a class with that reciprocal, and not marked as free. at: p's offset in the
+// address space. mark: gets what its second word holds when it is free.
+[[gnu::always_inline]] inline bool is_live_object(const void* p, std::uintptr_t at, std::size_t entry,
+                                                  std::uint32_t reciprocal, std::uint64_t* mark) {
+  const auto in_span = static_cast<std::uint32_t>((entry & 0xff00) << (kPageShift - 8) | (at & (kPageSize - 1)));
+  if (in_span * reciprocal >= reciprocal) [[unlikely]] return false;
+  *mark = g_hot.free_key ^ address(p);
+  return mark_word(const_cast<void*>(p)) != *mark;
+}
 
 // What the page map knows of a pointer to an object that may be freed.
 struct LiveObject {
@@ -127,24 +140,53 @@ struct LiveObject {
   // 64 bits wide, as an index is: narrower, the compiler extends it twice.
   const std::size_t entry = g_hot.page_map[at >> kPageShift];
   const std::size_t code = entry & 0xff;
-  const auto in_span = static_cast<std::uint32_t>((entry & 0xff00) << (kPageShift - 8) | (at & (kPageSize - 1)));
-  const std::uint32_t reciprocal = kFreeReciprocal[code];
-  if (in_span * reciprocal >= reciprocal) [[unlikely]] return false;
-  const std::uint64_t mark = g_hot.free_key ^ address(p);
-  if (mark_word(const_cast<void*>(p)) == mark) [[unlikely]] return false;
+  std::uint64_t mark;
+  if (!is_live_object(p, at, entry, kFreeReciprocal[code], &mark)) [[unlikely]] return false;
   *found = {at, code, mark};
   return true;
+}
+
+// offset: of the list within a heap's. Marks the object and pushes it; false: marked only, no room.
+[[gnu::always_inline]] inline bool mcache_push(void* p, std::uintptr_t at, std::uint64_t mark, std::size_t offset) {
+  // Marked before it is pushed: in the sequence a restart would take its own mark for that of a double free.
+  mark_word(p) = mark;
+  return rseq_push(g_hot.all_lists, (at >> g_hot.region_shift) * kHeapListsBytes + offset, p);
 }
 
 // kOdd: nothing was done. kFull: p is the start of an object, now marked as free, and its list has no room.
 [[gnu::always_inline]] inline FreeOutcome mcache_free(void* p) {
   LiveObject object;
   if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
-  // Marked before it is pushed: in the sequence a restart would take its own mark for that of a double free.
-  mark_word(p) = object.mark;
-  const std::size_t offset = (object.at >> g_hot.region_shift) * kHeapListsBytes + header_offset(object.code);
-  if (!rseq_push(g_hot.all_lists, offset, p)) [[unlikely]] return FreeOutcome::kFull;
-  return FreeOutcome::kDone;
+  const bool pushed = mcache_push(p, object.at, object.mark, list_offset(object.code));
+  return pushed ? FreeOutcome::kDone : FreeOutcome::kFull;
+}
+
+// What a size says of the class, by (size + 15) / 16.
+struct SizedFree {
+  std::uint32_t reciprocal;
+  std::uint16_t offset;  // of the list
+  std::uint8_t code;
+};
+inline constexpr auto kSizedFree = [] {
+  std::array<SizedFree, kMaxSmallSize / 16 + 1> table{};
+  for (unsigned i = 0; i < table.size(); i++) {
+    const SpanClass c = class_for(i * 16);
+    table[i] = {kFreeReciprocal[c], static_cast<std::uint16_t>(list_offset(c)), static_cast<std::uint8_t>(c)};
+  }
+  return table;
+}();
+
+// The same for an object that was asked for with `size` bytes. kOdd, too, where the size is wrong or large. The page map
+// is looked up to find that out; what follows does not wait for it.
+[[gnu::always_inline]] inline FreeOutcome mcache_free_sized(void* p, std::size_t size) {
+  const std::uintptr_t at = address(p) - g_hot.base;
+  if (size > kMaxSmallSize || at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
+  const SizedFree& sized = kSizedFree[(size + 15) / 16];
+  const std::size_t entry = g_hot.page_map[at >> kPageShift];
+  if (static_cast<std::uint8_t>(entry) != sized.code) [[unlikely]] return FreeOutcome::kOdd;
+  std::uint64_t mark;
+  if (!is_live_object(p, at, entry, sized.reciprocal, &mark)) [[unlikely]] return FreeOutcome::kOdd;
+  return mcache_push(p, at, mark, sized.offset) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
 }  // namespace nh

@@ -48,7 +48,6 @@ namespace nh {
 
 static_assert(kRseqSignature == 0x53053053 && kRseqCriticalSection == 8 && kRseqCpuId == 4);
 static_assert(sizeof(CpuSlot) == 8 && offsetof(FreeList, room) == 8 && offsetof(FreeList, cap) == 12);
-static_assert(offsetof(ClassHeader, freed) == 16);
 
 // Pops an object off the list at `offset` of the local heap's lists of whichever CPU this is. False: empty.
 [[gnu::always_inline]] inline bool rseq_pop(const CpuSlot* slots, std::size_t offset, void** popped) {
@@ -58,12 +57,13 @@ static_assert(offsetof(ClassHeader, freed) == 16);
   asm goto volatile(NH_RSEQ_BEGIN
                     "movslq %%fs:4(%[rseq]), %[scratch]\n\t"
                     "movq (%[slots],%[scratch],8), %[scratch]\n\t"
-                    "movq (%[scratch],%[offset]), %[object]\n\t"
+                    "addq %[offset], %[scratch]\n\t"
+                    "movq (%[scratch]), %[object]\n\t"
                     "testq %[object], %[object]\n\t"
                     "jz %l[empty]\n\t"
                     "movq (%[object]), %[next]\n\t"
-                    "addl $1, 8(%[scratch],%[offset])\n\t"
-                    "movq %[next], (%[scratch],%[offset])\n"
+                    "addl $1, 8(%[scratch])\n\t"
+                    "movq %[next], (%[scratch])\n"
                     NH_RSEQ_END
                     : [object] "=&r"(object), [next] "=&r"(next), [scratch] "=&r"(scratch)
                     : [rseq] "r"(g_rseq_offset), [slots] "r"(slots), [offset] "r"(offset)
@@ -75,7 +75,7 @@ empty:
   return false;
 }
 
-// Pushes an object on the freed list of the header at `offset`, counted from the first heap's lists. False: no room.
+// Pushes an object on the list at `offset` of the lists of all heaps. False: no room.
 [[gnu::always_inline]] inline bool rseq_push(const CpuSlot* slots, std::size_t offset, void* object) {
   void* head;
   std::uint32_t room;
@@ -83,13 +83,14 @@ empty:
   asm goto volatile(NH_RSEQ_BEGIN
                     "movslq %%fs:4(%[rseq]), %[scratch]\n\t"
                     "movq (%[slots],%[scratch],8), %[scratch]\n\t"
-                    "movl 24(%[scratch],%[offset]), %[room]\n\t"
+                    "addq %[offset], %[scratch]\n\t"
+                    "movl 8(%[scratch]), %[room]\n\t"
                     "subl $1, %[room]\n\t"
                     "jc %l[full]\n\t"
-                    "movq 16(%[scratch],%[offset]), %[head]\n\t"
+                    "movq (%[scratch]), %[head]\n\t"
                     "movq %[head], (%[object])\n\t"
-                    "movl %[room], 24(%[scratch],%[offset])\n\t"
-                    "movq %[object], 16(%[scratch],%[offset])\n"
+                    "movl %[room], 8(%[scratch])\n\t"
+                    "movq %[object], (%[scratch])\n"
                     NH_RSEQ_END
                     : [head] "=&r"(head), [room] "=&r"(room), [scratch] "=&r"(scratch)
                     : [rseq] "r"(g_rseq_offset), [slots] "r"(slots), [offset] "r"(offset), [object] "r"(object)

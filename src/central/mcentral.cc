@@ -65,6 +65,7 @@ Batch MCentral::take_from_spans_L(unsigned wanted) {
       void* object = reinterpret_cast<void*>(span->start_addr + index * span->elem_size);
       *link = object;
       link = &next_object(object);
+      if (has_mark(class_)) mark_word(object) = free_mark(object);
     });
     if (span->full()) move_L(span, SpanSet::kFull);
   }

@@ -85,6 +85,9 @@ constexpr bool is_object_start(const SizeClass& c, std::uint32_t offset) {
   return static_cast<std::uint32_t>(offset * c.reciprocal) < c.reciprocal;
 }
 
+// Whether free objects of the class carry a mark (free_mark.h). Bins have one, too.
+constexpr bool has_mark(SpanClass c) { return c != kTinyClass && size_class(c).bytes >= 16; }
+
 // Class of a request, by (bytes + 15) / 16, for memory aligned to 16.
 inline constexpr auto kAlignedClass = [] {
   std::array<std::uint8_t, kMaxSmallSize / 16 + 1> table{};
@@ -131,8 +134,7 @@ constexpr SpanClass class_for_aligned(std::size_t bytes, std::size_t alignment, 
   return c == 0 ? 0 : make_span_class(c, noscan);
 }
 
-// Objects that move at once between a CPU's cache and the mcentral: about 16 KiB, and at least 64 of the small ones, for
-// which the cache swaps two lists (mcache.h).
+// Objects that move at once between a CPU's cache and the mcentral: about 16 KiB.
 constexpr unsigned batch_objects(SpanClass c) {
   const std::size_t n = 16 * KiB / size_class(c).bytes;
   return static_cast<unsigned>(n < 2 ? 2 : n > 256 ? 256 : n);

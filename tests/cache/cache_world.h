@@ -124,8 +124,8 @@ class CacheWorld {
   FreeList& list_of(std::size_t size, int cpu = 0, bool noscan = false) {
     CpuCache* cache = nullptr;
     caches.for_each([&](CpuCache& c) { if (c.cpu == static_cast<unsigned>(cpu)) cache = &c; });
-    if (size <= kMaxBinBytes) return cache->lists[cache->local.value].of[bin_class(size, noscan)].freed;
-    return cache->lists[extent_heap().value].of[extent_code(static_cast<unsigned>(div_up(size, kHugeSize)))].freed;
+    if (size <= kMaxBinBytes) return cache->lists[cache->local.value].of[bin_class(size, noscan)];
+    return cache->lists[extent_heap().value].of[extent_code(static_cast<unsigned>(div_up(size, kHugeSize)))];
   }
 
   std::size_t spans() {
@@ -146,15 +146,14 @@ class CacheWorld {
       std::uint64_t capacity = 0;
       for (unsigned set = 0; set < 2 * central.heaps.count(); set++) {
         for (unsigned c = 0; c < kCachedClasses; c++) {
-          for (FreeList* list : {&cache.lists[set].of[c].alloc, &cache.lists[set].of[c].freed}) {
-            capacity += std::uint64_t{list->cap} * size_class(static_cast<SpanClass>(c)).bytes;
-            const std::size_t length = members(list->head).size();
-            if (length > list->cap + std::size_t{slack}) wrong += " list of class " + std::to_string(c) + " too long;";
-            const std::size_t said = list->count();
-            if (said > length + slack || length > said + slack) {
-              wrong += " class " + std::to_string(c) + " says " + std::to_string(said) + " and holds " +
-                       std::to_string(length) + ";";
-            }
+          const FreeList& list = cache.lists[set].of[c];
+          capacity += std::uint64_t{list.cap} * size_class(static_cast<SpanClass>(c)).bytes;
+          const std::size_t length = members(list.head).size();
+          if (length > list.cap + std::size_t{slack}) wrong += " list of class " + std::to_string(c) + " too long;";
+          const std::size_t said = list.count();
+          if (said > length + slack || length > said + slack) {
+            wrong += " class " + std::to_string(c) + " says " + std::to_string(said) + " and holds " +
+                     std::to_string(length) + ";";
           }
         }
       }
@@ -195,7 +194,7 @@ class CacheWorld {
     std::uint64_t capacity = 0;
     for (unsigned h = 0; h < central.heaps.count(); h++) {
       for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-        const FreeList& list = cache.lists[h].of[code].freed;
+        const FreeList& list = cache.lists[h].of[code];
         if (list.cap == 0 && list.head == nullptr) continue;
         const bool extent = HeapId(h) == extent_heap();
         const std::size_t bytes =

@@ -24,9 +24,9 @@ class Sequences : public Pinned {
     list().cap = list().room = 10;
     for (auto& o : objects_) o[0] = nullptr;
   }
-  FreeList& list() { return lists_.of[20].freed; }
-  bool push(void* p) { return rseq_push(slots_.data() + 2, header_offset(20), p); }
-  bool pop(void** p) { return rseq_pop(slots_.data() + 2, header_offset(20) + offsetof(ClassHeader, freed), p); }
+  FreeList& list() { return lists_.of[20]; }
+  bool push(void* p) { return rseq_push(slots_.data() + 2, list_offset(20), p); }
+  bool pop(void** p) { return rseq_pop(slots_.data() + 2, list_offset(20), p); }
   void* chain_of(int first, int n) {
     for (int i = 0; i < n; i++) objects_[first + i][0] = i + 1 < n ? static_cast<void*>(objects_[first + i + 1]) : nullptr;
     return objects_[first];

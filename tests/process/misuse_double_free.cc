@@ -47,6 +47,26 @@ void twice_after_flushes(size_t n, size_t count) {
   free(misuse(blocks[2]));
 }
 
+// Memory that was freed is not looked at until it is handed out again.
+void written_to_after_free(size_t n) {
+  char* p = block(n);
+  free(p);
+  memset(opaque(misuse(p)) + 8, 0x77, 8);
+  for (int i = 0; i < 1000; i++) opaque(malloc(n));
+}
+
+// Without its mark an object gets back on its list, which is a ring then: only a few are handed out before it comes up
+// once more.
+void twice_written_to_with_another_between(size_t n) {
+  char* p = block(n);
+  char* q = block(n);
+  free(p);
+  free(q);
+  memset(opaque(p) + 8, 0x77, 8);
+  free(misuse(p));
+  for (int i = 0; i < 1000; i++) memset(malloc(n), 1, n);
+}
+
 }  // namespace
 
 CASE_FATAL(immediate_8, "double free") { twice(8); }
@@ -160,6 +180,15 @@ CASE_FATAL(overwritten_then_freed_again, "double free") {
   for (char*& other : blocks) other = block(64);
   for (char* other : blocks) free(other);
 }
+
+CASE_FATAL(written_to_after_free_16, "written to after it was freed") { written_to_after_free(16); }
+CASE_FATAL(written_to_after_free_64, "written to after it was freed") { written_to_after_free(64); }
+CASE_FATAL(written_to_after_free_1024, "written to after it was freed") { written_to_after_free(1024); }
+CASE_FATAL(written_to_after_free_32768, "written to after it was freed") { written_to_after_free(32768); }
+CASE_FATAL(ring_of_two_16, "double free") { twice_written_to_with_another_between(16); }
+CASE_FATAL(ring_of_two_64, "double free") { twice_written_to_with_another_between(64); }
+CASE_FATAL(ring_of_two_1024, "double free") { twice_written_to_with_another_between(1024); }
+CASE_FATAL(ring_of_two_32768, "double free") { twice_written_to_with_another_between(32768); }
 
 // Data that looks like anything must not be taken for a double free: no false alarm over many patterns.
 CASE(contents_raise_no_alarm) {

@@ -71,7 +71,6 @@ Object object_at(const void* p, const char* call) {
 }  // namespace
 
 void* allocate_slow(std::size_t size) {
-  if (size > kMaxSmallSize) return allocate_large(size, false);
   if (!ensure_started()) return out_of_memory();
   return allocate_small(class_for(size));
 }

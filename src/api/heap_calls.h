@@ -4,11 +4,12 @@
 
 #include <cstddef>
 
+#include "api/large_calls.h"
 #include "cache/mcache.h"
 
 namespace nh {
 
-// Where a request that the fast path could not serve goes. nullptr and ENOMEM when memory is exhausted.
+// Where a small request that the fast path could not serve goes. nullptr and ENOMEM when memory is exhausted.
 [[gnu::noinline]] void* allocate_slow(std::size_t size);
 // A pointer that the fast path could not free (FreeOutcome::kOdd), nullptr included.
 [[gnu::noinline]] void release_odd(void* p);
@@ -18,7 +19,7 @@ namespace nh {
 [[gnu::always_inline]] inline void* allocate(std::size_t size) {
   void* p;
   if (mcache_alloc(size, &p)) [[likely]] return p;
-  return allocate_slow(size);
+  return size > kMaxSmallSize ? allocate_large(size) : allocate_slow(size);
 }
 
 [[gnu::always_inline]] inline void release(void* p) {

@@ -98,6 +98,12 @@ void* allocate_large(std::size_t size, bool noscan) {
   return allocate_other(size, noscan, 16);
 }
 
+void* allocate_large(std::size_t size) {
+  void* p;
+  if (allocate_bin_fast(size, false, &p)) [[likely]] return p;
+  return allocate_other(size, false, 16);
+}
+
 void* allocate_large_zeroed(std::size_t size, bool noscan) {
   void* p;
   if (allocate_bin_fast(size, noscan, &p)) return std::memset(p, 0, size);

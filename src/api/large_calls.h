@@ -20,11 +20,13 @@ extern LargeRoute g_large_route [[gnu::visibility("hidden")]];
 
 // A large object (more than kMaxSmallSize) from this CPU's list. False: take the slow way.
 [[gnu::always_inline]] inline bool allocate_bin_fast(std::size_t size, bool noscan, void** object) {
-  return size <= g_large_route.bin_max && mcache_alloc_class(bin_class(size, noscan), object);
+  return size <= g_large_route.bin_max && mcache_alloc_bin(size, noscan, object);
 }
 
 // A large object (more than kMaxSmallSize), aligned to a page; nullptr and ENOMEM when memory is exhausted.
 void* allocate_large(std::size_t size, bool noscan);
+// malloc() and operator new jump here.
+void* allocate_large(std::size_t size);
 // The same, reading as zero.
 void* allocate_large_zeroed(std::size_t size, bool noscan);
 // alignment: a power of two. Takes small sizes, too.

@@ -84,20 +84,20 @@ Handler current_handler() {
 }
 
 // Out of line, so that operator new jumps here and needs no stack frame.
-[[gnu::noinline]] void* new_any(std::size_t size) {
-  void* p = allocate_slow(size);
+[[gnu::noinline]] void* new_slow(std::size_t size) {
+  void* p = allocate(size);
   return p != nullptr ? p : retry_or_throw(size, 0);
 }
-[[gnu::noinline]] void* new_slow(std::size_t size) {
+[[gnu::noinline]] void* new_large(std::size_t size) {
   void* p;
-  if (size > kMaxSmallSize && allocate_bin_fast(size, false, &p)) return p;
-  return new_any(size);
+  if (allocate_bin_fast(size, false, &p)) return p;
+  return new_slow(size);
 }
 
 [[gnu::always_inline]] inline void* new_object(std::size_t size) {
   void* p;
   if (mcache_alloc(size, &p)) [[likely]] return p;
-  return new_slow(size);
+  return size > kMaxSmallSize ? new_large(size) : new_slow(size);
 }
 [[gnu::always_inline]] inline void* new_aligned(std::size_t size, std::align_val_t alignment) {
   void* p = allocate_aligned(static_cast<std::size_t>(alignment), size);

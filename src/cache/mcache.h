@@ -80,10 +80,30 @@ inline constexpr auto kListOffset = [] {
   return true;
 }
 
-// An object of a class with mark, or a large one of a bin. False: take the slow way.
+// An object of a class with mark. False: take the slow way.
 [[gnu::always_inline]] inline bool mcache_alloc_class(SpanClass c, void** object) {
   void* p;
   if (!rseq_pop(g_hot.local_lists, list_offset(c), &p)) [[unlikely]] return false;
+  unmark(p);
+  *object = p;
+  return true;
+}
+
+// Pages of a large request -> offset of the list of its bin.
+inline constexpr auto kBinListOffset = [] {
+  std::array<std::uint16_t, kMaxBinBytes / kPageSize + 1> table{};
+  for (std::size_t pages = kMaxSmallSize / kPageSize + 1; pages < table.size(); pages++) {
+    table[pages] = static_cast<std::uint16_t>(list_offset(bin_class(pages * kPageSize, false)));
+  }
+  return table;
+}();
+
+// A large object of at most kMaxBinBytes. False: take the slow way.
+[[gnu::always_inline]] inline bool mcache_alloc_bin(std::size_t size, bool noscan, void** object) {
+  const std::size_t offset = kBinListOffset[(size + kPageSize - 1) / kPageSize];
+  void* p;
+  // Codes of a bin's two classes are neighbours.
+  if (!rseq_pop(g_hot.local_lists, offset + (noscan ? list_offset(1) : 0), &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
   return true;

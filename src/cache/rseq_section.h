@@ -65,7 +65,7 @@ static_assert(sizeof(CpuSlot) == 8 && offsetof(FreeList, room) == 8 && offsetof(
                     "addl $1, 8(%[scratch])\n\t"
                     "movq %[next], (%[scratch])\n"
                     NH_RSEQ_END
-                    : [object] "=&r"(object), [next] "=&r"(next), [scratch] "=&r"(scratch)
+                    : [object] "=&a"(object), [next] "=&r"(next), [scratch] "=&r"(scratch)  // rax: as malloc returns it
                     : [rseq] "r"(g_rseq_offset), [slots] "r"(slots), [offset] "r"(offset)
                     : "memory", "cc"
                     : empty);

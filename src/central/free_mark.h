@@ -3,8 +3,8 @@
 // free() writes it, malloc() clears it, and an object that carries it when it is freed is looked at closely: that is a
 // double free unless the program happened to write this very value. Whatever lies on a list carries it, objects fresh
 // from a span too, so that malloc() notices one that was written to meanwhile, or that is on its list twice. The address
-// is mixed in so that a copy of stale memory to another object does not look free. Objects of 8 bytes and tiny ones have no room for it; their start bits
-// do its work.
+// is mixed in so that a copy of stale memory to another object does not look free. Objects of 8 bytes and tiny ones have
+// no room for it; their start bits do its work.
 #pragma once
 
 #include <cstdint>

@@ -210,6 +210,13 @@ std::size_t with_room_to_grow(std::size_t size, std::size_t old_usable, bool pla
   return size < roomy && roomy <= kMaxSmallSize ? roomy : size;
 }
 
+// Whether a large object that gets this size should stand elsewhere: first-touch memory comes in units of 2 MiB, and less
+// than half of one belongs to other heaps. Placed objects stay where they were asked for.
+bool should_leave(const MSpan& span, std::size_t size) {
+  return HeapId(span.heap) == g_process.first_touch && !span.placed() && size < g_large_route.extent_min &&
+         size <= kHugeSize / 2;
+}
+
 void* allocate_like(const MSpan& span, std::size_t size) {
   if (span.placed()) return allocate_beside(span, size);
   return span.noscan() ? allocate_noscan(size) : allocate(size);
@@ -224,17 +231,21 @@ void* allocate_like(const MSpan& span, std::size_t size) {
   }
   if (size > PTRDIFF_MAX) return out_of_memory();
   if (is_large(object.span_class)) {
-    if (size >= kMinByPages && g_process.heaps.resize_large(object.span, as_large(size), current_node())) return p;
+    if (size >= kMinByPages && !should_leave(*object.span, size) &&
+        g_process.heaps.resize_large(object.span, as_large(size), current_node())) {
+      return p;
+    }
   } else if (size <= object.usable && size * 2 > object.usable) {
     return p;
   }
+  const int saved = errno;
   const std::size_t wanted = with_room_to_grow(size, object.usable, object.span->placed());
   void* moved = allocate_like(*object.span, wanted);
   if (moved == nullptr && wanted != size) moved = allocate_like(*object.span, size);
-  if (moved == nullptr) {
-    // Shrinking cannot fail: the object stays as it is.
-    return size <= object.usable ? p : nullptr;
-  }
+  // Shrinking cannot fail: the object stays as it is.
+  if (moved == nullptr && size > object.usable) return nullptr;
+  errno = saved;
+  if (moved == nullptr) return p;
   std::memcpy(moved, p, size < object.usable ? size : object.usable);
   release_for(p, caller);
   return moved;

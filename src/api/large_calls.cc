@@ -49,9 +49,8 @@ MSpan* take_extent(std::size_t size, bool noscan, std::size_t alignment) {
   return nullptr;
 }
 
-MSpan* allocate_from_heaps(std::size_t size, std::size_t alignment, bool noscan) {
-  return g_process.heaps.alloc_large(heap_for_large(size), size, alignment, noscan, g_process.no_other_node,
-                                     current_node());
+MSpan* allocate_from_heaps(HeapId heap, std::size_t size, std::size_t alignment, bool noscan) {
+  return g_process.heaps.alloc_large(heap, size, alignment, noscan, g_process.no_other_node, current_node());
 }
 
 MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
@@ -62,13 +61,14 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   // What CPUs keep comes before new memory.
   const HeapId heap = heap_for_large(bytes);
   if (g_process.heaps[heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(heap, bytes);
-  MSpan* span = allocate_from_heaps(bytes, alignment, noscan);
-  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(bytes, alignment, noscan);
+  MSpan* span = allocate_from_heaps(heap, bytes, alignment, noscan);
+  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(heap, bytes, alignment, noscan);
   if (span == nullptr) return nullptr;
   if (shifts && heap_of(span).whole_units()) shift_start(span, size);
   g_caches.large_missed(*span);
-  // The memory may have been an object that was freed. Fresh pages have no mark, and are not touched for it.
-  if (is_bin(span->span_class) && span->need_zero) mark_word(start_of(span)) = 0;
+  // The memory may have been an object that was freed, and what is no bin becomes one when it shrinks. Fresh pages have no
+  // mark, and are not touched for it; extents have none.
+  if (span->need_zero && !heap_of(span).whole_units()) mark_word(start_of(span)) = 0;
   return span;
 }
 

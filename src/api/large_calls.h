@@ -25,7 +25,7 @@ extern LargeRoute g_large_route [[gnu::visibility("hidden")]];
 
 // A large object (more than kMaxSmallSize), aligned to a page; nullptr and ENOMEM when memory is exhausted.
 void* allocate_large(std::size_t size, bool noscan);
-// malloc() and operator new jump here.
+// malloc() jumps here.
 void* allocate_large(std::size_t size);
 // The same, reading as zero.
 void* allocate_large_zeroed(std::size_t size, bool noscan);

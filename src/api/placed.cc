@@ -85,15 +85,22 @@ void* allocate_large(const Request& r, bool strict) {
 void* allocate_placed(const Request& r) {
   const bool strict = r.strict || g_process.no_other_node;
   const SpanClass c = class_for(r);
-  return c != 0 ? allocate_small(r, c, strict) : allocate_large(r, strict);
+  const auto allocate = [&] { return c != 0 ? allocate_small(r, c, strict) : allocate_large(r, strict); };
+  void* p = allocate();
+  // What CPUs keep of large objects is memory, too.
+  return p == nullptr && g_caches.drain_large() ? allocate() : p;
 }
 
 // Memory of a node's heap is proven to lie on the node before it is handed out, but for the heap's first unit, which a
-// small process faults in as it goes and for which the node is a preference only. 0 or an errno value.
+// small process faults in as it goes and for which the node is a preference only. While a cpuset does not allow the node
+// nothing of it is handed out. 0 or an errno value.
 int prove_node(void* p, std::size_t size, HeapId heap) {
   MHeap& node_heap = g_process.heaps[heap].heap;
   if (!node_heap.backer().config().bind) return 0;  // one node: there is no other
   if (fallback_count(Fallback::kBindRefused) != 0) return EPERM;
+  NodeSet allowed;
+  const bool asks = fallback_count(Fallback::kNodeGone) != 0 && linux_os().allowed_nodes(&allowed);
+  if (asks && !allowed.has(node_heap.node())) return ENOMEM;
   const std::uintptr_t unit_end = node_heap.region_start() + kHugeSize;
   const std::uintptr_t end = address(p) + (size == 0 ? 1 : size);
   for (std::uintptr_t at = address(p); at < end && at < unit_end; at = align_down(at, kOsPageSize) + kOsPageSize) {

@@ -145,11 +145,10 @@ void set_fallbacks(Process& p, HeapId id) {
 }
 
 HeapId heap_of_cpu(CpuId cpu) {
-  static std::atomic<std::uint64_t> turn{0};
   const Process& p = g_process;
   if (p.placement.kind == PlacementKind::kLocal) return p.topology.heap_of_cpu(cpu);
   if (p.placement.kind == PlacementKind::kInterleave) return p.interleaved;
-  return first_heap(p.placement, p.topology, cpu, turn.fetch_add(1, std::memory_order_relaxed));
+  return first_heap(p.placement, p.topology, cpu, 0);  // nothing takes turns here
 }
 
 CacheMode start_rseq(const Options& options) {

@@ -107,29 +107,12 @@ void CpuCaches::flush_lists(CpuCache* cache) {
       heaps_->flush(heap_of_set(set), c, head, count, cache->local);
     }
   }
-  flush_large(cache);
+  for (unsigned h = 0; h < heaps_->count(); h++) flush_large(cache, HeapId(h));
 }
 
-// Why nobody else touches the lists of a withdrawn cache: sequences that start now load the empty lists from the slot;
-// those under way on that CPU are aborted by the fence and start over; guarded ones compare the slot and fail.
-bool CpuCaches::drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*)) {
-  LockGuard guard(drain_lock_);
-  CpuCache* cache = cache_of(cpu.value);
-  if (cache == nullptr) return true;
-  if (mode_ == CacheMode::kFallback) {
-    LockGuard cache_guard(cache->lock);
-    (this->*flush)(cache);
-    return true;
-  }
-  if (!fences_) return false;
-  withdraw(cpu.value);
-  const bool fenced = membarrier_rseq(cpu) == 0;
-  if (fenced) (this->*flush)(cache);
-  publish(cpu.value, cache);
-  return fenced;
+bool CpuCaches::drain(CpuId cpu) {
+  return drain_with(cpu, [this](CpuCache* cache) { flush_lists(cache); });
 }
-
-bool CpuCaches::drain(CpuId cpu) { return drain_with(cpu, &CpuCaches::flush_lists); }
 
 void CpuCaches::drain_all() {
   if (caches_ == nullptr) return;

@@ -41,7 +41,8 @@ class CpuCaches {
   HeapSet& heaps() { return *heaps_; }
   const CacheConfig& config() const { return config_; }
 
-  // One object of class c for the calling thread; nullptr: out of memory. Not marked, not zeroed.
+  // One object of class c for the calling thread; nullptr: out of memory. Not zeroed; where the class has marks (has_mark)
+  // it still carries its own, which the caller takes off (unmark).
   void* alloc(SpanClass c);
   // The same of a placed class, from a heap of the caller's choice. strict: nullptr where that heap has no memory left;
   // else the next nearest serves.
@@ -76,8 +77,8 @@ class CpuCaches {
   Kept kept_large(HeapId h);
   // Sends all large objects home, from every CPU that keeps one. True: there were some.
   bool drain_large();
-  // A heap is about to grow by so many bytes. Drains the CPUs that keep large objects of it, unless that was done a short
-  // while of growth ago.
+  // A heap is about to grow for a request of so many bytes. Sends what CPUs keep of its large objects home, unless the heap
+  // has grown by little since that was last done.
   void drain_large_before_growth(HeapId h, std::size_t bytes);
 
   // The cache of the running CPU, whatever the mode; nullptr: no memory.
@@ -113,11 +114,12 @@ class CpuCaches {
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
     return cache.lists[h.value + (is_placed(c) ? heaps_->count() : 0)].of[without_place(c)];
   }
-  void flush_large(CpuCache* cache);
+  void flush_large(CpuCache* cache, HeapId h);
   bool has_sequences() const;
-  bool drain_with(CpuId cpu, void (CpuCaches::*flush)(CpuCache*));
+  template <typename Flush> bool drain_with(CpuId cpu, Flush&& flush);
   bool keeps_large_of(const CpuCache& cache, HeapId h) const;
-  bool keeps_large(const CpuCache& cache) const;
+  bool keeps_large(const CpuCache& cache, HeapId h) const;
+  std::uint64_t change_large_capacity(CpuCache& cache, HeapId h, std::int64_t bytes);
   std::size_t large_bytes(unsigned code, HeapId h) const;
   unsigned large_code(const MSpan& span) const;
   bool* turned_away(CpuCache& cache, unsigned code, HeapId h) const;
@@ -125,7 +127,7 @@ class CpuCaches {
   template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict);
   template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
-  template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, const Batch& batch);
+  template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch);
   template <typename Access> bool grow_list(Access& access, FreeList& list, SpanClass c, bool local);
   template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
   void* alloc_uncached(HeapId h, SpanClass c, bool strict);
@@ -141,8 +143,29 @@ class CpuCaches {
   char* empty_ = nullptr;     // lists that are empty and take nothing, for all heaps
   std::atomic<CpuCache*>* caches_ = nullptr;
   Lock drain_lock_{LockRank::kDrain};
-  std::atomic<std::size_t> growth_[kMaxHeaps] = {};  // of each heap since its large objects were last drained
+  std::atomic<std::uint64_t> large_capacity_[kMaxHeaps] = {};  // of each heap, on all CPUs
+  std::atomic<std::uint64_t> growth_[kMaxHeaps] = {};  // of each heap since its large objects were last drained
 };
+
+// Why nobody else touches the lists of a withdrawn cache: sequences that start now load the empty lists from the slot;
+// those under way on that CPU are aborted by the fence and start over; guarded ones compare the slot and fail.
+template <typename Flush>
+bool CpuCaches::drain_with(CpuId cpu, Flush&& flush) {
+  LockGuard guard(drain_lock_);
+  CpuCache* cache = cache_of(cpu.value);
+  if (cache == nullptr) return true;
+  if (mode_ == CacheMode::kFallback) {
+    LockGuard cache_guard(cache->lock);
+    flush(cache);
+    return true;
+  }
+  if (!fences_) return false;
+  withdraw(cpu.value);
+  const bool fenced = membarrier_rseq(cpu) == 0;
+  if (fenced) flush(cache);
+  publish(cpu.value, cache);
+  return fenced;
+}
 
 // The process's caches.
 extern CpuCaches g_caches;

@@ -1,4 +1,5 @@
 // Large objects that CPUs keep (layout.h): how many, of which sizes, and their way home.
+#include "base/bits.h"
 #include "base/check.h"
 #include "base/format.h"
 #include "cache/access.h"
@@ -72,9 +73,9 @@ void CpuCaches::large_missed(const MSpan& span) {
   CpuCache& cache = access.cache();
   FreeList* list = large_list(cache, code, h);
   if (list == nullptr) return;
-  // The room is a hint that sequences cut short leave wrong, one too small as well as one too large. Other lists are put
-  // right when they are taken as a whole; these are when they are found empty, or one that takes one object would take
-  // none any more.
+  // The room is a hint that sequences cut short leave wrong, one too small as well as one too large. Lists of small objects
+  // are put right when they are taken as a whole; these are when they are found empty, or one that takes one object would
+  // take none any more.
   access.install(*list, Batch());
   // An object that is allocated and freed once has nobody waiting for it.
   bool* const waiting = turned_away(cache, code, h);
@@ -82,7 +83,7 @@ void CpuCaches::large_missed(const MSpan& span) {
   const std::size_t bytes = large_bytes(code, h);
   if (__atomic_load_n(&list->cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
   const std::size_t limit = config_.bytes_per_cpu * kLargeShare;
-  std::uint64_t used = __atomic_add_fetch(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
+  std::uint64_t used = change_large_capacity(cache, h, static_cast<std::int64_t>(bytes));
   // Capacity of sizes that are not in use at the moment goes to this one.
   for (unsigned other = 0; used > limit && other < heaps_->count(); other++) {
     for (unsigned c = kFirstBinClass; used > limit && c < kClassCodes; c++) {
@@ -90,23 +91,28 @@ void CpuCaches::large_missed(const MSpan& span) {
       if (idle == nullptr || idle == list || __atomic_load_n(&idle->head, __ATOMIC_RELAXED) != nullptr) continue;
       const unsigned spare = __atomic_load_n(&idle->cap, __ATOMIC_RELAXED);
       if (spare == 0 || !access.resize(*idle, -static_cast<std::int32_t>(spare))) continue;
-      used = __atomic_sub_fetch(&cache.large_capacity_bytes, spare * large_bytes(c, HeapId(other)), __ATOMIC_RELAXED);
+      const std::size_t freed = spare * large_bytes(c, HeapId(other));
+      used = change_large_capacity(cache, HeapId(other), -static_cast<std::int64_t>(freed));
     }
   }
   if (used <= limit && access.resize(*list, 1)) {
     __atomic_store_n(waiting, false, __ATOMIC_RELAXED);
     return;
   }
-  __atomic_fetch_sub(&cache.large_capacity_bytes, bytes, __ATOMIC_RELAXED);
+  change_large_capacity(cache, h, -static_cast<std::int64_t>(bytes));
 }
 
-bool CpuCaches::keeps_large(const CpuCache& cache) const {
-  if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0) return false;
-  for (unsigned h = 0; h < heaps_->count(); h++) {
-    if (!keeps_large_of(cache, HeapId(h))) continue;
-    for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-      if (__atomic_load_n(&cache.lists[h].of[code].head, __ATOMIC_RELAXED) != nullptr) return true;
-    }
+// Returns what the CPU may keep by now, of all heaps.
+std::uint64_t CpuCaches::change_large_capacity(CpuCache& cache, HeapId h, std::int64_t bytes) {
+  const auto more = static_cast<std::uint64_t>(bytes);
+  large_capacity_[h.value].fetch_add(more, std::memory_order_relaxed);
+  return __atomic_add_fetch(&cache.large_capacity_bytes, more, __ATOMIC_RELAXED);
+}
+
+bool CpuCaches::keeps_large(const CpuCache& cache, HeapId h) const {
+  if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0 || !keeps_large_of(cache, h)) return false;
+  for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+    if (__atomic_load_n(&cache.lists[h.value].of[code].head, __ATOMIC_RELAXED) != nullptr) return true;
   }
   return false;
 }
@@ -128,47 +134,46 @@ CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
 bool CpuCaches::drain_large() {
   bool any = false;
   for_each([&](CpuCache& cache) {
-    any |= keeps_large(cache) && drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
+    bool keeps = false;
+    for (unsigned h = 0; h < heaps_->count(); h++) keeps |= keeps_large(cache, HeapId(h));
+    any |= keeps && drain_with(CpuId(static_cast<int>(cache.cpu)), [this](CpuCache* c) {
+      for (unsigned h = 0; h < heaps_->count(); h++) flush_large(c, HeapId(h));
+    });
   });
   return any;
 }
 
-// A thread that moves from CPU to CPU leaves blocks behind on each; no other thread would ever take them. To look at every
-// CPU whenever a heap grows would cost more than the growth on a machine with many of them, so at most a small part of
-// what may be kept is added between two looks.
+// A thread that moves from CPU to CPU leaves blocks behind on each, which wait there for others. To look at every CPU
+// whenever a heap grows would cost more than the growth on a machine with many of them, so at most a small part of what
+// may be kept is added between two looks.
 void CpuCaches::drain_large_before_growth(HeapId h, std::size_t bytes) {
-  constexpr std::size_t kPart = 16;
-  std::size_t capacity = 0;
-  for_each([&](CpuCache& cache) {
-    if (keeps_large_of(cache, h)) capacity += __atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED);
-  });
-  const std::size_t growth = growth_[h.value].fetch_add(bytes, std::memory_order_relaxed) + bytes;
-  if (capacity == 0 || growth < capacity / kPart) return;
+  constexpr std::uint64_t kPart = 16;
+  const std::uint64_t capacity = large_capacity_[h.value].load(std::memory_order_relaxed);
+  if (capacity == 0) return;
+  const std::uint64_t more = align_up(bytes, kHugeSize);
+  if (growth_[h.value].fetch_add(more, std::memory_order_relaxed) + more < capacity / kPart) return;
   growth_[h.value].store(0, std::memory_order_relaxed);
   for_each([&](CpuCache& cache) {
-    if (keeps_large_of(cache, h) && keeps_large(cache)) {
-      drain_with(CpuId(static_cast<int>(cache.cpu)), &CpuCaches::flush_large);
-    }
+    if (!keeps_large(cache, h)) return;
+    drain_with(CpuId(static_cast<int>(cache.cpu)), [this, h](CpuCache* c) { flush_large(c, h); });
   });
 }
 
 // The caller has seen to it that nobody else changes the lists.
-void CpuCaches::flush_large(CpuCache* cache) {
-  for (unsigned h = 0; h < heaps_->count(); h++) {
-    for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-      FreeList* list = large_list(*cache, code, HeapId(h));
-      if (list == nullptr) break;
-      void* first = list->head;
-      if (first == nullptr) continue;
-      list->head = nullptr;
-      __atomic_store_n(&list->room, list->cap, __ATOMIC_RELAXED);
-      while (first != nullptr) {
-        void* next = next_object(first);
-        MSpan* span = h == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first);
-        if (span == nullptr) freed_twice(first);
-        heaps_->free_large(span);
-        first = next;
-      }
+void CpuCaches::flush_large(CpuCache* cache, HeapId h) {
+  for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+    FreeList* list = large_list(*cache, code, h);
+    if (list == nullptr) return;
+    void* first = list->head;
+    if (first == nullptr) continue;
+    list->head = nullptr;
+    __atomic_store_n(&list->room, list->cap, __ATOMIC_RELAXED);
+    while (first != nullptr) {
+      void* next = next_object(first);
+      MSpan* span = h.value == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first);
+      if (span == nullptr) freed_twice(first);
+      heaps_->free_large(span);
+      first = next;
     }
   }
 }

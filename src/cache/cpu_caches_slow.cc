@@ -40,16 +40,6 @@ constexpr unsigned kMinSent = 128;
   fatal(text.c_str());
 }
 
-}  // namespace
-
-void mark_lost(const void* p) {
-  Text<200> text;
-  text.text("malloc: the free object ").ptr(p).text(" was written to after it was freed, or is the victim of a double free");
-  fatal(text.c_str());
-}
-
-namespace {
-
 void* last_of(void* head, unsigned* count) {
   unsigned n = 1;
   void* last = head;
@@ -64,6 +54,12 @@ void* last_of(void* head, unsigned* count) {
 void count_one(std::uint64_t* counter) { __atomic_fetch_add(counter, 1, __ATOMIC_RELAXED); }
 
 }  // namespace
+
+void mark_lost(const void* p) {
+  Text<200> text;
+  text.text("malloc: the free object ").ptr(p).text(" was written to after it was freed, or is the victim of a double free");
+  fatal(text.c_str());
+}
 
 // Makes sure that `bytes` more of capacity stay within the CPU's limit, if need be by taking unused capacity from other
 // lists, a few per call. The capacity counts as used from here on.
@@ -115,21 +111,27 @@ bool CpuCaches::grow_list(Access& access, FreeList& list, SpanClass c, bool loca
     if (step > small_step) step = small_step;
   }
   const std::size_t bytes = std::size_t{step} * size_class(c).bytes;
-  if (reserve_capacity(access, bytes) && !access.resize(list, static_cast<std::int32_t>(step))) {
-    __atomic_fetch_sub(&access.cache().capacity_bytes, bytes, __ATOMIC_RELAXED);
-    return false;
-  }
-  return true;
+  if (!reserve_capacity(access, bytes)) return false;
+  if (access.resize(list, static_cast<std::int32_t>(step))) return true;
+  __atomic_fetch_sub(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
+  return false;
 }
 
-// Puts a null-terminated chain of heap h's objects on a list of this CPU, or back to the mcentral.
+// Puts a null-terminated chain of heap h's objects on a list of this CPU that was empty a moment ago, or back to the
+// mcentral.
 template <typename Access>
-void CpuCaches::keep(Access& access, FreeList& list, HeapId h, SpanClass c, const Batch& batch) {
-  if (batch.head == nullptr || access.install(list, batch)) return;
-  unsigned count = 0;
-  void* last = last_of(batch.head, &count);
-  if (access.put(list, batch.head, last, count)) return;
-  heaps_->flush(h, c, batch.head, count, h);  // not the program's doing: no remote free
+void CpuCaches::keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch) {
+  constexpr int kAttempts = 3;
+  for (int i = 0; batch.head != nullptr && !access.install(list, batch); i++) {
+    // Another thread of this CPU was faster. What it brought goes in front: it is short, the chain may be long.
+    Batch others;
+    if (i == kAttempts || !access.take(list, &others) || others.head == nullptr) {
+      heaps_->flush(h, c, batch.head, batch.count, h);  // not the program's doing: no remote free
+      return;
+    }
+    next_object(last_of(others.head, &others.count)) = batch.head;
+    batch = {others.head, others.count + batch.count};
+  }
 }
 
 template <typename Access>

@@ -1,8 +1,10 @@
 // The fast path of malloc and free. What it cannot do it leaves to its caller, the malloc family in src/api/:
 //
-//   malloc(size) -- mcache_alloc: class by one table load, pop from this CPU's list
-//     | empty, > 32 KiB, no rseq, before start, ...
+//   malloc(size) -- mcache_alloc: list by one table load, pop, take the mark off
+//     | empty, no rseq, before start, ...
 //     +-- CpuCaches::alloc: fetch a batch from the mcentral | fallback mode   (cpu_caches_slow.cc)
+//     | > 32 KiB
+//     +-- mcache_alloc_bin, mcache_take_extent: the same for large objects
 //
 //   free(p) ------ mcache_free: page map entry -> object start? -> mark -> push on this CPU's list for p's heap
 //     | kOdd: null, foreign, interior, large without a bin, tiny, 8-byte, marked as free already
@@ -50,6 +52,13 @@ inline constexpr auto kFreeReciprocal = [] {
   for (unsigned c = kFirstBinClass; c < kClassCodes; c++) table[c] = size_class(static_cast<SpanClass>(c)).reciprocal;
   return table;
 }();
+
+static_assert([] {
+  for (unsigned c = 0; c < kClassCodes; c++) {
+    if (c != kPlacedCode && has_mark(static_cast<SpanClass>(c)) != (kFreeReciprocal[c] != 0)) return false;
+  }
+  return true;
+}(), "free() looks for marks where malloc() does");
 
 // (size + 15) / 16 -> offset of the list.
 inline constexpr auto kListOffset = [] {

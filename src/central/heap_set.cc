@@ -78,8 +78,6 @@ MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t ali
 
 bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
   MHeap& heap = heaps_[span->heap].heap;
-  // No more than half of it unused, as with small objects.
-  if (heap.whole_units() && bytes <= kHugeSize / 2) return false;
   const Bin bin = bin_for(heap, bytes, span->noscan(), span->placed());
   return heap.resize_large(span, bin.bytes, bin.c, asker);
 }

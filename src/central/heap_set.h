@@ -54,8 +54,7 @@ class HeapSet {
   MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker = {},
                      bool placed = false);
   void free_large(MSpan* span) { heaps_[span->heap].heap.free_span(span); }
-  // Grows or shrinks a large object where it stands. False: nothing changed, since what follows it is in use, or most of a
-  // first-touch object's last page of 2 MiB would be unused.
+  // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
   bool resize_large(MSpan* span, std::size_t bytes, NodeId asker = {});
 
   // Empties the transfer caches, gives empty spans and page caches back.

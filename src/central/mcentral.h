@@ -69,7 +69,7 @@ class alignas(64) MCentral {
   Batch take_from_spans_L(unsigned wanted);
   MSpan* new_span(CpuId cpu);
   void returned_L(MSpan* span, SpanList* empty);
-  unsigned give_back_L(void* object, SpanList* empty);
+  unsigned give_back_L(void** chain, SpanList* empty);
   void move_L(MSpan* span, SpanSet to);
   void free_spans(SpanList* spans);
   std::uint16_t* take_starts();

@@ -86,7 +86,7 @@ constexpr bool is_object_start(const SizeClass& c, std::uint32_t offset) {
 }
 
 // Whether free objects of the class carry a mark (free_mark.h). Bins have one, too.
-constexpr bool has_mark(SpanClass c) { return c != kTinyClass && size_class(c).bytes >= 16; }
+constexpr bool has_mark(SpanClass c) { return c != kTinyClass && c != kLargeClass && size_class(c).bytes >= 16; }
 
 // Class of a request, by (bytes + 15) / 16, for memory aligned to 16.
 inline constexpr auto kAlignedClass = [] {

@@ -23,6 +23,7 @@ constexpr FallbackInfo kFallbacks[] = {
     {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb memory cannot be proven, transparent huge pages serve"},
     {"thp_unavailable", "transparent huge pages are switched off; base pages serve instead"},
     {"other_node", "a node ran out of memory; the nearest other node serves"},
+    {"node_gone", "a cpuset no longer allows some nodes; others serve, where the policy lets them"},
 };
 static_assert(sizeof kFallbacks / sizeof kFallbacks[0] == static_cast<unsigned>(Fallback::kCount));
 
@@ -45,6 +46,7 @@ void set_fallback_quiet(bool quiet) { g_quiet = quiet; }
 void Backer::init(const OsOps& os, const Config& config) {
   os_ = &os;
   config_ = config;
+  had_nodes_ = config.bind && allowed_nodes() != 0;
 }
 
 // Whether the pools hold `bytes` in pages of that size: on every allowed node for first touch (any of them may be the
@@ -72,17 +74,49 @@ bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
 }
 
 bool Backer::reservation_counts(std::size_t page_bytes) const {
-  return config_.reservation_counts && !os_->hugetlb_fault_limited(page_bytes);
+  // A cpuset that changed may keep the program's faults from the pages that were reserved.
+  return config_.reservation_counts && allowed_nodes() == config_.nodes.count() && !os_->hugetlb_fault_limited(page_bytes);
 }
 
 void Backer::bind_arena(HeapArena& arena, std::uintptr_t base) {
   if (!config_.bind) return;
   const int error = os_->bind(reinterpret_cast<void*>(base), kArenaSize, config_.bind_mode, config_.nodes);
   if (error == 0) {
-    arena.bound = static_cast<std::uint8_t>(static_cast<unsigned>(config_.bind_mode) + 1);
+    arena.bound = config_.bind_mode;
+    arena.node_gone = false;
   } else {
-    note_fallback(Fallback::kBindRefused, true);
+    arena.node_gone = note_bind_failure(error);
   }
+}
+
+// Says and counts why bind() failed. True: because the process may no longer use the nodes.
+bool Backer::note_bind_failure(int error) const {
+  const bool gone = had_nodes_ && error == EINVAL && allowed_nodes() == 0;
+  note_fallback(gone ? Fallback::kNodeGone : Fallback::kBindRefused, true);
+  return gone;
+}
+
+// How many of our nodes the process may use at the moment.
+unsigned Backer::allowed_nodes() const {
+  NodeSet allowed;
+  if (!os_->allowed_nodes(&allowed)) return config_.nodes.count();
+  unsigned count = 0;
+  for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) count += allowed.has(n);
+  return count;
+}
+
+// A cpuset may change while the process runs. The kernel then uses those of a policy's nodes that are left, or, where none
+// is, all that the process may use; it refuses new policies without any. A heap that may use other nodes goes on there, and
+// is bound to its own again when that is back. ENOMEM: no other node may serve.
+int Backer::follow_cpuset(HeapArena& arena, std::uintptr_t base) {
+  if (arena.bound == BindMode::kDefault && !arena.node_gone) return 0;
+  if (allowed_nodes() != 0) {
+    if (arena.node_gone) bind_arena(arena, base);
+    return 0;
+  }
+  arena.node_gone = true;
+  note_fallback(Fallback::kNodeGone, true);
+  return config_.strict ? ENOMEM : 0;
 }
 
 // The first unit is in use long before its arena is decided, and nobody populates it: without a policy it would lie where
@@ -91,19 +125,19 @@ void Backer::bind_small_unit(std::uintptr_t base) {
   if (!config_.bind) return;
   const bool soften = config_.bind_mode == BindMode::kBind && !config_.strict;
   const BindMode mode = soften ? BindMode::kPreferred : config_.bind_mode;
-  if (os_->bind(at(base, 0), kHugeSize, mode, config_.nodes) != 0) note_fallback(Fallback::kBindRefused, true);
+  if (const int error = os_->bind(at(base, 0), kHugeSize, mode, config_.nodes); error != 0) note_bind_failure(error);
 }
 
 void Backer::relax(HeapArena& arena, std::uintptr_t base) {
-  if (config_.strict || arena.bound != static_cast<unsigned>(BindMode::kBind) + 1) return;
+  if (config_.strict || arena.bound != BindMode::kBind) return;
   if (os_->bind(reinterpret_cast<void*>(base), kArenaSize, BindMode::kPreferred, config_.nodes) == 0) {
-    arena.bound = static_cast<unsigned>(BindMode::kPreferred) + 1;
+    arena.bound = BindMode::kPreferred;
   }
 }
 
 // What is populated from now on is to lie on the node again, although the arena was full once. A refusal leaves PREFERRED.
 void Backer::tighten(HeapArena& arena, std::uintptr_t base) {
-  if (config_.bind_mode != BindMode::kBind || arena.bound != static_cast<unsigned>(BindMode::kPreferred) + 1) return;
+  if (config_.bind_mode != BindMode::kBind || arena.bound != BindMode::kPreferred || arena.node_gone) return;
   bind_arena(arena, base);
 }
 
@@ -209,7 +243,9 @@ int Backer::replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned uni
   const bool advised = os_->thp_mode() != 0 && os_->advise_thp(at(base, unit), kHugeSize, true) == 0;
   advised ? set_units(arena.thp, bit) : clear_units(arena.thp, bit);
   // A fresh mapping forgot the arena's policy.
-  if (arena.bound != 0) os_->bind(at(base, unit), kHugeSize, static_cast<BindMode>(arena.bound - 1), config_.nodes);
+  if (arena.bound == BindMode::kDefault) return 0;
+  const int error = os_->bind(at(base, unit), kHugeSize, arena.bound, config_.nodes);
+  if (error != 0 && note_bind_failure(error)) arena.node_gone = true;  // bound as a whole when the node is back
   return 0;
 }
 
@@ -223,7 +259,7 @@ int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, 
       return 0;
     }
     // So would populating (seen on 6.1: CONSTRAINT_MEMORY_POLICY), which is why the node is looked at first.
-    const bool bound = arena.bound == static_cast<unsigned>(BindMode::kBind) + 1;
+    const bool bound = arena.bound == BindMode::kBind && !arena.node_gone;
     if (bound && !os_->node_has_room(config_.nodes.first(), count * kHugeSize)) return ENOMEM;
     const int error = os_->populate(at(base, first), count * kHugeSize);
     // Without the call plain memory is faulted in by use: slower the first time, as safe.
@@ -232,7 +268,7 @@ int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, 
     return 0;
   }
   // Where mbind was refused the kernel takes any node's huge page once our pool has none, and says nothing.
-  const bool unbound = config_.bind && arena.bound == 0;
+  const bool unbound = config_.bind && arena.bound == BindMode::kDefault;
   for (unsigned u = first; u < first + count; u++) {
     int error = unbound && !pool_has(kHugeSize, kHugeSize) ? ENOMEM : os_->populate(at(base, u), kHugeSize);
     arena.backed |= error == 0 ? unit_bits(u, 1) : 0;
@@ -248,7 +284,10 @@ int Backer::populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
   const std::uint32_t lazy = config_.first_touch ? units : first_arena && config_.has_small_unit ? 1 : 0;
   arena.backed |= units & lazy;
   units &= ~lazy;
-  if (units != 0) tighten(arena, base);
+  if (units != 0) {
+    if (const int error = follow_cpuset(arena, base); error != 0) return error;
+    tighten(arena, base);
+  }
   int error = 0;
   for (std::uint32_t kind : {units & arena.hugetlb & ~arena.huge_1g, units & ~arena.hugetlb}) {
     for_each_run(kind, [&](unsigned first, unsigned count) {
@@ -313,8 +352,10 @@ bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
     return false;
   }
   // Proven before it is moved in, so that a failure leaves no trace.
-  if (config_.bind) os_->bind(pages, GiB, config_.bind_mode, config_.nodes);
-  if (!config_.first_touch) error = os_->populate(pages, GiB);
+  const int bind_error = config_.bind ? os_->bind(pages, GiB, config_.bind_mode, config_.nodes) : 0;
+  const bool node_gone = bind_error != 0 && note_bind_failure(bind_error);
+  if (node_gone && config_.strict) error = ENOMEM;
+  if (error == 0 && !config_.first_touch) error = os_->populate(pages, GiB);
   if (error == 0) error = os_->move_mapping(pages, reinterpret_cast<void*>(base), GiB);
   if (error != 0) {
     os_->unreserve(pages, GiB);
@@ -324,7 +365,8 @@ bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
   for (std::size_t i = 0; i < kArenasPerGiB; i++) {
     group[i].decided = true;
     group[i].mapped = group[i].backed = group[i].hugetlb = group[i].huge_1g = HeapArena::kAll;
-    if (config_.bind) group[i].bound = static_cast<std::uint8_t>(static_cast<unsigned>(config_.bind_mode) + 1);
+    if (config_.bind && bind_error == 0) group[i].bound = config_.bind_mode;
+    group[i].node_gone = node_gone;
   }
   return true;
 }

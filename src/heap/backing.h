@@ -33,7 +33,8 @@ struct HeapArena {
   std::uint32_t frozen;    // hugetlb units made read-only to catch stores around a fork (relocate.h); not under `busy`
   bool decided;            // the kind of mapping has been chosen
   bool busy;               // some thread maps, populates or releases units of it
-  std::uint8_t bound;      // BindMode in force + 1; 0 = none asked for yet
+  BindMode bound;          // the policy in force; kDefault: none
+  bool node_gone;          // when this was last looked at, the process might not use the node
   const void* worker;      // while busy: the thread that works on it, by its thread pointer (for fork)
   std::uint32_t freed_tick[kHugePerArena];  // when a page of the unit was last freed, in scavenger ticks
   // First-touch memory of several nodes: the node on which all pages of the unit are known to lie, + 1; 0 = not known.
@@ -70,6 +71,7 @@ enum class Fallback : std::uint8_t {
   kNoPopulate,       // kernel without MADV_POPULATE_WRITE
   kThpUnavailable,   // transparent huge pages are off: base pages
   kOtherNode,        // a node was full: the next nearest served
+  kNodeGone,         // a cpuset no longer allows a node: the kernel chooses among those that are left
   kCount,
 };
 const char* fallback_name(Fallback f);
@@ -142,9 +144,13 @@ class Backer {
   void bind_arena(HeapArena& arena, std::uintptr_t base);
   void bind_small_unit(std::uintptr_t base);
   void tighten(HeapArena& arena, std::uintptr_t base);
+  unsigned allowed_nodes() const;
+  bool note_bind_failure(int error) const;
+  int follow_cpuset(HeapArena& arena, std::uintptr_t base);
 
   const OsOps* os_ = nullptr;
   Config config_;
+  bool had_nodes_ = false;  // the process might use some of the nodes at the start; a described machine has none of them
 };
 
 // Calls f(first unit, number of units) for every run of set bits.

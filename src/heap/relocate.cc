@@ -34,8 +34,8 @@ void note_plain(const HugePiece& piece, bool thp) {
 
 // A fresh mapping knows nothing of the arena's policy.
 void bind_like(MHeap& heap, const HugePiece& piece, void* memory) {
-  if (piece.arena->bound == 0) return;
-  heap.os().bind(memory, piece.bytes, static_cast<BindMode>(piece.arena->bound - 1), heap.backer().config().nodes);
+  if (piece.arena->bound == BindMode::kDefault) return;
+  heap.os().bind(memory, piece.bytes, piece.arena->bound, heap.backer().config().nodes);
 }
 
 // Calls visit(part, state) for runs of pages of a piece in the same state.

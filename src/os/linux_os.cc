@@ -123,6 +123,8 @@ int bind(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes) {
   // The kernel takes one off maxnode before it counts bits. A kernel with fewer nodes accepts a longer mask as long as
   // the rest is zero.
   const unsigned long max_node = set != nullptr ? NodeSet::kBits + 1 : 0;
+  // When a cpuset changes, the kernel would move the policy to other nodes and not back again.
+  if (set != nullptr) policy |= MPOL_F_STATIC_NODES;
   return ::syscall(SYS_mbind, p, bytes, policy, set != nullptr ? set->words() : nullptr, max_node, 0) == 0 ? 0 : errno;
 }
 
@@ -214,6 +216,7 @@ constexpr OsOps kLinuxOs = {
     .nodes_of = detail::nodes_of,
     .huge_pool = detail::huge_pool,
     .node_has_room = detail::node_has_room,
+    .allowed_nodes = detail::allowed_nodes,
     .hugetlb_fault_limited = [](std::size_t page_bytes) { return cgroup_limits_hugetlb("", page_bytes); },
     .thp_mode = detail::thp_mode,
     .now_ns = detail::now_ns,

@@ -1,4 +1,8 @@
-// Whether a node has memory left for what is about to be bound to it.
+// What the nodes' memory is good for at the moment: whether we may use it, and whether there is any left.
+#include <linux/mempolicy.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include "base/format.h"
 #include "base/scan.h"
 #include "os/linux_calls.h"
@@ -47,6 +51,12 @@ bool node_has_room(NodeId node, std::size_t bytes) {
   }
   if (total == 0) return true;
   return free + files / 2 >= bytes + total / kMarginShare + kept_back(total);
+}
+
+bool allowed_nodes(NodeSet* out) {
+  const ErrnoKeeper keep;
+  *out = NodeSet();
+  return ::syscall(SYS_get_mempolicy, nullptr, out->words(), (unsigned long){NodeSet::kBits}, nullptr, MPOL_F_MEMS_ALLOWED) == 0;
 }
 
 }  // namespace nh::linux_os_detail

@@ -97,7 +97,8 @@ struct OsOps {
   int (*map_hugetlb_at)(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
 
   // ---- placement -----------------------------------------------------------------------------------------------
-  // mbind() of the range for pages still to come. EPERM, ENOSYS: not allowed here. EINVAL: nodes went away.
+  // mbind() of the range for pages still to come. EPERM, ENOSYS: not allowed here. EINVAL: the process may use none of
+  // the nodes; where that comes about later, all nodes that it may use serve until one of them is back.
   int (*bind)(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes);
   // The nodes on which the pages at `addresses` lie; result[i] < 0 is -errno (-ENOENT: not backed).
   int (*nodes_of)(const void* const* addresses, std::size_t count, int* result);
@@ -109,6 +110,8 @@ struct OsOps {
   // comes when memory that is bound to a full node is faulted in; populate() does not fail there. A snapshot, with a
   // margin for what others take meanwhile. true where the kernel does not tell.
   bool (*node_has_room)(NodeId node, std::size_t bytes);
+  // The nodes whose memory the process may use at the moment. false: the kernel does not tell.
+  bool (*allowed_nodes)(NodeSet* out);
   // Whether a control group limits pages of this size when they are faulted in: then a reservation proves nothing.
   bool (*hugetlb_fault_limited)(std::size_t page_bytes);
   // THP mode: 0 never, 1 madvise, 2 always; -1 unknown.

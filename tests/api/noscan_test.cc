@@ -125,7 +125,7 @@ TEST(Noscan, UsableBytesBelongToTheCaller) {
 
 TEST(Noscan, CallocIsZeroAfterDirtyReuse) {
   for (const std::size_t size : {1, 3, 8, 12, 16, 24, 40, 1000, 32768, 40000, 1 << 20, 6 << 20}) {
-    // Enough for what is freed to come round again: a cache serves the other list of a class first.
+    // Enough for what is freed to come round again.
     const unsigned count = size > 100000 ? 3 : size < 64 ? 20000 : 200;
     std::vector<void*> dirty;
     for (unsigned i = 0; i < count; i++) dirty.push_back(memset(numaheap_malloc_noscan(size), 0xa5, size));

@@ -165,6 +165,16 @@ TEST(Placed, ReallocKeepsPlaceAndContents) {
   }
 }
 
+// Placed by the threads that write to it: a copy would be placed by whoever calls realloc.
+TEST(Placed, ReallocLeavesFirstTouchMemoryWhereItIs) {
+  void* p = numaheap_malloc_first_touch(100000);
+  ASSERT_NE(p, nullptr);
+  for (const std::size_t next : {100000u, 200000u, 1u << 20, 2u << 20, 50000u, 300000u}) {
+    EXPECT_EQ(realloc(p, next), p) << next;
+  }
+  free(p);
+}
+
 TEST(Placed, Errors) {
   struct Case {
     const char* name;

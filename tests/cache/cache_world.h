@@ -80,7 +80,7 @@ class CacheWorld {
     } else if (!mcache_alloc(size, &p)) {
       p = caches.alloc(class_for(size));
       if (p == nullptr) return nullptr;
-      mark_word(p) = 0;
+      unmark(p);
     }
     taken(p);
     return p;
@@ -89,7 +89,7 @@ class CacheWorld {
   void* alloc_placed(HeapId h, std::size_t size, bool strict = false) {
     void* p = caches.alloc_from(h, make_placed(class_for(size)), strict);
     if (p == nullptr) return nullptr;
-    mark_word(p) = 0;
+    unmark(p);
     taken(p);
     return p;
   }
@@ -148,7 +148,13 @@ class CacheWorld {
         for (unsigned c = 0; c < kCachedClasses; c++) {
           const FreeList& list = cache.lists[set].of[c];
           capacity += std::uint64_t{list.cap} * size_class(static_cast<SpanClass>(c)).bytes;
-          const std::size_t length = members(list.head).size();
+          std::size_t length = 0;
+          for (void* p : members(list.head)) {
+            length++;
+            if (has_mark(static_cast<SpanClass>(c)) && mark_word(p) != free_mark(p)) {
+              wrong += " an object of class " + std::to_string(c) + " lost its mark;";
+            }
+          }
           if (length > list.cap + std::size_t{slack}) wrong += " list of class " + std::to_string(c) + " too long;";
           const std::size_t said = list.count();
           if (said > length + slack || length > said + slack) {
@@ -173,7 +179,7 @@ class CacheWorld {
   void* alloc_large(std::size_t size, bool noscan) {
     const bool extent = size > kMaxBinBytes;
     void* p;
-    if (!extent && mcache_alloc_class(bin_class(size, noscan), &p)) return p;
+    if (!extent && mcache_alloc_bin(size, noscan, &p)) return p;
     MSpan* span = extent ? mcache_take_extent(static_cast<unsigned>(div_up(size, kHugeSize))) : nullptr;
     if (span == nullptr) {
       const HeapId heap = extent ? extent_heap() : caches.local_heap();

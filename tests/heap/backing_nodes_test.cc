@@ -83,9 +83,72 @@ TEST(Ladder, RefusedBindingIsCountedAndSurvived) {
     l.os.fail_all(FakeCall::kBind, error);
     EXPECT_EQ(l.back(1, 3), 0);
     EXPECT_EQ(fallbacks(Fallback::kBindRefused), before + 1);
-    EXPECT_EQ(l.group[1].bound, 0);
+    EXPECT_EQ(l.group[1].bound, BindMode::kDefault);
     l.use(1);
   }
+}
+
+// A cpuset that changes at run time, in the middle of an arena and between two.
+TEST(Ladder, MemoryOfANodeThatWentAwayLiesElsewhereUntilItComesBack) {
+  Ladder l(two_nodes(0, 0), bound_to(NodeId(1), HugePagesOption::kThp));
+  ASSERT_EQ(l.back(1, 0b1), 0);
+  const std::uint64_t before = fallbacks(Fallback::kNodeGone), refused = fallbacks(Fallback::kBindRefused);
+  l.os.set_online(NodeId(1), false);
+  EXPECT_EQ(l.back(1, 0b10), 0);
+  EXPECT_EQ(fallbacks(Fallback::kNodeGone), before + 1);
+  EXPECT_EQ(l.back(2, 0b1), 0);
+  EXPECT_GT(fallbacks(Fallback::kNodeGone), before + 1);
+  EXPECT_EQ(fallbacks(Fallback::kBindRefused), refused);
+  EXPECT_EQ(l.os.node_of(l.unit(1, 1)), NodeId(0));
+  EXPECT_EQ(l.os.node_of(l.unit(2, 0)), NodeId(0));
+  EXPECT_EQ(l.os.policy_of(l.unit(2, 0)).mode, BindMode::kDefault);
+  l.os.set_online(NodeId(1), true);
+  const std::uint64_t gone = fallbacks(Fallback::kNodeGone);
+  EXPECT_EQ(l.back(1, 0b100), 0);
+  EXPECT_EQ(l.back(2, 0b10), 0);
+  for (void* p : {l.unit(1, 2), l.unit(2, 1)}) {
+    EXPECT_EQ(l.os.node_of(p), NodeId(1));
+    EXPECT_EQ(l.os.policy_of(p).mode, BindMode::kBind);
+  }
+  EXPECT_EQ(fallbacks(Fallback::kNodeGone), gone);
+}
+
+TEST(Ladder, AStrictHeapHasNoMemoryWhileItsNodeIsGone) {
+  Backer::Config c = bound_to(NodeId(1), HugePagesOption::kThp);
+  c.strict = true;
+  Ladder l(two_nodes(0, 0), c);
+  ASSERT_EQ(l.back(1, 0b1), 0);
+  l.os.set_online(NodeId(1), false);
+  EXPECT_EQ(l.back(1, 0b10), ENOMEM);
+  EXPECT_EQ(l.back(2, 0b1), ENOMEM);
+  l.os.set_online(NodeId(1), true);
+  EXPECT_EQ(l.back(1, 0b10), 0);
+  EXPECT_EQ(l.back(2, 0b1), 0);
+  EXPECT_EQ(l.os.node_of(l.unit(2, 0)), NodeId(1));
+}
+
+// A huge page that cannot be had is replaced while the node is gone: its unit has lost the arena's policy.
+TEST(Ladder, AUnitReplacedWhileTheNodeIsGoneIsBoundAgain) {
+  Ladder l(two_nodes(1, 64), bound_to(NodeId(1)));
+  ASSERT_EQ(l.back(1, 0b1), 0);
+  l.os.set_online(NodeId(1), false);
+  ASSERT_EQ(l.back(1, 0b110), 0);
+  EXPECT_EQ(l.kinds(1), "22t" + std::string(29, '.')) << "node 0 has one huge page";
+  EXPECT_EQ(l.os.policy_of(l.unit(1, 2)).mode, BindMode::kDefault);
+  l.os.set_online(NodeId(1), true);
+  ASSERT_EQ(l.back(1, 0b1000), 0);
+  EXPECT_EQ(l.os.policy_of(l.unit(1, 2)).mode, BindMode::kBind);
+  EXPECT_EQ(l.os.node_of(l.unit(1, 3)), NodeId(1));
+}
+
+// Its room says nothing about the nodes that serve.
+TEST(Ladder, AFullNodeThatIsGoneRefusesNothing) {
+  FakeOsConfig full = two_nodes(0, 0);
+  full.node_room = kHugeSize - 1;
+  Ladder l(full, bound_to(NodeId(1), HugePagesOption::kThp));
+  EXPECT_EQ(l.back(1, 0b1), ENOMEM);
+  l.os.set_online(NodeId(1), false);
+  EXPECT_EQ(l.back(1, 0b1), 0);
 }
 
 // Nothing keeps the kernel from another node's pool then.
@@ -178,6 +241,18 @@ TEST(Ladder, FirstTouchWithEnoughOnEveryNode) {
   }
 }
 
+// The program's faults may be kept from the pages that were reserved, and would end in a SIGBUS.
+TEST(Ladder, FirstTouchTakesNoHugetlbWhileANodeIsGone) {
+  NodeSet both = NodeSet::of(NodeId(0));
+  both.add(NodeId(1));
+  Ladder l(two_nodes(64, 64), first_touch(both));
+  l.os.set_online(NodeId(1), false);
+  ASSERT_EQ(l.back(0, 0b11, 2 * kHugeSize), 0);
+  l.os.set_online(NodeId(1), true);
+  ASSERT_EQ(l.back(0, 0b1100, 2 * kHugeSize), 0);
+  EXPECT_EQ(l.kinds(0), "tt22" + std::string(28, '.'));
+}
+
 TEST(Ladder, WorthlessReservationsAreNotMade) {
   Backer::Config c = first_touch();
   c.reservation_counts = false;
@@ -215,6 +290,22 @@ TEST(Ladder, AFailedResetKeepsThePages) {
 
 void mark_busy(Ladder& l, bool busy) {
   for (HeapArena& a : l.group) a.busy = busy;
+}
+
+TEST(Ladder, A1GiBPageOfANodeThatIsGone) {
+  for (const bool strict : {false, true}) {
+    FakeOsConfig machine = two_nodes(0, 0);
+    for (FakeNode& node : machine.nodes) node.pages_1g = 1;
+    Backer::Config c = bound_to(NodeId(1), HugePagesOption::k1G);
+    c.strict = strict;
+    Ladder l(machine, c);
+    l.os.set_online(NodeId(1), false);
+    mark_busy(l, true);
+    EXPECT_EQ(l.backer.map_1g(l.group.data(), l.base), !strict);
+    mark_busy(l, false);
+    EXPECT_EQ(l.os.hugetlb_bytes(), strict ? 0 : GiB) << "a policy that binds takes no other node's";
+    EXPECT_EQ(l.os.check(), "");
+  }
 }
 
 TEST(Ladder, APageOf1GiBBacks16Arenas) {

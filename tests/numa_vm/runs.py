@@ -44,6 +44,7 @@ RUNS = {
         Run("NUMAHEAP_LARGE=interleave", r"^with_interleaving_", ["NUMAHEAP_LARGE=interleave"]),
         Run("a cpuset", r"^with_a_cpuset_of_nodes_2_and_3_", cpuset=("4-7", "2-3")),
         Run("a cpuset of one node", r"^with_a_binding_to_node_3_everything_", cpuset=("6-7", "3")),
+        Run("a cpuset that changes", r"^with_a_cpuset_that_changes_", cpuset=("0-7", "0-3")),
         Run("a cpuset with memory elsewhere", r"^with_a_cpuset_elsewhere_", cpuset=("0-1", "2-3")),
     ],
     "two_nodes": [

@@ -291,12 +291,12 @@ TEST_F(LinuxOs, Bind) {
     EXPECT_EQ(os.populate(p_, kBytes), 0) << "memory must be usable without its policy";
     GTEST_SKIP() << "mbind is not allowed here: " << std::strerror(refused);
   }
-  EXPECT_EQ(policy_of(p_, &nodes), MPOL_BIND);
+  EXPECT_EQ(policy_of(p_, &nodes), MPOL_BIND | MPOL_F_STATIC_NODES);
   EXPECT_EQ(nodes, home);
   EXPECT_EQ(os.bind(p_, kBytes, BindMode::kInterleave, home), 0);
-  EXPECT_EQ(policy_of(p_, &nodes), MPOL_INTERLEAVE);
+  EXPECT_EQ(policy_of(p_, &nodes), MPOL_INTERLEAVE | MPOL_F_STATIC_NODES);
   EXPECT_EQ(os.bind(p_, kBytes, BindMode::kPreferred, home), 0);
-  EXPECT_EQ(policy_of(p_, &nodes), MPOL_PREFERRED);
+  EXPECT_EQ(policy_of(p_, &nodes), MPOL_PREFERRED | MPOL_F_STATIC_NODES);
   EXPECT_EQ(nodes, home);
   EXPECT_EQ(os.bind(p_, kBytes, BindMode::kDefault, home), 0);
   EXPECT_EQ(policy_of(p_, &nodes), MPOL_DEFAULT);

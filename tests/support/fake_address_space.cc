@@ -132,9 +132,11 @@ int FakeAddressSpace::bind(Address begin, std::size_t bytes, const FakePolicy& p
     }
   }
   if (policy.mode != BindMode::kDefault && policy.nodes.empty()) return EINVAL;
+  bool any = policy.nodes.empty();
   for (NodeId n = policy.nodes.first(); n.valid(); n = policy.nodes.next(NodeId(n.value + 1))) {
-    if (n.value >= static_cast<int>(nodes_.size()) || !nodes_[static_cast<std::size_t>(n.value)].online) return EINVAL;
+    any |= n.value < static_cast<int>(nodes_.size()) && nodes_[static_cast<std::size_t>(n.value)].online;
   }
+  if (!any) return EINVAL;
   split_at("bind", begin);
   split_at("bind", end);
   for (auto it = mappings_.lower_bound(begin); it != mappings_.end() && it->first < end; ++it) {
@@ -261,9 +263,12 @@ int FakeAddressSpace::choose_node(const FakePolicy& policy, Address a, std::size
     for (; turn > 0; turn--) n = policy.nodes.next(NodeId(n.value + 1));
     first = n.value;
   }
+  const auto online = [&](int n) { return nodes_[static_cast<std::size_t>(n)].online; };
+  bool bound = false;
+  for (int n = 0; n < count; n++) bound |= policy.mode == BindMode::kBind && policy.nodes.has(NodeId(n)) && online(n);
   for (int i = 0; i < count; i++) {
     const int n = (first + i) % count;
-    if (policy.mode == BindMode::kBind && !policy.nodes.has(NodeId(n))) continue;
+    if (!online(n) || (bound && !policy.nodes.has(NodeId(n)))) continue;
     if (room_on(n, bytes, hugetlb) >= bytes) return n;
   }
   return -1;

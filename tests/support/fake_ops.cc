@@ -280,6 +280,15 @@ struct FakeOps {
   }
   // The model's populate() fails where a node is full, as one that nobody looked at beforehand should.
   static bool node_has_room(NodeId, std::size_t bytes) { return bytes <= os().config_.node_room; }
+  static bool allowed_nodes(NodeSet* out) {
+    FakeOs& f = os();
+    const Guard guard(f.mutex_);
+    *out = NodeSet();
+    for (int n = 0; n < static_cast<int>(f.space_.node_count()); n++) {
+      if (f.space_.node(NodeId(n)).online) out->add(NodeId(n));
+    }
+    return true;
+  }
   static bool hugetlb_fault_limited(std::size_t) { return os().config_.hugetlb_fault_limited; }
 
   static int thp_mode() {
@@ -318,6 +327,7 @@ const OsOps& FakeOs::ops() const {
       .nodes_of = FakeOps::nodes_of,
       .huge_pool = FakeOps::huge_pool,
       .node_has_room = FakeOps::node_has_room,
+      .allowed_nodes = FakeOps::allowed_nodes,
       .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
       .thp_mode = FakeOps::thp_mode,
       .now_ns = FakeOps::now_ns,

@@ -94,7 +94,8 @@ class FakeOs {
   // ---- the machine -------------------------------------------------------------------------------------------------
   // The node of the CPU that the calling thread runs on. 0 at first.
   static void set_local_node(NodeId node);
-  void set_online(NodeId node, bool online);  // false: bind() to it fails with EINVAL
+  // Whether the process may use a node's memory. false: bind() to it fails with EINVAL, and nothing new lies there.
+  void set_online(NodeId node, bool online);
   void set_memory(NodeId node, std::size_t bytes);
   void set_pool_pages(NodeId node, std::size_t page_bytes, std::size_t pages);
   void set_thp_mode(int mode);

@@ -154,7 +154,7 @@ constexpr auto kBinRange = [] {
   if (size > kMaxSmallSize && at < g_hot.bytes) {
     // A large object of the bin that the size belongs to needs no further look. Unsigned: a size below the smallest of
     // the bin is beyond its width, too, and codes of no bin have none.
-    const BinRange range = kBinRange[g_hot.page_map[at >> kPageShift] & 0xff];
+    const BinRange range = kBinRange[entry_class(g_hot.page_map[at >> kPageShift])];
     if (size - range.least < range.width) [[likely]] return release(p);
   }
   release_sized(p, size, 0, true);

@@ -145,33 +145,26 @@ inline constexpr auto kBinListOffset = [] {
 
 enum class FreeOutcome { kDone, kOdd, kFull };
 
-// Whether p is the start of an object of a class with that reciprocal, and not marked as free. at: p's offset in the
-// address space. mark: gets what its second word holds when it is free.
-[[gnu::always_inline]] inline bool is_live_object(const void* p, std::uintptr_t at, std::size_t entry,
-                                                  std::uint32_t reciprocal, std::uint64_t* mark) {
-  const auto in_span = static_cast<std::uint32_t>((entry & 0xff00) << (kPageShift - 8) | (at & (kPageSize - 1)));
-  if (in_span * reciprocal >= reciprocal) [[unlikely]] return false;
-  *mark = g_hot.free_key ^ address(p);
-  return mark_word(const_cast<void*>(p)) != *mark;
-}
-
 // What the page map knows of a pointer to an object that may be freed.
 struct LiveObject {
-  std::uintptr_t at;   // offset in the address space
-  std::size_t code;    // class
-  std::uint64_t mark;  // what its second word holds when it is free
+  std::uintptr_t at;         // offset in the address space
+  std::size_t code;          // class
+  std::uint32_t reciprocal;  // of the object size
+  std::uint64_t mark;        // what its second word holds when it is free
 };
 
 // False: p is not the start of an object of a class that has a mark, or it carries the mark; the slow way finds out more.
 [[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found) {
   const std::uintptr_t at = address(p) - g_hot.base;
   if (at >= g_hot.bytes) [[unlikely]] return false;
-  // 64 bits wide, as an index is: narrower, the compiler extends it twice.
-  const std::size_t entry = g_hot.page_map[at >> kPageShift];
-  const std::size_t code = entry & 0xff;
-  std::uint64_t mark;
-  if (!is_live_object(p, at, entry, kFreeReciprocal[code], &mark)) [[unlikely]] return false;
-  *found = {at, code, mark};
+  const std::size_t page = at >> kPageShift;
+  // Two loads: to take the word apart costs an instruction more.
+  const std::size_t code = entry_class_at(g_hot.page_map, page);
+  const std::uint32_t reciprocal = kFreeReciprocal[code];
+  if (entry_offset(g_hot.page_map[page], at) * reciprocal >= reciprocal) [[unlikely]] return false;
+  const std::uint64_t mark = g_hot.free_key ^ address(p);
+  if (mark_word(const_cast<void*>(p)) == mark) [[unlikely]] return false;
+  *found = {at, code, reciprocal, mark};
   return true;
 }
 
@@ -190,32 +183,20 @@ struct LiveObject {
   return pushed ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
-// What a size says of the class, by (size + 15) / 16.
-struct SizedFree {
-  std::uint32_t reciprocal;
-  std::uint16_t offset;  // of the list
-  std::uint8_t code;
-};
-inline constexpr auto kSizedFree = [] {
-  std::array<SizedFree, kMaxSmallSize / 16 + 1> table{};
-  for (unsigned i = 0; i < table.size(); i++) {
-    const SpanClass c = class_for(i * 16);
-    table[i] = {kFreeReciprocal[c], static_cast<std::uint16_t>(list_offset(c)), static_cast<std::uint8_t>(c)};
-  }
+// (size + 15) / 16 -> reciprocal of the object size of its class. No two small sizes have the same.
+inline constexpr auto kReciprocalOfSize = [] {
+  std::array<std::uint32_t, kMaxSmallSize / 16 + 1> table{};
+  for (unsigned i = 0; i < table.size(); i++) table[i] = kFreeReciprocal[class_for(i * 16)];
   return table;
 }();
 
-// The same for an object that was asked for with `size` bytes. kOdd, too, where the size is wrong or large. The page map
-// is looked up to find that out; what follows does not wait for it.
+// The same for an object that was asked for with `size` bytes. kOdd, too, where the size is large or that of another class.
 [[gnu::always_inline]] inline FreeOutcome mcache_free_sized(void* p, std::size_t size) {
-  const std::uintptr_t at = address(p) - g_hot.base;
-  if (size > kMaxSmallSize || at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
-  const SizedFree& sized = kSizedFree[(size + 15) / 16];
-  const std::size_t entry = g_hot.page_map[at >> kPageShift];
-  if (static_cast<std::uint8_t>(entry) != sized.code) [[unlikely]] return FreeOutcome::kOdd;
-  std::uint64_t mark;
-  if (!is_live_object(p, at, entry, sized.reciprocal, &mark)) [[unlikely]] return FreeOutcome::kOdd;
-  return mcache_push(p, at, mark, sized.offset) ? FreeOutcome::kDone : FreeOutcome::kFull;
+  LiveObject object;
+  if (size > kMaxSmallSize || !mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
+  if (object.reciprocal != kReciprocalOfSize[(size + 15) / 16]) [[unlikely]] return FreeOutcome::kOdd;
+  const bool pushed = mcache_push(p, object.at, object.mark, list_offset(object.code));
+  return pushed ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
 }  // namespace nh

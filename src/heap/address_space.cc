@@ -73,7 +73,7 @@ void AddressSpace::publish(MSpan* span) {
   const unsigned pages = is_large(span->span_class) ? 1 : span->npages;
   NH_ASSERT(pages <= 256);
   for (unsigned i = 0; i < pages; i++) {
-    __atomic_store_n(&page_map_[first + i], make_page_entry(span->span_class, i), __ATOMIC_RELAXED);
+    __atomic_store_n(&page_map_[first + i], make_page_entry(span->span_class, first), __ATOMIC_RELAXED);
   }
   span->use = SpanUse::kInUse;
 }

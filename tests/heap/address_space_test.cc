@@ -133,7 +133,10 @@ TEST_F(PublishedSpans, SmallSpansAreFoundFromEachOfTheirPages) {
   for (std::size_t p = 0; p < 64; p++) {
     const PageEntry e = space_.entry(at(page(10 + p) + p));
     EXPECT_EQ(entry_class(e), 37);
-    EXPECT_EQ(entry_index(e), p);
+    const std::uintptr_t offset = page(10 + p) + p - space_.base();
+    EXPECT_EQ(entry_index(e, offset / kPageSize), p);
+    EXPECT_EQ(entry_offset(e, offset), p * kPageSize + p);
+    EXPECT_EQ(entry_class_at(space_.page_map(), offset / kPageSize), 37u);
     EXPECT_EQ(space_.span_of(at(page(10 + p) + kPageSize - 1)), &s);
   }
   EXPECT_EQ(space_.span_of(at(page(74))), nullptr);

@@ -22,11 +22,13 @@ using nh::CpuId;
 using nh::MSpan;
 using nh::PageCount;
 
+constexpr nh::SpanClass kAnyLength = nh::make_placed(nh::class_for(4096));
+
 void span_pair(benchmark::State& state) {
   nh::MHeap& heap = OneNodeHeap::get().heap();
   const PageCount pages(static_cast<std::size_t>(state.range(0)));
   for (auto _ : state) {
-    MSpan* span = heap.alloc_span(pages, nh::class_for(64), CpuId(0));
+    MSpan* span = heap.alloc_span(pages, kAnyLength, CpuId(0));
     if (span == nullptr) bench::die("out of memory");
     heap.free_span(span);
   }
@@ -46,7 +48,7 @@ void span_of(benchmark::State& state) {
   OneNodeHeap& one = OneNodeHeap::get();
   std::vector<MSpan*> spans(static_cast<std::size_t>(state.range(0)));
   for (MSpan*& span : spans) {
-    span = one.heap().alloc_span(PageCount(4), nh::class_for(4096), CpuId(0));
+    span = one.heap().alloc_span(PageCount(4), kAnyLength, CpuId(0));
     if (span == nullptr) bench::die("out of memory");
   }
   std::uint64_t random = 1;

@@ -192,10 +192,10 @@ namespace {
 constexpr std::size_t kMinByPages = kMaxSmallSize / 2 + 1;
 constexpr std::size_t as_large(std::size_t size) { return size > kMaxSmallSize ? size : kMaxSmallSize + 1; }
 
-// Whether an object of this class stays where it is when it gets this size.
-bool stays(SpanClass c, std::size_t size) {
-  if (is_bin(c)) return size >= kMinByPages && size <= kMaxBinBytes && (bin_class(as_large(size), false) | 1) == (c | 1);
-  const std::size_t usable = size_class(c).bytes;
+// Whether an object on a page of this kind stays where it is when it gets this size.
+bool stays(std::size_t kind, std::size_t size) {
+  const std::size_t usable = kSizesOfKind.most[kind];
+  if (usable > kMaxSmallSize) return size >= kMinByPages && as_large(size) > kSizesOfKind.below[kind] && size <= usable;
   return size <= usable && size * 2 > usable;
 }
 
@@ -255,7 +255,7 @@ void* allocate_like(const MSpan& span, std::size_t size) {
 
 void* reallocate(void* p, std::size_t size) {
   LiveObject live;
-  if (mcache_find(p, &live) && stays(static_cast<SpanClass>(live.code), size)) return p;
+  if (mcache_find(p, &live) && stays(entry_kind(live.entry), size)) return p;
   return reallocate_slow(p, size, __builtin_return_address(0));
 }
 

@@ -4,7 +4,6 @@
 // libstdc++ (or libc++), of which the library must not depend. They are looked up at that moment: a weak reference
 // first, then the global scope, then whatever C++ runtime is loaded at all (a C program may have dlopened a C++ plugin
 // with RTLD_LOCAL). Only where there is none does the process abort, because then nobody could catch anything.
-#include <array>
 #include <cerrno>
 #include <cstddef>
 #include <new>
@@ -134,31 +133,8 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
   return p != nullptr ? p : retry_nothrow(size, static_cast<std::size_t>(alignment));
 }
 
-struct BinRange {
-  std::uint32_t least;  // the sizes of a bin: least, least + 1, ... least + width - 1
-  std::uint32_t width;
-};
-constexpr auto kBinRange = [] {
-  std::array<BinRange, 256> table{};
-  for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-    const std::uint32_t bytes = size_class(static_cast<SpanClass>(code)).bytes;
-    const std::uint32_t below = kSizeClassTable[size_class_of(static_cast<SpanClass>(code)) - 1].bytes;
-    table[code] = {below + 1, bytes - below};
-  }
-  return table;
-}();
-
-// Not on the fast path: an object of another class than its size says, a large one, one that is free.
-[[gnu::noinline]] void delete_sized_slow(void* p, std::size_t size) {
-  const std::uintptr_t at = address(p) - g_hot.base;
-  if (size > kMaxSmallSize && at < g_hot.bytes) {
-    // A large object of the bin that the size belongs to needs no further look. Unsigned: a size below the smallest of
-    // the bin is beyond its width, too, and codes of no bin have none.
-    const BinRange range = kBinRange[entry_class(g_hot.page_map[at >> kPageShift])];
-    if (size - range.least < range.width) [[likely]] return release(p);
-  }
-  release_sized(p, size, 0, true);
-}
+// Not on the fast path: an object of another class than its size says, one that is free, one of no class.
+[[gnu::noinline]] void delete_sized_slow(void* p, std::size_t size) { release_sized(p, size, 0, true); }
 
 [[gnu::always_inline]] inline void delete_sized(void* p, std::size_t size) {
   switch (mcache_free_sized(p, size)) {

@@ -17,8 +17,7 @@ class RseqAccess {
     cache_ = all.cache_of(guard_.cpu);
     if (cache_ == nullptr) cache_ = all.prepare(guard_.cpu);
     if (cache_ == nullptr) return;
-    all_lists_ = all.all_lists_;
-    guard_.slot = &all_lists_[guard_.cpu];
+    guard_.slot = &all_slots()[guard_.cpu];
     guard_.lists = cache_->lists;
   }
   bool usable() const { return cache_ != nullptr; }
@@ -30,12 +29,11 @@ class RseqAccess {
   bool resize(FreeList& l, std::int32_t delta) { return rseq_resize(guard_, &l, delta); }
   // From the same list of whichever CPU this is by now.
   bool pop(FreeList& l, void** out) {
-    return rseq_pop(all_lists_, address(&l) - address(guard_.lists), out);
+    return rseq_pop(all_slots(), address(&l) - address(guard_.lists), out);
   }
 
  private:
   RseqGuard guard_{};
-  const CpuSlot* all_lists_ = nullptr;
   CpuCache* cache_ = nullptr;
 };
 

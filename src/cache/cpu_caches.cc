@@ -10,15 +10,15 @@ namespace {
 // Before start every thread's cpu_id reads -1 and finds lists that are empty and take nothing. Or 0: in an IFUNC resolver
 // of the program the thread-local storage exists already, but has not got its initial values yet.
 HeapLists g_boot_lists;
-CpuSlot g_boot_slots[3] = {
-    reinterpret_cast<char*>(&g_boot_lists),
-    reinterpret_cast<char*>(&g_boot_lists),
-    reinterpret_cast<char*>(&g_boot_lists),
-};
 
 }  // namespace
 
-constinit HotState g_hot{g_boot_slots + 2, g_boot_slots + 2, 0, 0, nullptr, 0, 0, kMaxHeaps};
+#define NH_BOOT_SLOT reinterpret_cast<char*>(&g_boot_lists)
+CpuSlot g_local_slots[2 + kMaxCpus] = {NH_BOOT_SLOT, NH_BOOT_SLOT, NH_BOOT_SLOT};
+CpuSlot g_all_slots[2 + kMaxCpus] = {NH_BOOT_SLOT, NH_BOOT_SLOT, NH_BOOT_SLOT};
+#undef NH_BOOT_SLOT
+
+constinit HotState g_hot{0, 0, nullptr, 0, kMaxHeaps};
 constinit CpuCaches g_caches;
 
 const char* cache_mode_name(CacheMode mode) {
@@ -40,19 +40,13 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
 
   MetadataPool& memory = heaps[HeapId(0)].heap.metadata();
   empty_ = static_cast<char*>(memory.alloc(list_sets() * kHeapListsBytes, 64));
-  auto* slots = static_cast<CpuSlot*>(memory.alloc(2 * (2 + config.cpus) * sizeof(CpuSlot), 64));
   caches_ = static_cast<std::atomic<CpuCache*>*>(memory.alloc(config.cpus * sizeof(caches_[0]), 64));
-  if (empty_ == nullptr || slots == nullptr || caches_ == nullptr) return false;
-  for (unsigned i = 0; i < 2 * (2 + config.cpus); i++) slots[i] = empty_;
-  local_lists_ = slots + 2;
-  all_lists_ = local_lists_ + config.cpus + 2;
+  if (empty_ == nullptr || caches_ == nullptr) return false;
+  for (unsigned i = 0; i < 2 + config.cpus; i++) g_local_slots[i] = g_all_slots[i] = empty_;
 
   const AddressSpace& space = heaps.space();
-  g_hot.local_lists = local_lists_;
-  g_hot.all_lists = all_lists_;
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
-  g_hot.region_shift = space.region_shift();
   g_hot.extent_heap = config.extent_heap;
   g_hot.base = space.base();
   // Last: from here on pointers are looked up.
@@ -84,13 +78,13 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   if (mode_ != CacheMode::kRseq && mode_ != CacheMode::kOwnRseq) return;
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
-  __atomic_store_n(&all_lists_[cpu], lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&local_lists_[cpu], lists + cache->local.value * kHeapListsBytes, __ATOMIC_RELEASE);
+  __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
+  __atomic_store_n(&local_slots()[cpu], lists + cache->local.value * kHeapListsBytes, __ATOMIC_RELEASE);
 }
 
 void CpuCaches::withdraw(int cpu) {
-  __atomic_store_n(&local_lists_[cpu], empty_, __ATOMIC_RELAXED);
-  __atomic_store_n(&all_lists_[cpu], empty_, __ATOMIC_RELAXED);
+  __atomic_store_n(&local_slots()[cpu], empty_, __ATOMIC_RELAXED);
+  __atomic_store_n(&all_slots()[cpu], empty_, __ATOMIC_RELAXED);
 }
 
 // Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.

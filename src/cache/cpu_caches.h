@@ -33,7 +33,7 @@ using HeapOfCpu = HeapId (*)(CpuId cpu);
 
 class CpuCaches {
  public:
-  // memory for slots and pointers comes from heap 0's metadata. Publishes the slots to the fast path; rseq_init() must
+  // memory for pointers comes from heap 0's metadata. Publishes the slots to the fast path; rseq_init() must
   // come after it. False: no memory.
   bool init(const OsOps& os, HeapSet& heaps, const CacheConfig& config, HeapOfCpu heap_of_cpu);
   void set_mode(CacheMode mode) { mode_ = mode; }
@@ -138,8 +138,6 @@ class CpuCaches {
   HeapOfCpu heap_of_cpu_ = nullptr;
   CacheMode mode_ = CacheMode::kFallback;
   bool fences_ = false;  // membarrier can abort sequences on other CPUs
-  CpuSlot* local_lists_ = nullptr;  // of all CPUs, and two before them
-  CpuSlot* all_lists_ = nullptr;
   char* empty_ = nullptr;     // lists that are empty and take nothing, for all heaps
   std::atomic<CpuCache*>* caches_ = nullptr;
   Lock drain_lock_{LockRank::kDrain};

@@ -211,7 +211,7 @@ void* CpuCaches::alloc(SpanClass c) {
   if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
     if (rseq_register_thread()) {
       void* object;
-      if (rseq_pop(local_lists_, list_offset(c), &object)) return object;
+      if (rseq_pop(local_slots(), list_offset(c), &object)) return object;
       RseqAccess access(*this);
       if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict);
     }

@@ -19,7 +19,7 @@
 
 #include "base/lock.h"
 #include "base/units.h"
-#include "central/size_classes.h"
+#include "heap/page_entry.h"
 
 namespace nh {
 
@@ -39,7 +39,7 @@ struct HeapLists {
   FreeList of[kClassCodes];
 };
 inline constexpr std::size_t kHeapListsBytes = sizeof(HeapLists);
-static_assert(sizeof(FreeList) == 16 && kHeapListsBytes == 3872);
+static_assert(sizeof(FreeList) == kListBytes && kHeapListsBytes == 3872);
 
 // Of a class's list within a HeapLists.
 constexpr std::size_t list_offset(std::size_t code) { return code * sizeof(FreeList); }
@@ -81,6 +81,13 @@ struct CpuCache {
 // which holds the first heap's and counts on from there. Two tables of pointers, since pairs would need a shift of the
 // index. Index: the signed cpu_id; -1 and -2 mean a thread without registration. Slots of CPUs that are not prepared or
 // switched off point to the permanent empty lists.
+//
+// The tables are variables of the library rather than memory of a heap, whose address would have to be loaded first: a
+// load less in malloc() and in free(), worth 0.2 ns each (Xeon, batch/fifo-64).
 using CpuSlot = char*;
+extern CpuSlot g_local_slots[2 + kMaxCpus] [[gnu::visibility("hidden")]];
+extern CpuSlot g_all_slots[2 + kMaxCpus] [[gnu::visibility("hidden")]];
+inline CpuSlot* local_slots() { return g_local_slots + 2; }
+inline CpuSlot* all_slots() { return g_all_slots + 2; }
 
 }  // namespace nh

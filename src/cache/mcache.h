@@ -23,42 +23,24 @@
 
 #include "base/bits.h"
 #include "cache/layout.h"
+#include "cache/page_kinds.h"
 #include "cache/rseq_section.h"
 #include "central/free_mark.h"
-#include "central/size_classes.h"
 #include "heap/address_space.h"
+#include "heap/size_classes.h"
 
 namespace nh {
 
 // What the fast path reads beside the tables: written at start, constant afterwards, one cache line.
 struct alignas(64) HotState {
-  const CpuSlot* local_lists;  // indexed by the signed cpu_id
-  const CpuSlot* all_lists;
   std::uintptr_t base;     // of the address space; bytes = 0 before start, so that no pointer is ours
   std::size_t bytes;
   const PageEntry* page_map;
-  std::uint64_t free_key;  // a copy of g_free_key in the line that is here anyway
-  std::uint32_t region_shift;
-  std::uint32_t extent_heap;  // whose large objects CPUs keep by their descriptors
+  std::uint64_t free_key;      // a copy of g_free_key in the line that is here anyway
+  std::uint32_t extent_heap;   // whose large objects CPUs keep by their descriptors
 };
 static_assert(sizeof(HotState) == 64);
 extern HotState g_hot [[gnu::visibility("hidden")]];
-
-// Class code -> reciprocal of the object size; 0 where free() must take the slow path whatever the pointer: large objects
-// without a bin, tiny and 8-byte objects, pages not in use.
-inline constexpr auto kFreeReciprocal = [] {
-  std::array<std::uint32_t, kClassCodes> table{};
-  for (unsigned c = 4; c < kSpanClasses; c++) table[c] = kSizeClassTable[c / 2].reciprocal;
-  for (unsigned c = kFirstBinClass; c < kClassCodes; c++) table[c] = size_class(static_cast<SpanClass>(c)).reciprocal;
-  return table;
-}();
-
-static_assert([] {
-  for (unsigned c = 0; c < kClassCodes; c++) {
-    if (c != kPlacedCode && has_mark(static_cast<SpanClass>(c)) != (kFreeReciprocal[c] != 0)) return false;
-  }
-  return true;
-}(), "free() looks for marks where malloc() does");
 
 // (size + 15) / 16 -> offset of the list.
 inline constexpr auto kListOffset = [] {
@@ -83,7 +65,7 @@ inline constexpr auto kListOffset = [] {
 [[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
   if (size > kMaxSmallSize) [[unlikely]] return false;
   void* p;
-  if (!rseq_pop(g_hot.local_lists, kListOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
+  if (!rseq_pop(local_slots(), kListOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
   return true;
@@ -92,7 +74,7 @@ inline constexpr auto kListOffset = [] {
 // An object of a class with mark. False: take the slow way.
 [[gnu::always_inline]] inline bool mcache_alloc_class(SpanClass c, void** object) {
   void* p;
-  if (!rseq_pop(g_hot.local_lists, list_offset(c), &p)) [[unlikely]] return false;
+  if (!rseq_pop(local_slots(), list_offset(c), &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
   return true;
@@ -112,7 +94,7 @@ inline constexpr auto kBinListOffset = [] {
   const std::size_t offset = kBinListOffset[(size + kPageSize - 1) / kPageSize];
   void* p;
   // Codes of a bin's two classes are neighbours.
-  if (!rseq_pop(g_hot.local_lists, offset + (noscan ? list_offset(1) : 0), &p)) [[unlikely]] return false;
+  if (!rseq_pop(local_slots(), offset + (noscan ? list_offset(1) : 0), &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
   return true;
@@ -124,7 +106,7 @@ inline constexpr auto kBinListOffset = [] {
   static_assert(offsetof(MSpan, next) == 0);
   void* taken;
   const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + list_offset(extent_code(units));
-  if (!rseq_pop(g_hot.all_lists, offset, &taken)) return nullptr;
+  if (!rseq_pop(all_slots(), offset, &taken)) return nullptr;
   auto* span = static_cast<MSpan*>(taken);
   span->use = SpanUse::kInUse;
   span->need_zero = true;
@@ -138,65 +120,52 @@ inline constexpr auto kBinListOffset = [] {
   // Before it is pushed, as the mark of an object is.
   span->use = SpanUse::kKept;
   const std::size_t offset = g_hot.extent_heap * kHeapListsBytes + list_offset(extent_code(units));
-  if (rseq_push(g_hot.all_lists, offset, span)) return true;
+  if (rseq_push(all_slots(), offset, span)) return true;
   span->use = SpanUse::kInUse;
   return false;
 }
 
 enum class FreeOutcome { kDone, kOdd, kFull };
 
-// What the page map knows of a pointer to an object that may be freed.
+// A pointer to an object that may be freed.
 struct LiveObject {
-  std::uintptr_t at;         // offset in the address space
-  std::size_t code;          // class
-  std::uint32_t reciprocal;  // of the object size
-  std::uint64_t mark;        // what its second word holds when it is free
+  PageEntry entry;     // of its page
+  std::uint64_t mark;  // what its second word holds when it is free
 };
 
 // False: p is not the start of an object of a class that has a mark, or it carries the mark; the slow way finds out more.
 [[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found) {
   const std::uintptr_t at = address(p) - g_hot.base;
   if (at >= g_hot.bytes) [[unlikely]] return false;
-  const std::size_t page = at >> kPageShift;
-  // Two loads: to take the word apart costs an instruction more.
-  const std::size_t code = entry_class_at(g_hot.page_map, page);
-  const std::uint32_t reciprocal = kFreeReciprocal[code];
-  if (entry_offset(g_hot.page_map[page], at) * reciprocal >= reciprocal) [[unlikely]] return false;
+  const PageEntry entry = g_hot.page_map[at >> kPageShift];
+  if (!kStartTest[entry_kind(entry)](address(p))) [[unlikely]] return false;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(const_cast<void*>(p)) == mark) [[unlikely]] return false;
-  *found = {at, code, reciprocal, mark};
+  *found = {entry, mark};
   return true;
 }
 
-// offset: of the list within a heap's. Marks the object and pushes it; false: marked only, no room.
-[[gnu::always_inline]] inline bool mcache_push(void* p, std::uintptr_t at, std::uint64_t mark, std::size_t offset) {
+// Marks the object and pushes it. False: marked only, no room.
+[[gnu::always_inline]] inline bool mcache_push(void* p, const LiveObject& object) {
   // Marked before it is pushed: in the sequence a restart would take its own mark for that of a double free.
-  mark_word(p) = mark;
-  return rseq_push(g_hot.all_lists, (at >> g_hot.region_shift) * kHeapListsBytes + offset, p);
+  mark_word(p) = object.mark;
+  return rseq_push(all_slots(), entry_list(object.entry), p);
 }
 
 // kOdd: nothing was done. kFull: p is the start of an object, now marked as free, and its list has no room.
 [[gnu::always_inline]] inline FreeOutcome mcache_free(void* p) {
   LiveObject object;
   if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
-  const bool pushed = mcache_push(p, object.at, object.mark, list_offset(object.code));
-  return pushed ? FreeOutcome::kDone : FreeOutcome::kFull;
+  return mcache_push(p, object) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
-// (size + 15) / 16 -> reciprocal of the object size of its class. No two small sizes have the same.
-inline constexpr auto kReciprocalOfSize = [] {
-  std::array<std::uint32_t, kMaxSmallSize / 16 + 1> table{};
-  for (unsigned i = 0; i < table.size(); i++) table[i] = kFreeReciprocal[class_for(i * 16)];
-  return table;
-}();
-
-// The same for an object that was asked for with `size` bytes. kOdd, too, where the size is large or that of another class.
+// The same for an object that was asked for with `size` bytes. kOdd, too, where that size would be of another class.
 [[gnu::always_inline]] inline FreeOutcome mcache_free_sized(void* p, std::size_t size) {
   LiveObject object;
-  if (size > kMaxSmallSize || !mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
-  if (object.reciprocal != kReciprocalOfSize[(size + 15) / 16]) [[unlikely]] return FreeOutcome::kOdd;
-  const bool pushed = mcache_push(p, object.at, object.mark, list_offset(object.code));
-  return pushed ? FreeOutcome::kDone : FreeOutcome::kFull;
+  if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
+  const std::size_t kind = entry_kind(object.entry);
+  if (size > kSizesOfKind.most[kind] || size <= kSizesOfKind.below[kind]) [[unlikely]] return FreeOutcome::kOdd;
+  return mcache_push(p, object) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
 }  // namespace nh

@@ -13,7 +13,7 @@
 #include <cstdint>
 
 #include "base/lock.h"
-#include "central/size_classes.h"
+#include "heap/size_classes.h"
 #include "heap/mheap.h"
 
 namespace nh {

@@ -6,7 +6,7 @@ namespace nh {
 namespace {
 
 constexpr std::size_t kMaxAlignment = 64 * GiB;
-// From here on free() at random places would miss the TLB for its look at the page map: 4 KiB of it stand for 16 MiB.
+// From here on free() at random places would miss the TLB for its look at the page map: 4 KiB of it stand for 8 MiB.
 constexpr std::size_t kHugeTablesFrom = 4 * GiB;
 
 }  // namespace
@@ -70,17 +70,18 @@ int AddressSpace::prepare(std::uintptr_t start, std::size_t bytes) {
 void AddressSpace::publish(MSpan* span) {
   const std::size_t first = index(span->start_addr);
   __atomic_store_n(&spans_[first], span, __ATOMIC_RELAXED);
-  const unsigned pages = is_large(span->span_class) ? 1 : span->npages;
-  NH_ASSERT(pages <= 256);
+  const HeapId heap = heap_of(reinterpret_cast<const void*>(span->start_addr));
+  const unsigned pages = named_pages(span->span_class, span->npages);
+  NH_ASSERT(can_name(span->span_class, pages));
   for (unsigned i = 0; i < pages; i++) {
-    __atomic_store_n(&page_map_[first + i], make_page_entry(span->span_class, first), __ATOMIC_RELAXED);
+    __atomic_store_n(&page_map_[first + i], make_page_entry(heap, span->span_class, i), __ATOMIC_RELAXED);
   }
   span->use = SpanUse::kInUse;
 }
 
 void AddressSpace::retract(MSpan* span) {
   const std::size_t first = index(span->start_addr);
-  const unsigned pages = is_large(span->span_class) ? 1 : span->npages;
+  const unsigned pages = named_pages(span->span_class, span->npages);
   for (unsigned i = 0; i < pages; i++) __atomic_store_n(&page_map_[first + i], PageEntry{0}, __ATOMIC_RELAXED);
   __atomic_store_n(&spans_[first], static_cast<MSpan*>(nullptr), __ATOMIC_RELAXED);
   span->use = SpanUse::kNone;

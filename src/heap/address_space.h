@@ -2,7 +2,7 @@
 // tell what every page of it is.
 //
 // The heap that owns a pointer is (p - base) >> region_shift: no lookup, any number of nodes. The tables cost address
-// space only: page_map (2 bytes a page) is readable everywhere from the start and says "nothing of ours" until a page
+// space only: page_map (4 bytes a page) is readable everywhere from the start and says "nothing of ours" until a page
 // is in use; both become writable arena by arena.
 //
 // Thread safety: the entries of a span's pages are written by whoever owns the pages; readers see entries of objects
@@ -14,29 +14,10 @@
 
 #include "base/units.h"
 #include "heap/mspan.h"
+#include "heap/page_entry.h"
 #include "os/os.h"
 
 namespace nh {
-
-// Entry of the page map: span class (or kPlacedCode) in the high byte, the number of the span's first page modulo 256 in
-// the low one; 0 = not in use.
-using PageEntry = std::uint16_t;
-constexpr PageEntry make_page_entry(SpanClass c, std::size_t first_page) {
-  return static_cast<PageEntry>((is_placed(c) ? kPlacedCode : c) << 8 | (first_page & 0xff));
-}
-constexpr SpanClass entry_class(PageEntry e) { return static_cast<SpanClass>(e >> 8); }
-// entry_class() of a page's entry, one load.
-inline std::size_t entry_class_at(const PageEntry* map, std::size_t page) {
-  return reinterpret_cast<const std::uint8_t*>(map)[page * sizeof(PageEntry) + 1];
-}
-// How many pages of the span come before this one.
-constexpr unsigned entry_index(PageEntry e, std::size_t page) { return static_cast<unsigned>(page - e) & 0xff; }
-// The offset of an object in its span. at: the object's offset in the address space, e: the entry of its page. (The shift
-// puts the first page's number in its place and the class beyond the 256 pages that a span of objects may have.)
-constexpr std::uint32_t entry_offset(std::size_t e, std::uintptr_t at) {
-  return (static_cast<std::uint32_t>(at) - (static_cast<std::uint32_t>(e) << kPageShift)) &
-         static_cast<std::uint32_t>(256 * kPageSize - 1);
-}
 
 class AddressSpace {
  public:
@@ -74,7 +55,7 @@ class AddressSpace {
     const PageEntry e = entry(p);
     if (e == 0) return nullptr;
     const std::size_t page = index(address(p));
-    return __atomic_load_n(&spans_[page - entry_index(e, page)], __ATOMIC_RELAXED);
+    return __atomic_load_n(&spans_[page - entry_index(e)], __ATOMIC_RELAXED);
   }
   // For span_of() soon after. p must be contained.
   void prefetch_span_of(const void* p) const {
@@ -91,7 +72,7 @@ class AddressSpace {
   template <typename Visit>
   void for_each_span(std::uintptr_t start, std::uintptr_t end, Visit&& visit) const {
     for (std::size_t i = index(start); i < index(end);) {
-      MSpan* span = page_map_[i] == 0 ? nullptr : spans_[i - entry_index(page_map_[i], i)];
+      MSpan* span = page_map_[i] == 0 ? nullptr : spans_[i - entry_index(page_map_[i])];
       if (span == nullptr) {
         i++;
         continue;

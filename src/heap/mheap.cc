@@ -325,8 +325,9 @@ MSpan* MHeap::make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages,
   return span;
 }
 
+static_assert(kMaxSpanPages <= PageCache::kPages);
 MSpan* MHeap::alloc_span(PageCount pages, SpanClass c, CpuId cpu) {
-  NH_ASSERT(pages.value >= 1 && pages.value <= PageCache::kPages && !is_large(c));
+  NH_ASSERT(pages.value >= 1 && pages.value <= kMaxSpanPages && !is_large(c));
   CpuPages* all = cpu_pages();
   if (all == nullptr) return nullptr;
   CpuPages& cp = all[static_cast<unsigned>(cpu.value) < config_.cpus ? cpu.value : 0];

@@ -31,7 +31,7 @@ inline constexpr SpanClass kPlacedCode = 1;      // only in the page map; as a s
 inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny allocator
 inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
 inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
-inline constexpr unsigned kLargeBins = 52;       // sizes of large objects that CPU caches keep (central/size_classes.h)
+inline constexpr unsigned kLargeBins = 52;       // sizes of large objects that CPU caches keep (heap/size_classes.h)
 inline constexpr unsigned kCachedClasses = 137;  // classes whose objects come from an mcentral
 inline constexpr unsigned kClassCodes = kFirstBinClass + 2 * kLargeBins;
 static_assert(kClassCodes <= 256);
@@ -52,6 +52,7 @@ constexpr unsigned size_class_of(SpanClass c) {
 
 inline constexpr std::size_t kCacheLine = 64;
 inline constexpr unsigned kMaxObjectsPerSpan = 1024;
+inline constexpr unsigned kMaxSpanPages = 64;  // of small objects
 
 enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcentral keeps it
 enum class SpanUse : std::uint8_t {

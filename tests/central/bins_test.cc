@@ -4,7 +4,7 @@
 #include <set>
 
 #include "central/central_world.h"
-#include "central/size_classes.h"
+#include "heap/size_classes.h"
 
 namespace nh::test {
 namespace {
@@ -58,9 +58,9 @@ TEST(Bins, CodesAreOfTheirOwnAndFitAByte) {
     EXPECT_EQ(k.bytes, k.pages * kPageSize);
     EXPECT_EQ(k.objects, 1);
     sizes.insert(k.bytes);
-    const PageEntry entry = make_page_entry(static_cast<SpanClass>(c + 1), 300);
+    const PageEntry entry = make_page_entry(HeapId(kMaxHeaps - 1), static_cast<SpanClass>(c + 1), 0);
     EXPECT_EQ(entry_class(entry), c + 1);
-    EXPECT_EQ(entry_index(entry, 300), 0u);
+    EXPECT_EQ(entry_index(entry), 0u);
     // Only the start of a span is the start of an object.
     EXPECT_TRUE(is_object_start(k, 0));
     for (const std::uint32_t offset : {std::uint32_t{1}, std::uint32_t{16}, std::uint32_t{kPageSize}, k.bytes - 1}) {

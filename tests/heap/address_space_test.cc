@@ -126,23 +126,36 @@ class PublishedSpans : public ::testing::Test {
 };
 
 TEST_F(PublishedSpans, SmallSpansAreFoundFromEachOfTheirPages) {
-  MSpan s = make(10, 64, 37);
-  space_.publish(&s);
-  EXPECT_EQ(s.use, SpanUse::kInUse);
-  EXPECT_EQ(space_.span_of(at(page(10) - 1)), nullptr);
-  for (std::size_t p = 0; p < 64; p++) {
-    const PageEntry e = space_.entry(at(page(10 + p) + p));
-    EXPECT_EQ(entry_class(e), 37);
-    const std::uintptr_t offset = page(10 + p) + p - space_.base();
-    EXPECT_EQ(entry_index(e, offset / kPageSize), p);
-    EXPECT_EQ(entry_offset(e, offset), p * kPageSize + p);
-    EXPECT_EQ(entry_class_at(space_.page_map(), offset / kPageSize), 37u);
-    EXPECT_EQ(space_.span_of(at(page(10 + p) + kPageSize - 1)), &s);
+  for (unsigned code = 2; code <= kTinyClass; code++) {
+    const auto c = static_cast<SpanClass>(code);
+    const std::size_t pages = size_class(c).pages;
+    MSpan s = make(10, pages, c);
+    space_.publish(&s);
+    EXPECT_EQ(s.use, SpanUse::kInUse);
+    EXPECT_EQ(space_.span_of(at(page(10) - 1)), nullptr);
+    for (std::size_t p = 0; p < pages; p++) {
+      const PageEntry e = space_.entry(at(page(10 + p) + p));
+      EXPECT_EQ(entry_class(e), c);
+      EXPECT_EQ(entry_index(e), p);
+      EXPECT_EQ(entry_list(e), (kClassCodes + code) * kListBytes) << "heap 1";
+      EXPECT_EQ(space_.span_of(at(page(10 + p) + kPageSize - 1)), &s);
+    }
+    EXPECT_EQ(space_.span_of(at(page(10 + pages))), nullptr);
+    space_.retract(&s);
+    EXPECT_EQ(s.use, SpanUse::kNone);
+    for (std::size_t p = 9; p < 12 + pages; p++) EXPECT_EQ(space_.span_of(at(page(p))), nullptr);
   }
-  EXPECT_EQ(space_.span_of(at(page(74))), nullptr);
-  space_.retract(&s);
-  EXPECT_EQ(s.use, SpanUse::kNone);
-  for (std::size_t p = 9; p < 76; p++) EXPECT_EQ(space_.span_of(at(page(p))), nullptr);
+}
+
+TEST_F(PublishedSpans, PlacedOnesShareACode) {
+  MSpan s = make(10, kMaxSpanPages, make_placed(37));
+  space_.publish(&s);
+  for (std::size_t p = 0; p < kMaxSpanPages; p++) {
+    const PageEntry e = space_.entry(at(page(10 + p)));
+    EXPECT_EQ(entry_class(e), kPlacedCode);
+    EXPECT_EQ(entry_index(e), p);
+    EXPECT_EQ(space_.span_of(at(page(10 + p))), &s);
+  }
 }
 
 TEST_F(PublishedSpans, LargeSpansAreFoundFromTheirFirstPageOnly) {
@@ -159,7 +172,7 @@ TEST_F(PublishedSpans, LargeSpansAreFoundFromTheirFirstPageOnly) {
 }
 
 TEST_F(PublishedSpans, EachIsVisitedOnceInAddressOrder) {
-  MSpan spans[] = {make(3, 1, 9), make(4, 8, 10), make(50, 700, kLargeClass), make(750, 2, kTinyClass), make(8190, 4, 3)};
+  MSpan spans[] = {make(3, 1, 9), make(4, 8, 59 * 2), make(50, 700, kLargeClass), make(750, 1, kTinyClass), make(8190, 4, 51 * 2)};
   for (MSpan& s : spans) space_.publish(&s);
   std::vector<MSpan*> seen;
   space_.for_each_span(page(0), page(2 * kPagesPerArena), [&](MSpan* s) { seen.push_back(s); });

@@ -68,7 +68,7 @@ struct HeapWorld {
 };
 
 inline char* start_of(const MSpan* span) { return reinterpret_cast<char*>(span->start_addr); }
-inline const SpanClass kSomeClass = make_span_class(5, false);
+inline const SpanClass kSomeClass = make_placed(make_span_class(5, false));  // a span may have any length
 
 // Pages that the tests write and read: all of a small span, of a large one so many that it stays cheap.
 inline bool is_sample(std::size_t page) { return page < 24 || page % 61 == 0; }

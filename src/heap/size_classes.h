@@ -61,7 +61,7 @@ inline constexpr auto kSizeClassTable = [] {
   std::array<SizeClass, kSizeClasses + kLargeBins> table = {{
       {0, 0, 0, 0},
 #define NH_SIZE_CLASS(number, bytes, pages, objects) detail::size_class_row(bytes, pages, objects),
-#include "central/size_classes.inc"
+#include "heap/size_classes.inc"
 #undef NH_SIZE_CLASS
   }};
   for (unsigned bin = 0; bin < kLargeBins; bin++) {

@@ -1,6 +1,6 @@
 // The heap of one node: spans, lookups, and what a huge page costs until it may be used.
 //
-//   span_pair   alloc_span and free_span; up to 16 pages come from the CPU's page cache, more from the page allocator
+//   span_pair   alloc_span and free_span: pages come from the CPU's page cache
 //   large_pair  alloc_large and free_span of warm memory
 //   span_of     pointer -> span, random objects of a warm page map, and of one that is larger than the caches
 //   commit      2 MiB made usable, touched in every base page, and given back: on a page of the hugetlb pool, as a
@@ -20,15 +20,13 @@ namespace {
 using bench::OneNodeHeap;
 using nh::CpuId;
 using nh::MSpan;
-using nh::PageCount;
-
-constexpr nh::SpanClass kAnyLength = nh::make_placed(nh::class_for(4096));
 
 void span_pair(benchmark::State& state) {
   nh::MHeap& heap = OneNodeHeap::get().heap();
-  const PageCount pages(static_cast<std::size_t>(state.range(0)));
+  const nh::SpanClass c = nh::class_for(static_cast<std::size_t>(state.range(0)));
+  state.counters["pages"] = nh::size_class(c).pages;
   for (auto _ : state) {
-    MSpan* span = heap.alloc_span(pages, kAnyLength, CpuId(0));
+    MSpan* span = heap.alloc_span(c, CpuId(0));
     if (span == nullptr) bench::die("out of memory");
     heap.free_span(span);
   }
@@ -48,7 +46,7 @@ void span_of(benchmark::State& state) {
   OneNodeHeap& one = OneNodeHeap::get();
   std::vector<MSpan*> spans(static_cast<std::size_t>(state.range(0)));
   for (MSpan*& span : spans) {
-    span = one.heap().alloc_span(PageCount(4), kAnyLength, CpuId(0));
+    span = one.heap().alloc_span(nh::class_for(8192), CpuId(0));
     if (span == nullptr) bench::die("out of memory");
   }
   std::uint64_t random = 1;
@@ -92,7 +90,7 @@ void commit(benchmark::State& state, nh::HugePagesOption kind, nh::Backing expec
   os.unreserve(memory, nh::kArenaSize);
 }
 
-BENCHMARK(span_pair)->ArgName("pages")->Arg(1)->Arg(4)->Arg(16)->Arg(17)->Arg(64);
+BENCHMARK(span_pair)->ArgName("bytes")->Arg(64)->Arg(8192)->Arg(32768);
 BENCHMARK(large_pair)->ArgName("KiB")->Arg(40)->Arg(1024)->Arg(2048);
 BENCHMARK(span_of)->ArgName("spans")->Arg(256)->Arg(1 << 17);
 

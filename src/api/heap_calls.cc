@@ -21,12 +21,6 @@ void* out_of_memory() {
 }
 void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
 
-// The class of the page's span. entry: of the page, in use.
-SpanClass class_of(PageEntry entry, const MSpan* span) {
-  const SpanClass c = entry_class(entry);
-  return c == kPlacedCode ? span->span_class : c;
-}
-
 void* allocate_small(SpanClass c) {
   void* p = g_caches.alloc(c);
   // What CPUs keep of large objects is memory, too.
@@ -49,7 +43,7 @@ Object object_at(const void* p, const char* call) {
   const PageEntry entry = g_process.space.entry(p);
   MSpan* span = g_process.space.span_of(p);
   if (entry == 0 || span == nullptr) bad_pointer(p, call);
-  const SpanClass c = class_of(entry, span);
+  const SpanClass c = entry_class(entry);
   const std::size_t offset = address(p) - span->start_addr;
   if (c == kLargeClass) {
     if (address(p) != span->object_addr() || span->use != SpanUse::kInUse) bad_pointer(p, call);
@@ -110,7 +104,7 @@ namespace {
 // An object that has its mark. caller: the code that free() returns to, which memory_was_freed() wants to know.
 void free_full(void* p, const void* caller) {
   const int saved = errno;
-  const SpanClass c = class_of(g_process.space.entry(p), g_process.space.span_of(p));
+  const SpanClass c = entry_class(g_process.space.entry(p));
   if (is_bin(c)) {
     free_large(g_process.space.span_of(p));
   } else {
@@ -126,7 +120,7 @@ void free_odd(void* p, const void* caller) {
   const PageEntry entry = g_process.space.entry(p);
   MSpan* span = g_process.space.span_of(p);
   if (entry == 0 || span == nullptr) bad_pointer(p, "free");
-  const SpanClass c = class_of(entry, span);
+  const SpanClass c = entry_class(entry);
   if (c == kLargeClass) {
     if (address(p) != span->object_addr() || span->use != SpanUse::kInUse) bad_pointer(p, "free");
     if (mcache_keep_extent(span)) return;

@@ -9,7 +9,7 @@ namespace {
 
 // Before start every thread's cpu_id reads -1 and finds lists that are empty and take nothing. Or 0: in an IFUNC resolver
 // of the program the thread-local storage exists already, but has not got its initial values yet.
-HeapLists g_boot_lists;
+ListSet g_boot_lists;
 
 }  // namespace
 
@@ -39,7 +39,7 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   mode_ = config.bytes_per_cpu == 0 ? CacheMode::kOff : CacheMode::kFallback;
 
   MetadataPool& memory = heaps[HeapId(0)].heap.metadata();
-  empty_ = static_cast<char*>(memory.alloc(list_sets() * kHeapListsBytes, 64));
+  empty_ = static_cast<char*>(memory.alloc(list_sets() * sizeof(ListSet), 64));
   caches_ = static_cast<std::atomic<CpuCache*>*>(memory.alloc(config.cpus * sizeof(caches_[0]), 64));
   if (empty_ == nullptr || caches_ == nullptr) return false;
   for (unsigned i = 0; i < 2 + config.cpus; i++) g_local_slots[i] = g_all_slots[i] = empty_;
@@ -58,14 +58,14 @@ CpuCache* CpuCaches::prepare(int cpu) {
   const HeapId local = heap_of_cpu_(CpuId(cpu));
   MetadataPool& memory = (*heaps_)[local].heap.metadata();
   auto* cache = static_cast<CpuCache*>(memory.alloc(sizeof(CpuCache), 64));
-  auto* lists = static_cast<HeapLists*>(memory.alloc(list_sets() * kHeapListsBytes, 64));
+  auto* lists = static_cast<ListSet*>(memory.alloc(list_sets() * sizeof(ListSet), 64));
   if (cache == nullptr || lists == nullptr) return nullptr;
   new (cache) CpuCache{};
   cache->lists = lists;
   cache->local = local;
   cache->cpu = static_cast<std::uint32_t>(cpu);
   // Faulted in now rather than by some free() later on; the lists of the other heaps only when they are needed.
-  for (FreeList& list : lists[local.value].of) list.cap = 0;
+  for (FreeList& list : lists[list_set(local, false)].of) list.cap = 0;
   // Two threads may get here at once for one CPU; one cache stays, the other's memory is lost, once per CPU.
   CpuCache* expected = nullptr;
   if (!caches_[cpu].compare_exchange_strong(expected, cache, std::memory_order_acq_rel)) return expected;
@@ -79,7 +79,7 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
   __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&local_slots()[cpu], lists + cache->local.value * kHeapListsBytes, __ATOMIC_RELEASE);
+  __atomic_store_n(&local_slots()[cpu], lists + list_offset(list_set(cache->local, false), 0), __ATOMIC_RELEASE);
 }
 
 void CpuCaches::withdraw(int cpu) {
@@ -155,7 +155,7 @@ void CpuCaches::repair_after_fork() {
     // Lists of a sequence that was cut short by the fork are whole: it had not committed. Under a lock they may not be.
     if (cache->lock.held() && !cache->lock.held_by_me()) {
       cache->lock.reset_after_fork();
-      for (unsigned set = 0; set < list_sets(); set++) cache->lists[set] = HeapLists{};
+      for (unsigned set = 0; set < list_sets(); set++) cache->lists[set] = ListSet{};
       cache->capacity_bytes = 0;
     }
     if (cache->tiny_lock.held() && !cache->tiny_lock.held_by_me()) {

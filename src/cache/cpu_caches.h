@@ -104,15 +104,14 @@ class CpuCaches {
   void publish(int cpu, CpuCache* cache);
   void withdraw(int cpu);
   void flush_lists(CpuCache* cache);
-  // A cache has a set of lists for each heap, and then one for the placed objects of each.
-  unsigned list_sets() const { return 2 * heaps_->count(); }
-  HeapId heap_of_set(unsigned set) const { return HeapId(set % heaps_->count()); }
-  SpanClass class_in_set(unsigned set, unsigned code) const {
+  unsigned list_sets() const { return list_set(HeapId(heaps_->count()), false); }
+  static HeapId heap_of_set(unsigned set) { return HeapId(set / 2); }
+  static SpanClass class_in_set(unsigned set, unsigned code) {
     const auto c = static_cast<SpanClass>(code);
-    return set < heaps_->count() ? c : make_placed(c);
+    return set % 2 == 0 ? c : make_placed(c);
   }
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
-    return cache.lists[h.value + (is_placed(c) ? heaps_->count() : 0)].of[without_place(c)];
+    return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];
   }
   void flush_large(CpuCache* cache, HeapId h);
   bool has_sequences() const;

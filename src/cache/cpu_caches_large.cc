@@ -39,7 +39,7 @@ bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
 
 // nullptr: this CPU keeps no large objects of that heap.
 FreeList* CpuCaches::large_list(CpuCache& cache, unsigned code, HeapId h) {
-  return keeps_large_of(cache, h) ? &cache.lists[h.value].of[code] : nullptr;
+  return keeps_large_of(cache, h) ? &cache.lists[list_set(h, false)].of[code] : nullptr;
 }
 
 bool* CpuCaches::turned_away(CpuCache& cache, unsigned code, HeapId h) const {
@@ -112,7 +112,7 @@ std::uint64_t CpuCaches::change_large_capacity(CpuCache& cache, HeapId h, std::i
 bool CpuCaches::keeps_large(const CpuCache& cache, HeapId h) const {
   if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0 || !keeps_large_of(cache, h)) return false;
   for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-    if (__atomic_load_n(&cache.lists[h.value].of[code].head, __ATOMIC_RELAXED) != nullptr) return true;
+    if (__atomic_load_n(&cache.lists[list_set(h, false)].of[code].head, __ATOMIC_RELAXED) != nullptr) return true;
   }
   return false;
 }

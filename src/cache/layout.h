@@ -5,7 +5,7 @@
 //
 // Since the lists of all heaps are there, an object of another node needs no branch: its list on this CPU is the buffer
 // in which it waits for its way home. Placed objects, which are handed out from the lists of any heap, have a second set
-// of lists behind the first.
+// of lists for each.
 //
 // Head and room are separate words on purpose: packed into one, the next call waits for the header of this one (7.2 - 7.9
 // ns for a pair). What malloc() loads is what the free() just before has stored; processors pass such a word on without
@@ -34,15 +34,11 @@ struct FreeList {
   }
 };
 
-// The lists of one heap in one CPU's cache.
-struct HeapLists {
+// One of the two sets of lists that a CPU's cache has of each heap (list_set() in heap/page_entry.h).
+struct ListSet {
   FreeList of[kClassCodes];
 };
-inline constexpr std::size_t kHeapListsBytes = sizeof(HeapLists);
-static_assert(sizeof(FreeList) == kListBytes && kHeapListsBytes == 3872);
-
-// Of a class's list within a HeapLists.
-constexpr std::size_t list_offset(std::size_t code) { return code * sizeof(FreeList); }
+static_assert(sizeof(FreeList) == kListBytes && sizeof(ListSet) == list_offset(1, 0));
 
 // Large objects. A CPU keeps a few that were freed on it, so that a loop that allocates and frees one does not reach the
 // page allocator (3 - 8 ns instead of 190 - 500). They use the lists of the codes from kFirstBinClass on.
@@ -57,7 +53,7 @@ inline constexpr unsigned kLargeCodes = kClassCodes - kFirstBinClass;
 
 // One CPU's cache, on the CPU's node.
 struct CpuCache {
-  HeapLists* lists;      // one per heap, and as many for placed objects
+  ListSet* lists;        // two per heap
   Lock lock{LockRank::kCache};  // only where restartable sequences are missing
   HeapId local;          // the heap that this CPU allocates from
   std::uint32_t cpu;

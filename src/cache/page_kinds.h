@@ -23,13 +23,13 @@ struct StartTest {
   }
 };
 
-// False for every address where free() must take its slow path: large objects without a bin, placed, tiny and 8-byte
-// objects, pages not in use.
+// False for every address where free() must take its slow path: large objects without a bin, tiny and 8-byte objects,
+// pages not in use.
 inline constexpr auto kStartTest = [] {
   std::array<StartTest, kPageKindCount> table{};
   for (unsigned kind = 0; kind < kPageKindCount; kind++) {
     const SpanClass c = kPageKinds[kind].code;
-    if (c == 0 || c == kPlacedCode || !has_mark(c)) {
+    if (c < 2 || !has_mark(c)) {
       table[kind] = {0, StartTest::kBound};
     } else if (is_bin(c)) {
       table[kind] = {StartTest::kBound * 4, 0};  // multiples of a page only, and a large object has one page in the map
@@ -51,7 +51,7 @@ inline constexpr auto kSizesOfKind = [] {
   SizeRange range{};
   for (unsigned kind = 0; kind < kPageKindCount; kind++) {
     const SpanClass c = kPageKinds[kind].code;
-    if (c == 0 || c == kPlacedCode || !has_mark(c) || size_class(c).bytes % 16 != 0) continue;
+    if (c < 2 || !has_mark(c) || size_class(c).bytes % 16 != 0) continue;
     unsigned smaller = size_class_of(c) - 1;
     while (kSizeClassTable[smaller].bytes % 16 != 0) smaller--;
     range.below[kind] = kSizeClassTable[smaller].bytes;

@@ -89,7 +89,7 @@ std::uint16_t* MCentral::take_starts() {
 
 MSpan* MCentral::new_span(CpuId cpu) {
   const SizeClass& c = size_class(class_);
-  MSpan* span = heap_.alloc_span(PageCount(c.pages), class_, cpu);
+  MSpan* span = heap_.alloc_span(class_, cpu);
   if (span == nullptr) return nullptr;
   if (has_starts(class_)) {
     span->starts = take_starts();

@@ -71,8 +71,8 @@ void AddressSpace::publish(MSpan* span) {
   const std::size_t first = index(span->start_addr);
   __atomic_store_n(&spans_[first], span, __ATOMIC_RELAXED);
   const HeapId heap = heap_of(reinterpret_cast<const void*>(span->start_addr));
-  const unsigned pages = named_pages(span->span_class, span->npages);
-  NH_ASSERT(can_name(span->span_class, pages));
+  const unsigned pages = named_pages(span->span_class);
+  NH_ASSERT(is_large(span->span_class) || pages == span->npages);
   for (unsigned i = 0; i < pages; i++) {
     __atomic_store_n(&page_map_[first + i], make_page_entry(heap, span->span_class, i), __ATOMIC_RELAXED);
   }
@@ -81,7 +81,7 @@ void AddressSpace::publish(MSpan* span) {
 
 void AddressSpace::retract(MSpan* span) {
   const std::size_t first = index(span->start_addr);
-  const unsigned pages = named_pages(span->span_class, span->npages);
+  const unsigned pages = named_pages(span->span_class);
   for (unsigned i = 0; i < pages; i++) __atomic_store_n(&page_map_[first + i], PageEntry{0}, __ATOMIC_RELAXED);
   __atomic_store_n(&spans_[first], static_cast<MSpan*>(nullptr), __ATOMIC_RELAXED);
   span->use = SpanUse::kNone;

@@ -8,8 +8,12 @@
 namespace nh {
 namespace {
 
-// Runs above a quarter of the page cache would mostly miss it (the runtime's rule).
-constexpr std::size_t kMaxCachedRun = PageCache::kPages / 4;
+static_assert([] {
+  for (unsigned c = 0; c < kSizeClasses; c++) {
+    if (kSizeClassTable[c].pages > PageCache::kPages / 4) return false;
+  }
+  return true;
+}(), "longer spans would mostly miss the page cache (the runtime's rule)");
 // Descriptors are made a block at a time.
 constexpr unsigned kDescriptorBlock = 20;
 // From here on a heap that was asked to uses pages of 1 GiB.
@@ -325,16 +329,15 @@ MSpan* MHeap::make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages,
   return span;
 }
 
-static_assert(kMaxSpanPages <= PageCache::kPages);
-MSpan* MHeap::alloc_span(PageCount pages, SpanClass c, CpuId cpu) {
-  NH_ASSERT(pages.value >= 1 && pages.value <= kMaxSpanPages && !is_large(c));
+MSpan* MHeap::alloc_span(SpanClass c, CpuId cpu) {
+  NH_ASSERT(!is_large(c) && size_class_of(c) != 0);
+  const PageCount pages(size_class(c).pages);
   CpuPages* all = cpu_pages();
   if (all == nullptr) return nullptr;
   CpuPages& cp = all[static_cast<unsigned>(cpu.value) < config_.cpus ? cpu.value : 0];
   MSpan* span = new_descriptor(cp);
   if (span == nullptr) return nullptr;
-  PageAlloc::Run run;
-  if (pages.value <= kMaxCachedRun) run = pages_from_cache(cp, pages);
+  PageAlloc::Run run = pages_from_cache(cp, pages);
   if (!run.ok) run = pages_from_heap(pages, 1);
   if (!run.ok) {
     LockGuard guard(lock_);

@@ -55,9 +55,8 @@ class MHeap {
   bool init(const OsOps& os, AddressSpace& space, const Config& config);
   void destroy();  // tests: gives the tables back (not the region)
 
-  // A span for small objects of class c, not yet initialised, with as many pages as the class has (placed ones: at most
-  // kMaxSpanPages). cpu: the caller's, a hint.
-  MSpan* alloc_span(PageCount pages, SpanClass c, CpuId cpu);
+  // A span of the size that class c of small objects has, its objects not yet initialised. cpu: the caller's, a hint.
+  MSpan* alloc_span(SpanClass c, CpuId cpu);
   // A large object. alignment: a power of two of at least kPageSize; nullptr where the region itself is aligned to less.
   // The usable size is whole pages. c: kLargeClass, or the bin that `bytes` are the size of. asker: the node of the thread
   // that asks; first-touch memory of several nodes wants to know (mheap_reuse.cc).

@@ -23,11 +23,9 @@ inline constexpr unsigned kSpanClasses = 136;  // size class << 1 | noscan
 // lists in the CPU caches.
 //
 // Small objects that were asked for on a certain node ("placed") have spans, mcentrals and lists of their own, told by a
-// bit above the code: realloc() must know them, and an object has no header that could tell. The page map has one code
-// for all of them, since a byte is full; free() takes its slow path for it and asks the span.
+// bit above the code: realloc() must know them, and an object has no header that could tell.
 using SpanClass = std::uint16_t;
 inline constexpr SpanClass kPlacedBit = 0x100;
-inline constexpr SpanClass kPlacedCode = 1;      // only in the page map; as a span class it would be one of size class 0
 inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny allocator
 inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
 inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
@@ -47,12 +45,11 @@ constexpr bool is_bin(SpanClass c) { return without_place(c) >= kFirstBinClass; 
 // Rows of kSizeClassTable: the bins follow the size classes.
 constexpr unsigned size_class_of(SpanClass c) {
   if (is_bin(c)) return kSizeClasses + (c - kFirstBinClass) / 2u;
-  return c == kTinyClass ? 2 : without_place(c) >> 1;
+  return without_place(c) == kTinyClass ? 2 : without_place(c) >> 1;
 }
 
 inline constexpr std::size_t kCacheLine = 64;
 inline constexpr unsigned kMaxObjectsPerSpan = 1024;
-inline constexpr unsigned kMaxSpanPages = 64;  // of small objects
 
 enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcentral keeps it
 enum class SpanUse : std::uint8_t {

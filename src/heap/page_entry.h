@@ -1,7 +1,6 @@
 // What the page map says of a page, in 32 bits, in the form in which free() needs it.
 //
-//   bits  0 - 21   where the free lists of its heap and class lie in a CPU's cache: heap and class are numbered through,
-//                  and kListBytes apart
+//   bits  0 - 21   where the free list of its heap and class lies in a CPU's cache (list_offset())
 //   bits 22 - 31   its kind: the class of its span, and how many of the span's pages come before this one
 //
 // Spans of small objects have few pages and large objects are known by their first page only, so there are a few hundred
@@ -20,19 +19,24 @@ namespace nh {
 
 using PageEntry = std::uint32_t;  // 0 = the page is not in use
 
+// A CPU's cache has two sets of lists per heap, the second for placed objects, and in a set one list per class.
 inline constexpr std::size_t kListBytes = 16;
+constexpr unsigned list_set(HeapId h, bool placed) { return h.value * 2 + (placed ? 1 : 0); }
+constexpr std::size_t list_offset(unsigned set, SpanClass c) {
+  return (std::size_t{set} * kClassCodes + without_place(c)) * kListBytes;
+}
+
 inline constexpr unsigned kEntryListBits = 22;
-static_assert(std::size_t{kMaxHeaps} * kClassCodes * kListBytes <= std::size_t{1} << kEntryListBits);
+static_assert(list_offset(list_set(HeapId(kMaxHeaps), false), 0) <= std::size_t{1} << kEntryListBits);
 
 struct PageKind {
-  std::uint8_t code;   // span class, kPlacedCode for every placed one; 0 = not in use
+  std::uint8_t code;   // span class without place; 0 = not in use
   std::uint8_t index;  // pages of the span before this one
 };
 
 namespace detail {
 constexpr unsigned kinds_of(unsigned code) {
-  if (code == 0 || code >= kLargeClass) return 1;
-  return code == kPlacedCode ? kMaxSpanPages : size_class(static_cast<SpanClass>(code)).pages;
+  return code < 2 || code >= kLargeClass ? 1 : size_class(static_cast<SpanClass>(code)).pages;
 }
 // Code -> its first kind; behind the last code, the number of all.
 inline constexpr auto kFirstKind = [] {
@@ -56,21 +60,19 @@ inline constexpr auto kPageKinds = [] {
 }();
 
 // How many pages of a span of this class the map names.
-constexpr unsigned named_pages(SpanClass c, unsigned pages) { return is_large(c) ? 1 : pages; }
-// Whether a span of this class may have so many pages.
-constexpr bool can_name(SpanClass c, unsigned pages) {
-  return named_pages(c, pages) <= detail::kinds_of(is_placed(c) ? kPlacedCode : c);
-}
+constexpr unsigned named_pages(SpanClass c) { return detail::kinds_of(without_place(c)); }
 
 // Of the page of a span of class c that has `index` pages of the span before it.
 constexpr PageEntry make_page_entry(HeapId h, SpanClass c, unsigned index) {
-  const unsigned code = is_placed(c) ? kPlacedCode : c;
-  const std::size_t list = (std::size_t{h.value} * kClassCodes + code) * kListBytes;
-  return static_cast<PageEntry>(list | std::size_t{detail::kFirstKind[code] + index} << kEntryListBits);
+  const std::size_t kind = detail::kFirstKind[without_place(c)] + std::size_t{index};
+  return static_cast<PageEntry>(list_offset(list_set(h, is_placed(c)), c) | kind << kEntryListBits);
 }
 constexpr std::size_t entry_list(PageEntry e) { return e & ((PageEntry{1} << kEntryListBits) - 1); }
 constexpr std::size_t entry_kind(PageEntry e) { return e >> kEntryListBits; }
-constexpr SpanClass entry_class(PageEntry e) { return kPageKinds[entry_kind(e)].code; }  // or kPlacedCode
+constexpr SpanClass entry_class(PageEntry e) {
+  const SpanClass c = kPageKinds[entry_kind(e)].code;
+  return (entry_list(e) / list_offset(1, 0) & 1) != 0 ? make_placed(c) : c;
+}
 constexpr unsigned entry_index(PageEntry e) { return kPageKinds[entry_kind(e)].index; }
 
 }  // namespace nh

@@ -96,12 +96,6 @@ class CacheWorld {
   void free(void* p) {
     given_back(p);
     MSpan* span = central.space.span_of(p);
-    if (entry_class(central.space.entry(p)) == kPlacedCode) {
-      errors += mcache_free(p) != FreeOutcome::kOdd;
-      mark_word(p) = free_mark(p);
-      caches.free(p, span->span_class, central.space.heap_of(p));
-      return;
-    }
     switch (mcache_free(p)) {
       case FreeOutcome::kDone: return;
       case FreeOutcome::kFull:
@@ -124,8 +118,8 @@ class CacheWorld {
   FreeList& list_of(std::size_t size, int cpu = 0, bool noscan = false) {
     CpuCache* cache = nullptr;
     caches.for_each([&](CpuCache& c) { if (c.cpu == static_cast<unsigned>(cpu)) cache = &c; });
-    if (size <= kMaxBinBytes) return cache->lists[cache->local.value].of[bin_class(size, noscan)];
-    return cache->lists[extent_heap().value].of[extent_code(static_cast<unsigned>(div_up(size, kHugeSize)))];
+    if (size <= kMaxBinBytes) return cache->lists[list_set(cache->local, false)].of[bin_class(size, noscan)];
+    return cache->lists[list_set(extent_heap(), false)].of[extent_code(static_cast<unsigned>(div_up(size, kHugeSize)))];
   }
 
   std::size_t spans() {
@@ -200,7 +194,7 @@ class CacheWorld {
     std::uint64_t capacity = 0;
     for (unsigned h = 0; h < central.heaps.count(); h++) {
       for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-        const FreeList& list = cache.lists[h].of[code];
+        const FreeList& list = cache.lists[list_set(HeapId(h), false)].of[code];
         if (list.cap == 0 && list.head == nullptr) continue;
         const bool extent = HeapId(h) == extent_heap();
         const std::size_t bytes =

@@ -202,7 +202,7 @@ TEST_F(TwoHeaps, PlacedObjectsAreOfTheHeapThatWasAskedFor) {
     for (unsigned h = 0; h < 2; h++) {
       void* p = w.alloc_placed(HeapId(h), kPlacedSizes[i % 5]);
       ASSERT_EQ(w.central.space.heap_of(p).value, h);
-      ASSERT_EQ(entry_class(w.central.space.entry(p)), kPlacedCode);
+      ASSERT_EQ(entry_class(w.central.space.entry(p)), make_placed(class_for(kPlacedSizes[i % 5])));
       ASSERT_TRUE(w.central.space.span_of(p)->placed());
       if (i % 3 != 0) w.free(p);
     }

@@ -250,13 +250,13 @@ TEST(MCentral, RepairFindsTheSpansAgain) {
   central.flush(chain(batch), 16);
   ASSERT_EQ(central.stats().objects_transfer, 16u);
   // A span that another thread was about to hand over, its descriptor with a past.
-  MSpan* used = w.heap().alloc_span(PageCount(1), class_for(64), kCpu);
+  MSpan* used = w.heap().alloc_span(class_for(64), kCpu);
   used->init_objects(64, 128);
   w.heap().free_span(used);
   MSpan* half_made = nullptr;
   for (int i = 0; half_made != used; i++) {
     ASSERT_LT(i, 100) << "descriptors are used again";
-    half_made = w.heap().alloc_span(PageCount(size_class(kOf1024).pages), kOf1024, kCpu);
+    half_made = w.heap().alloc_span(kOf1024, kCpu);
   }
   std::thread([&] { central.lock().lock(); }).join();
   w.heaps.repair_after_fork();

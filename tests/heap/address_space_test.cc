@@ -127,34 +127,25 @@ class PublishedSpans : public ::testing::Test {
 
 TEST_F(PublishedSpans, SmallSpansAreFoundFromEachOfTheirPages) {
   for (unsigned code = 2; code <= kTinyClass; code++) {
-    const auto c = static_cast<SpanClass>(code);
-    const std::size_t pages = size_class(c).pages;
-    MSpan s = make(10, pages, c);
-    space_.publish(&s);
-    EXPECT_EQ(s.use, SpanUse::kInUse);
-    EXPECT_EQ(space_.span_of(at(page(10) - 1)), nullptr);
-    for (std::size_t p = 0; p < pages; p++) {
-      const PageEntry e = space_.entry(at(page(10 + p) + p));
-      EXPECT_EQ(entry_class(e), c);
-      EXPECT_EQ(entry_index(e), p);
-      EXPECT_EQ(entry_list(e), (kClassCodes + code) * kListBytes) << "heap 1";
-      EXPECT_EQ(space_.span_of(at(page(10 + p) + kPageSize - 1)), &s);
+    for (const bool placed : {false, true}) {
+      const auto c = placed ? make_placed(static_cast<SpanClass>(code)) : static_cast<SpanClass>(code);
+      const std::size_t pages = size_class(c).pages;
+      MSpan s = make(10, pages, c);
+      space_.publish(&s);
+      EXPECT_EQ(s.use, SpanUse::kInUse);
+      EXPECT_EQ(space_.span_of(at(page(10) - 1)), nullptr);
+      for (std::size_t p = 0; p < pages; p++) {
+        const PageEntry e = space_.entry(at(page(10 + p) + p));
+        EXPECT_EQ(entry_class(e), c);
+        EXPECT_EQ(entry_index(e), p);
+        EXPECT_EQ(entry_list(e), list_offset(list_set(HeapId(1), placed), c));
+        EXPECT_EQ(space_.span_of(at(page(10 + p) + kPageSize - 1)), &s);
+      }
+      EXPECT_EQ(space_.span_of(at(page(10 + pages))), nullptr);
+      space_.retract(&s);
+      EXPECT_EQ(s.use, SpanUse::kNone);
+      for (std::size_t p = 9; p < 12 + pages; p++) EXPECT_EQ(space_.span_of(at(page(p))), nullptr);
     }
-    EXPECT_EQ(space_.span_of(at(page(10 + pages))), nullptr);
-    space_.retract(&s);
-    EXPECT_EQ(s.use, SpanUse::kNone);
-    for (std::size_t p = 9; p < 12 + pages; p++) EXPECT_EQ(space_.span_of(at(page(p))), nullptr);
-  }
-}
-
-TEST_F(PublishedSpans, PlacedOnesShareACode) {
-  MSpan s = make(10, kMaxSpanPages, make_placed(37));
-  space_.publish(&s);
-  for (std::size_t p = 0; p < kMaxSpanPages; p++) {
-    const PageEntry e = space_.entry(at(page(10 + p)));
-    EXPECT_EQ(entry_class(e), kPlacedCode);
-    EXPECT_EQ(entry_index(e), p);
-    EXPECT_EQ(space_.span_of(at(page(10 + p))), &s);
   }
 }
 

@@ -68,7 +68,12 @@ struct HeapWorld {
 };
 
 inline char* start_of(const MSpan* span) { return reinterpret_cast<char*>(span->start_addr); }
-inline const SpanClass kSomeClass = make_placed(make_span_class(5, false));  // a span may have any length
+// The first class whose spans have at least so many pages. The longest have 16.
+inline SpanClass class_with_pages(std::size_t pages) {
+  unsigned c = 4;
+  while (c + 1 < kSizeClasses && kSizeClassTable[c].pages < pages) c++;
+  return make_span_class(c, false);
+}
 
 // Pages that the tests write and read: all of a small span, of a large one so many that it stays cheap.
 inline bool is_sample(std::size_t page) { return page < 24 || page % 61 == 0; }

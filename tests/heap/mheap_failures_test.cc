@@ -42,7 +42,7 @@ class Scenario {
   explicit Scenario(HeapWorld& w) : w_(w) {}
 
   void run() {
-    for (std::size_t i = 0; i < 30; i++) span(1 + i % 20, static_cast<int>(i % 4));
+    for (std::size_t i = 0; i < 30; i++) span(1 + i % 16, static_cast<int>(i % 4));
     large(5 * MiB, kPageSize);
     large(70 * MiB, kPageSize);  // more than an arena
     const std::size_t resized = large(MiB, kPageSize);
@@ -86,7 +86,7 @@ class Scenario {
     audit();
     return live_.size() - 1;
   }
-  void span(std::size_t pages, int cpu) { keep(w_.heap.alloc_span(PageCount(pages), kSomeClass, CpuId(cpu))); }
+  void span(std::size_t pages, int cpu) { keep(w_.heap.alloc_span(class_with_pages(pages), CpuId(cpu))); }
   std::size_t large(std::size_t bytes, std::size_t alignment) { return keep(w_.heap.alloc_large(bytes, alignment, false)); }
   void resize(std::size_t i, std::size_t bytes) {
     MSpan* span = live_[i].span;
@@ -164,7 +164,7 @@ void expect_works(HeapWorld& w) {
   fill(span, 1);
   EXPECT_TRUE(w.heap.check());
   w.heap.free_span(span);
-  EXPECT_NE(w.heap.alloc_span(PageCount(9), kSomeClass, CpuId(3)), nullptr);
+  EXPECT_NE(w.heap.alloc_span(class_with_pages(9), CpuId(3)), nullptr);
   EXPECT_TRUE(w.heap.check());
 }
 

@@ -55,9 +55,10 @@ class Model {
   void step() {
     const std::size_t action = below(100);
     if (action < 30) {
-      const std::size_t pages = 1 + below(below(4) == 0 ? 64 : 12);
+      const std::size_t pages = 1 + below(below(4) == 0 ? 16 : 6);
       say("span", pages);
-      keep(w_.heap.alloc_span(PageCount(pages), kSomeClass, CpuId(static_cast<int>(below(4)))), pages, kPageSize);
+      const SpanClass c = class_with_pages(pages);
+      keep(w_.heap.alloc_span(c, CpuId(static_cast<int>(below(4)))), size_class(c).pages, kPageSize);
     } else if (action < 50) {
       const std::size_t bytes = 1 + below(below(5) == 0 ? 90 * MiB : 3 * MiB);
       const std::size_t alignment = kPageSize << below(below(3) == 0 ? 14 : 1);

@@ -56,7 +56,7 @@ TEST_P(Scavenge, NotMoreThanAskedFor) {
 }
 
 TEST_P(Scavenge, OnlyWhatIsWhollyFree) {
-  MSpan* guard = w_.heap.alloc_span(PageCount(1), kSomeClass, CpuId(0));
+  MSpan* guard = w_.heap.alloc_span(class_with_pages(1), CpuId(0));
   fill(guard, 5);
   free_all();
   MSpan* inside = w_.heap.alloc_large(kPageSize, 16 * kHugeSize, false);
@@ -114,7 +114,7 @@ TEST_P(Scavenge, MemoryMustHaveBeenIdle) {
 
 TEST_P(Scavenge, PageCachesHoldBackNothingAfterAFlush) {
   std::vector<MSpan*> small;
-  for (int i = 0; i < 200; i++) small.push_back(w_.heap.alloc_span(PageCount(2), kSomeClass, CpuId(i % 4)));
+  for (int i = 0; i < 200; i++) small.push_back(w_.heap.alloc_span(class_with_pages(2), CpuId(i % 4)));
   for (MSpan* span : small) w_.heap.free_span(span);
   free_all();
   w_.heap.free_span(keep_);

@@ -26,10 +26,10 @@ TEST(MHeap, NothingIsTakenBeforeTheFirstSpan) {
 TEST(MHeap, ASpanIsPublishedBackedAndZero) {
   HeapWorld w;
   ASSERT_TRUE(w.set_up());
-  MSpan* span = w.heap.alloc_span(PageCount(3), kSomeClass, kCpu);
+  MSpan* span = w.heap.alloc_span(class_with_pages(3), kCpu);
   ASSERT_NE(span, nullptr);
   EXPECT_EQ(span->npages, 3u);
-  EXPECT_EQ(span->span_class, kSomeClass);
+  EXPECT_EQ(span->span_class, class_with_pages(3));
   EXPECT_EQ(span->elem_size, 0u) << "objects are the caller's to lay out";
   EXPECT_FALSE(span->need_zero);
   for (std::size_t p = 0; p < 3; p++) EXPECT_EQ(w.space.span_of(start_of(span) + p * kPageSize), span);
@@ -45,19 +45,24 @@ TEST(MHeap, ASpanIsPublishedBackedAndZero) {
   EXPECT_EQ(w.heap.stats().spans, 1u);
 }
 
-TEST(MHeap, AnyLengthFromOneTo64Pages) {
+TEST(MHeap, SpansOfEveryClass) {
   HeapWorld w;
   ASSERT_TRUE(w.set_up());
   std::vector<MSpan*> spans;
-  for (std::size_t n = 1; n <= 64; n++) {
-    spans.push_back(w.heap.alloc_span(PageCount(n), kSomeClass, CpuId(static_cast<int>(n % 5))));  // 4: no such CPU
-    ASSERT_NE(spans.back(), nullptr);
-    fill(spans.back(), n << 32);
-    ASSERT_TRUE(w.heap.check());
+  for (unsigned code = 2; code <= kTinyClass; code++) {
+    for (const bool placed : {false, true}) {
+      const auto c = static_cast<SpanClass>(code);
+      spans.push_back(w.heap.alloc_span(placed ? make_placed(c) : c, CpuId(static_cast<int>(code % 5))));  // 4: no such CPU
+      ASSERT_NE(spans.back(), nullptr);
+      EXPECT_EQ(spans.back()->npages, size_class(c).pages);
+      EXPECT_EQ(spans.back()->placed(), placed);
+      fill(spans.back(), spans.size() << 32);
+      ASSERT_TRUE(w.heap.check());
+    }
   }
-  for (std::size_t n = 1; n <= 64; n++) {
-    EXPECT_TRUE(holds(spans[n - 1], n << 32, n));
-    w.heap.free_span(spans[n - 1]);
+  for (std::size_t i = 0; i < spans.size(); i++) {
+    EXPECT_TRUE(holds(spans[i], (i + 1) << 32, spans[i]->npages));
+    w.heap.free_span(spans[i]);
   }
   EXPECT_TRUE(w.heap.check());
   EXPECT_EQ(w.heap.stats().in_use_bytes, 0u);
@@ -67,12 +72,12 @@ TEST(MHeap, ASmallHeapTouchesOneUnitOfBasePages) {
   HeapWorld w(node_heap({FakeNode{.pages_2m = 100}}));
   ASSERT_TRUE(w.set_up());
   std::vector<MSpan*> spans;
-  for (int i = 0; i < 100; i++) spans.push_back(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu));
+  for (int i = 0; i < 100; i++) spans.push_back(w.heap.alloc_span(class_with_pages(1), kCpu));
   HeapStats s = w.heap.stats();
   EXPECT_EQ(s.base_bytes, kHugeSize);
   EXPECT_EQ(s.committed_bytes, kHugeSize);
   EXPECT_EQ(w.os.hugetlb_bytes(), 0u);
-  for (int i = 0; i < 400; i++) spans.push_back(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu));
+  for (int i = 0; i < 400; i++) spans.push_back(w.heap.alloc_span(class_with_pages(1), kCpu));
   s = w.heap.stats();
   EXPECT_EQ(s.base_bytes, kHugeSize);
   EXPECT_EQ(s.hugetlb_bytes, kHugeSize) << "beyond 2 MiB it uses huge pages";
@@ -124,7 +129,7 @@ TEST(MHeap, TenGiBInOneObject) {
   c.region_bytes = 32 * GiB;
   HeapWorld w(c);
   ASSERT_TRUE(w.set_up());
-  MSpan* small = w.heap.alloc_span(PageCount(1), kSomeClass, kCpu);
+  MSpan* small = w.heap.alloc_span(class_with_pages(1), kCpu);
   MSpan* span = w.heap.alloc_large(10 * GiB, kPageSize, true);
   ASSERT_NE(span, nullptr);
   EXPECT_EQ(span->pages().bytes(), 10 * GiB);
@@ -157,7 +162,7 @@ TEST(MHeap, WholeUnitsHaveOneOwner) {
   EXPECT_EQ(live.back()->elem_size, 2 * kHugeSize);
   // Another heap's exhaustion may bring small spans here.
   w.heap.free_span(live[3]);
-  ASSERT_NE(w.heap.alloc_span(PageCount(5), kSomeClass, kCpu), nullptr);
+  ASSERT_NE(w.heap.alloc_span(class_with_pages(5), kCpu), nullptr);
   MSpan* span = w.heap.alloc_large(100 * KiB, 64 * KiB, false);
   EXPECT_TRUE(is_aligned(span->start_addr, kHugeSize));
   EXPECT_TRUE(w.heap.check());
@@ -200,12 +205,12 @@ TEST(MHeap, AFullRegionSaysSoAndRecovers) {
   std::vector<MSpan*> live;
   while (MSpan* span = w.heap.alloc_large(MiB, kPageSize, false)) live.push_back(span);
   EXPECT_EQ(live.size(), 256u) << "to the last page";
-  EXPECT_EQ(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu), nullptr);
+  EXPECT_EQ(w.heap.alloc_span(class_with_pages(1), kCpu), nullptr);
   EXPECT_FALSE(w.heap.resize_large(live[100], 2 * MiB));
   EXPECT_TRUE(w.heap.check());
   w.heap.free_span(live[7]);
   EXPECT_EQ(w.heap.alloc_large(2 * MiB, kPageSize, false), nullptr);
-  EXPECT_NE(w.heap.alloc_span(PageCount(1), kSomeClass, kCpu), nullptr);
+  EXPECT_NE(w.heap.alloc_span(class_with_pages(1), kCpu), nullptr);
   EXPECT_TRUE(w.heap.check());
 }
 
@@ -289,7 +294,7 @@ TEST(MHeap, GoesAroundAddressesThatWereLost) {
   EXPECT_GE(big->start_addr, w.heap.region_start() + kArenaSize);
   std::vector<MSpan*> spans;
   for (int i = 0; i < 400; i++) {
-    spans.push_back(w.heap.alloc_span(PageCount(1 + i % 16), kSomeClass, kCpu));
+    spans.push_back(w.heap.alloc_span(class_with_pages(1 + i % 16), kCpu));
     ASSERT_NE(spans.back(), nullptr);
     fill(spans.back(), 1);
   }

@@ -24,7 +24,7 @@ void traffic(const HeapWorldConfig& config, bool may_refuse) {
       for (std::uint64_t step = 1; step <= 700; step++) {
         const unsigned action = random() % 10;
         if (action < 5) {
-          MSpan* span = action < 4 ? w.heap.alloc_span(PageCount(1 + random() % 30), kSomeClass, CpuId(t % 2))
+          MSpan* span = action < 4 ? w.heap.alloc_span(class_with_pages(1 + random() % 16), CpuId(t % 2))
                                    : w.heap.alloc_large(1 + random() % (5 * MiB), kPageSize, false);
           if (span == nullptr) {
             errors += !may_refuse;
@@ -85,7 +85,7 @@ TEST(HeapAfterFork, AbandonedLocksAreFreedAndTheHeapWorks) {
   ASSERT_TRUE(w.set_up());
   std::vector<MSpan*> live;
   for (int i = 0; i < 60; i++) {
-    live.push_back(w.heap.alloc_span(PageCount(1 + i % 16), kSomeClass, CpuId(i % 4)));
+    live.push_back(w.heap.alloc_span(class_with_pages(1 + i % 16), CpuId(i % 4)));
     fill(live.back(), 5);
   }
   live.push_back(w.heap.alloc_large(70 * MiB, kPageSize, false));
@@ -100,7 +100,7 @@ TEST(HeapAfterFork, AbandonedLocksAreFreedAndTheHeapWorks) {
   EXPECT_FALSE(w.heap.lock().held());
   EXPECT_TRUE(w.heap.check());
   for (int i = 0; i < 300; i++) {
-    MSpan* span = w.heap.alloc_span(PageCount(1 + i % 16), kSomeClass, CpuId(i % 4));
+    MSpan* span = w.heap.alloc_span(class_with_pages(1 + i % 16), CpuId(i % 4));
     ASSERT_NE(span, nullptr);
     fill(span, 6);
   }

@@ -186,11 +186,12 @@ namespace {
 constexpr std::size_t kMinByPages = kMaxSmallSize / 2 + 1;
 constexpr std::size_t as_large(std::size_t size) { return size > kMaxSmallSize ? size : kMaxSmallSize + 1; }
 
-// Whether an object on a page of this kind stays where it is when it gets this size.
+// Whether an object on a page of this kind stays where it is when it gets this size. False, too, where malloc() serves no
+// size from its class.
 bool stays(std::size_t kind, std::size_t size) {
-  const std::size_t usable = kSizesOfKind.most[kind];
-  if (usable > kMaxSmallSize) return size >= kMinByPages && as_large(size) > kSizesOfKind.below[kind] && size <= usable;
-  return size <= usable && size * 2 > usable;
+  const std::size_t most = kSizesOfKind.most[kind];
+  if (most > kMaxSmallSize) return size >= kMinByPages && as_large(size) > kSizesOfKind.below[kind] && size <= most;
+  return size <= most && size * 2 > most;
 }
 
 // An object that grew once grows again, and classes are an eighth apart: a quarter more halves the number of copies

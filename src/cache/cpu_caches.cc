@@ -2,6 +2,7 @@
 
 #include <new>
 
+#include "base/check.h"
 #include "cache/mcache.h"
 
 namespace nh {
@@ -9,15 +10,13 @@ namespace {
 
 // Before start every thread's cpu_id reads -1 and finds lists that are empty and take nothing. Or 0: in an IFUNC resolver
 // of the program the thread-local storage exists already, but has not got its initial values yet.
-ListSet g_boot_lists;
+// Bytes, so that the tables are constants: one that is filled in later would undo what init() wrote.
+alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 }  // namespace
 
-#define NH_BOOT_SLOT reinterpret_cast<char*>(&g_boot_lists)
-CpuSlot g_local_slots[2 + kMaxCpus] = {NH_BOOT_SLOT, NH_BOOT_SLOT, NH_BOOT_SLOT};
-CpuSlot g_all_slots[2 + kMaxCpus] = {NH_BOOT_SLOT, NH_BOOT_SLOT, NH_BOOT_SLOT};
-#undef NH_BOOT_SLOT
-
+constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
+constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit HotState g_hot{0, 0, nullptr, 0, kMaxHeaps};
 constinit CpuCaches g_caches;
 
@@ -38,11 +37,12 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   heap_of_cpu_ = heap_of_cpu;
   mode_ = config.bytes_per_cpu == 0 ? CacheMode::kOff : CacheMode::kFallback;
 
+  NH_CHECK(config.cpus <= kMaxCpus, "more CPUs than a kernel can have");
   MetadataPool& memory = heaps[HeapId(0)].heap.metadata();
   empty_ = static_cast<char*>(memory.alloc(list_sets() * sizeof(ListSet), 64));
   caches_ = static_cast<std::atomic<CpuCache*>*>(memory.alloc(config.cpus * sizeof(caches_[0]), 64));
   if (empty_ == nullptr || caches_ == nullptr) return false;
-  for (unsigned i = 0; i < 2 + config.cpus; i++) g_local_slots[i] = g_all_slots[i] = empty_;
+  for (unsigned i = 0; i < 2 + config.cpus; i++) g_local_slots.of[i] = g_all_slots.of[i] = empty_;
 
   const AddressSpace& space = heaps.space();
   g_hot.free_key = g_free_key;
@@ -79,7 +79,7 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
   __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&local_slots()[cpu], lists + list_offset(list_set(cache->local, false), 0), __ATOMIC_RELEASE);
+  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, 0), __ATOMIC_RELEASE);
 }
 
 void CpuCaches::withdraw(int cpu) {

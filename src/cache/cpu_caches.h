@@ -33,7 +33,7 @@ using HeapOfCpu = HeapId (*)(CpuId cpu);
 
 class CpuCaches {
  public:
-  // memory for pointers comes from heap 0's metadata. Publishes the slots to the fast path; rseq_init() must
+  // memory for lists and pointers comes from heap 0's metadata. Publishes the slots to the fast path; rseq_init() must
   // come after it. False: no memory.
   bool init(const OsOps& os, HeapSet& heaps, const CacheConfig& config, HeapOfCpu heap_of_cpu);
   void set_mode(CacheMode mode) { mode_ = mode; }
@@ -104,11 +104,11 @@ class CpuCaches {
   void publish(int cpu, CpuCache* cache);
   void withdraw(int cpu);
   void flush_lists(CpuCache* cache);
-  unsigned list_sets() const { return list_set(HeapId(heaps_->count()), false); }
-  static HeapId heap_of_set(unsigned set) { return HeapId(set / 2); }
+  unsigned list_sets() const { return heaps_->count() * kListSetsPerHeap; }
+  static HeapId heap_of_set(unsigned set) { return HeapId(set / kListSetsPerHeap); }
   static SpanClass class_in_set(unsigned set, unsigned code) {
     const auto c = static_cast<SpanClass>(code);
-    return set % 2 == 0 ? c : make_placed(c);
+    return set % kListSetsPerHeap == 0 ? c : make_placed(c);
   }
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
     return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];

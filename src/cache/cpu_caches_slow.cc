@@ -68,17 +68,17 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
   constexpr unsigned kListsPerCall = 8;
   CpuCache& cache = access.cache();
   std::uint64_t used = __atomic_add_fetch(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
-  // Lists of heaps that this CPU never sent anything home to are not even looked at, nor those of placed objects where
-  // there were none: their memory was never touched. Asked once: another thread of this CPU may change the answer.
+  // Lists of heaps that this CPU never sent anything home to are not even looked at, since their memory was never touched,
+  // nor those of placed objects where there were none. Asked once: another thread of this CPU may change the answer.
   const bool placed = __atomic_load_n(&cache.has_placed, __ATOMIC_RELAXED);
   const bool all_heaps = placed || __atomic_load_n(&cache.sends_home, __ATOMIC_RELAXED);
-  const unsigned sets_per_heap = placed ? 2 : 1;
-  const unsigned sets = (all_heaps ? heaps_->count() : 1) * sets_per_heap;
+  const unsigned step = placed ? 1 : kListSetsPerHeap;
+  const unsigned sets = (all_heaps ? list_sets() : kListSetsPerHeap) / step;
   const unsigned first = list_set(all_heaps ? HeapId(0) : cache.local, false);
   for (unsigned i = 0; used > config_.bytes_per_cpu && i < kListsPerCall; i++) {
     const unsigned at = __atomic_fetch_add(&cache.clock_hand, 1, __ATOMIC_RELAXED) % (sets * kCachedClasses);
     const auto c = static_cast<SpanClass>(at % kCachedClasses);
-    FreeList& list = cache.lists[first + at / kCachedClasses * (2 / sets_per_heap)].of[c];
+    FreeList& list = cache.lists[first + at / kCachedClasses * step].of[c];
     // Half of the unused part: a list that is merely low at the moment keeps room. The room is a hint and may say more
     // than the list ever had.
     const unsigned room = __atomic_load_n(&list.room, __ATOMIC_RELAXED);
@@ -212,7 +212,7 @@ void* CpuCaches::alloc(SpanClass c) {
   if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
     if (rseq_register_thread()) {
       void* object;
-      if (rseq_pop(local_slots(), list_offset(0, c), &object)) return object;
+      if (rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
       RseqAccess access(*this);
       if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict);
     }

@@ -38,7 +38,7 @@ struct FreeList {
 struct ListSet {
   FreeList of[kClassCodes];
 };
-static_assert(sizeof(FreeList) == kListBytes && sizeof(ListSet) == list_offset(1, 0));
+static_assert(sizeof(FreeList) == kListBytes && sizeof(ListSet) == kListSetBytes);
 
 // Large objects. A CPU keeps a few that were freed on it, so that a loop that allocates and frees one does not reach the
 // page allocator (3 - 8 ns instead of 190 - 500). They use the lists of the codes from kFirstBinClass on.
@@ -79,11 +79,14 @@ struct CpuCache {
 // switched off point to the permanent empty lists.
 //
 // The tables are variables of the library rather than memory of a heap, whose address would have to be loaded first: a
-// load less in malloc() and in free(), worth 0.2 ns each (Xeon, batch/fifo-64).
+// load less in malloc() and in free(), worth 0.2 ns each (Xeon, batch/fifo-64). Most of them is never touched.
 using CpuSlot = char*;
-extern CpuSlot g_local_slots[2 + kMaxCpus] [[gnu::visibility("hidden")]];
-extern CpuSlot g_all_slots[2 + kMaxCpus] [[gnu::visibility("hidden")]];
-inline CpuSlot* local_slots() { return g_local_slots + 2; }
-inline CpuSlot* all_slots() { return g_all_slots + 2; }
+struct alignas(64) CpuSlots {
+  CpuSlot of[2 + kMaxCpus];
+};
+extern CpuSlots g_local_slots [[gnu::visibility("hidden")]];
+extern CpuSlots g_all_slots [[gnu::visibility("hidden")]];
+inline CpuSlot* local_slots() { return g_local_slots.of + 2; }
+inline CpuSlot* all_slots() { return g_all_slots.of + 2; }
 
 }  // namespace nh

@@ -46,7 +46,7 @@ extern HotState g_hot [[gnu::visibility("hidden")]];
 inline constexpr auto kListOffset = [] {
   std::array<std::uint16_t, kMaxSmallSize / 16 + 1> table{};
   for (unsigned i = 0; i < table.size(); i++) {
-    table[i] = static_cast<std::uint16_t>(list_offset(0, make_span_class(kAlignedClass[i], false)));
+    table[i] = static_cast<std::uint16_t>(offset_in_set(make_span_class(kAlignedClass[i], false)));
   }
   return table;
 }();
@@ -74,7 +74,7 @@ inline constexpr auto kListOffset = [] {
 // An object of a class with mark. False: take the slow way.
 [[gnu::always_inline]] inline bool mcache_alloc_class(SpanClass c, void** object) {
   void* p;
-  if (!rseq_pop(local_slots(), list_offset(0, c), &p)) [[unlikely]] return false;
+  if (!rseq_pop(local_slots(), offset_in_set(c), &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
   return true;
@@ -84,7 +84,7 @@ inline constexpr auto kListOffset = [] {
 inline constexpr auto kBinListOffset = [] {
   std::array<std::uint16_t, kMaxBinBytes / kPageSize + 1> table{};
   for (std::size_t pages = kMaxSmallSize / kPageSize + 1; pages < table.size(); pages++) {
-    table[pages] = static_cast<std::uint16_t>(list_offset(0, bin_class(pages * kPageSize, false)));
+    table[pages] = static_cast<std::uint16_t>(offset_in_set(bin_class(pages * kPageSize, false)));
   }
   return table;
 }();
@@ -105,7 +105,7 @@ inline constexpr auto kBinListOffset = [] {
 [[gnu::always_inline]] inline MSpan* mcache_take_extent(unsigned units) {
   static_assert(offsetof(MSpan, next) == 0);
   void* taken;
-  const std::size_t offset = list_offset(list_set(HeapId(g_hot.extent_heap), false), extent_code(units));
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
   if (!rseq_pop(all_slots(), offset, &taken)) return nullptr;
   auto* span = static_cast<MSpan*>(taken);
   span->use = SpanUse::kInUse;
@@ -119,7 +119,7 @@ inline constexpr auto kBinListOffset = [] {
   if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return false;
   // Before it is pushed, as the mark of an object is.
   span->use = SpanUse::kKept;
-  const std::size_t offset = list_offset(list_set(HeapId(g_hot.extent_heap), false), extent_code(units));
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
   if (rseq_push(all_slots(), offset, span)) return true;
   span->use = SpanUse::kInUse;
   return false;

@@ -11,7 +11,8 @@
 namespace nh {
 
 // An object begins where its offset in the span, times the reciprocal of the object size, is small modulo 2^32
-// (is_object_start() in heap/size_classes.h). The bias is the product of the pages of the span before this one.
+// (is_object_start() in heap/size_classes.h). The bias is the reciprocal times the bytes of the span
+// before this page.
 struct StartTest {
   std::uint32_t multiplier;
   std::uint32_t bias;
@@ -42,7 +43,8 @@ inline constexpr auto kStartTest = [] {
   return table;
 }();
 
-// The sizes that malloc() serves from the class of the kind: more than `below`, at most `most`. None: 0, 0.
+// The sizes that malloc() serves from the class of the kind, or would if it were not a noscan or placed one: more than
+// `below` (0 itself is left to the slow path), at most `most`. None: 0, 0.
 struct SizeRange {
   std::array<std::uint64_t, kPageKindCount> below;
   std::array<std::uint64_t, kPageKindCount> most;

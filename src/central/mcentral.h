@@ -13,8 +13,8 @@
 #include <cstdint>
 
 #include "base/lock.h"
-#include "heap/size_classes.h"
 #include "heap/mheap.h"
+#include "heap/size_classes.h"
 
 namespace nh {
 

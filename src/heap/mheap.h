@@ -1,8 +1,8 @@
 // mheap: all the memory of one NUMA node (or of the first-touch or interleaved region).
 //
 // Hands out spans: runs of pages of its region with a descriptor, published in the page map and backed by memory that
-// may be used without risk of a signal. Small runs come from a 64-page cache per CPU, larger ones from the page
-// allocator under the heap's lock; the region grows by arenas.
+// may be used without risk of a signal. Spans of small objects come from a 64-page cache per CPU, large objects
+// from the page allocator under the heap's lock; the region grows by arenas.
 //
 // Thread safety: all public functions may be called from any thread. No system call is made under the heap's lock: an
 // arena is marked busy, the lock released, the OS asked, the lock taken again (others wait on a futex for it).

@@ -1,10 +1,12 @@
 // What the page map says of a page, in 32 bits, in the form in which free() needs it.
 //
-//   bits  0 - 21   where the free list of its heap and class lies in a CPU's cache (list_offset())
+//   bits  0 - 21   where the free list of its heap and class lies in a CPU's cache
 //   bits 22 - 31   its kind: the class of its span, and how many of the span's pages come before this one
 //
 // Spans of small objects have few pages and large objects are known by their first page only, so there are a few hundred
 // kinds. Their number is the index of the tables of cache/page_kinds.h.
+//
+// Of the caches this layer knows no more than where a list lies, since the entry is made when a span is published.
 #pragma once
 
 #include <array>
@@ -20,14 +22,18 @@ namespace nh {
 using PageEntry = std::uint32_t;  // 0 = the page is not in use
 
 // A CPU's cache has two sets of lists per heap, the second for placed objects, and in a set one list per class.
+inline constexpr unsigned kListSetsPerHeap = 2;
 inline constexpr std::size_t kListBytes = 16;
-constexpr unsigned list_set(HeapId h, bool placed) { return h.value * 2 + (placed ? 1 : 0); }
-constexpr std::size_t list_offset(unsigned set, SpanClass c) {
-  return (std::size_t{set} * kClassCodes + without_place(c)) * kListBytes;
+inline constexpr std::size_t kListSetBytes = kClassCodes * kListBytes;
+constexpr unsigned list_set(HeapId h, bool placed) { return h.value * kListSetsPerHeap + (placed ? 1 : 0); }
+constexpr std::size_t offset_in_set(SpanClass c) { return without_place(c) * kListBytes; }
+// From a CPU's first set.
+constexpr std::size_t list_offset(HeapId h, SpanClass c) {
+  return list_set(h, is_placed(c)) * kListSetBytes + offset_in_set(c);
 }
 
 inline constexpr unsigned kEntryListBits = 22;
-static_assert(list_offset(list_set(HeapId(kMaxHeaps), false), 0) <= std::size_t{1} << kEntryListBits);
+static_assert(list_offset(HeapId(kMaxHeaps), 0) <= std::size_t{1} << kEntryListBits);
 
 struct PageKind {
   std::uint8_t code;   // span class without place; 0 = not in use
@@ -65,13 +71,13 @@ constexpr unsigned named_pages(SpanClass c) { return detail::kinds_of(without_pl
 // Of the page of a span of class c that has `index` pages of the span before it.
 constexpr PageEntry make_page_entry(HeapId h, SpanClass c, unsigned index) {
   const std::size_t kind = detail::kFirstKind[without_place(c)] + std::size_t{index};
-  return static_cast<PageEntry>(list_offset(list_set(h, is_placed(c)), c) | kind << kEntryListBits);
+  return static_cast<PageEntry>(list_offset(h, c) | kind << kEntryListBits);
 }
 constexpr std::size_t entry_list(PageEntry e) { return e & ((PageEntry{1} << kEntryListBits) - 1); }
 constexpr std::size_t entry_kind(PageEntry e) { return e >> kEntryListBits; }
 constexpr SpanClass entry_class(PageEntry e) {
   const SpanClass c = kPageKinds[entry_kind(e)].code;
-  return (entry_list(e) / list_offset(1, 0) & 1) != 0 ? make_placed(c) : c;
+  return (entry_list(e) / kListSetBytes) % kListSetsPerHeap != 0 ? make_placed(c) : c;
 }
 constexpr unsigned entry_index(PageEntry e) { return kPageKinds[entry_kind(e)].index; }
 

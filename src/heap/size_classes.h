@@ -85,7 +85,7 @@ constexpr bool is_object_start(const SizeClass& c, std::uint32_t offset) {
   return static_cast<std::uint32_t>(offset * c.reciprocal) < c.reciprocal;
 }
 
-// Whether free objects of the class carry a mark (free_mark.h). Bins have one, too.
+// Whether free objects of the class carry a mark (central/free_mark.h). Bins have one, too.
 constexpr bool has_mark(SpanClass c) { return c != kTinyClass && c != kLargeClass && size_class(c).bytes >= 16; }
 
 // Class of a request, by (bytes + 15) / 16, for memory aligned to 16.

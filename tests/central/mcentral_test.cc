@@ -128,6 +128,16 @@ TEST_P(MCentrals, TheTailOfASpanLooksFree) {
 
 // ---- one class is enough -------------------------------------------------------------------------------------------
 
+TEST(MCentral, EveryClassHasItsOwnPlacedOrNot) {
+  std::set<unsigned> seen;
+  for (unsigned code = 2; code < kCachedClasses; code++) {
+    for (const SpanClass c : {static_cast<SpanClass>(code), make_placed(static_cast<SpanClass>(code))}) {
+      EXPECT_LT(central_index(c), 2 * kCachedClasses);
+      EXPECT_TRUE(seen.insert(central_index(c)).second) << c;
+    }
+  }
+}
+
 TEST(MCentral, OneEmptySpanStays) {
   CentralWorld w;
   MCentral& central = *w.heaps.central(HeapId(0), kOf1024);

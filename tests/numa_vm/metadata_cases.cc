@@ -79,7 +79,7 @@ CASE(the_structures_of_a_heap_lie_on_its_node) {
     caches.for_each([&](nh::CpuCache& cache) {
       if (machine().node_of[cache.cpu] != node) return;
       cpu_caches.pages.add(&cache, sizeof cache);
-      lists.pages.add(cache.lists, process.heaps.count() * sizeof *cache.lists);
+      lists.pages.add(cache.lists, process.heaps.count() * nh::kListSetsPerHeap * sizeof *cache.lists);
     });
     for (const Structures* all : {&heaps, &centrals, &spans, &arenas, &map, &cpu_caches, &lists}) all->expect_on(node);
     objects.free_all();

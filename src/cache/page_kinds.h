@@ -11,8 +11,7 @@
 namespace nh {
 
 // An object begins where its offset in the span, times the reciprocal of the object size, is small modulo 2^32
-// (is_object_start() in heap/size_classes.h). The bias is the reciprocal times the bytes of the span
-// before this page.
+// (is_object_start() in heap/size_classes.h). The bias is the reciprocal times the bytes of the span before this page.
 struct StartTest {
   std::uint32_t multiplier;
   std::uint32_t bias;

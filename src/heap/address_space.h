@@ -40,7 +40,6 @@ class AddressSpace {
   unsigned regions() const { return regions_; }
   std::uintptr_t base() const { return base_; }
   std::size_t bytes() const { return bytes_; }
-  unsigned region_shift() const { return region_shift_; }
   PageEntry* page_map() const { return page_map_; }
 
   // Makes the tables writable for the pages of [start, start + bytes), whole arenas. 0 or an errno value.

@@ -236,8 +236,8 @@ bool MHeap::free_unbacked_L(PageId first, PageCount pages) {
   return all;
 }
 
-// Spans of small objects come from the CPU's cache; an empty cache is filled with the free pages of one aligned group of 64, which
-// lies in one huge page.
+// Spans of small objects come from the CPU's cache; an empty cache is filled with the free pages of one aligned group of
+// 64, which lies in one huge page.
 PageAlloc::Run MHeap::pages_from_cache(CpuPages& c, PageCount pages) {
   {
     LockGuard guard(c.lock);

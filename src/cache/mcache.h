@@ -117,10 +117,12 @@ inline constexpr auto kBinListOffset = [] {
 [[gnu::always_inline]] inline bool mcache_keep_extent(MSpan* span) {
   const unsigned units = span->npages / kPagesPerHuge;
   if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return false;
-  // Before it is pushed, as the mark of an object is.
+  // Before it is pushed: afterwards it is somebody else's.
   span->use = SpanUse::kKept;
   const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
-  if (rseq_push(all_slots(), offset, span)) return true;
+  // 0: its second word, `prev`, stays null.
+  static_assert(offsetof(MSpan, prev) == 8);
+  if (rseq_push(all_slots(), offset, span, 0)) return true;
   span->use = SpanUse::kInUse;
   return false;
 }
@@ -147,9 +149,7 @@ struct LiveObject {
 
 // Marks the object and pushes it. False: marked only, no room.
 [[gnu::always_inline]] inline bool mcache_push(void* p, const LiveObject& object) {
-  // Marked before it is pushed: in the sequence a restart would take its own mark for that of a double free.
-  mark_word(p) = object.mark;
-  return rseq_push(all_slots(), entry_list(object.entry), p);
+  return rseq_push(all_slots(), entry_list(object.entry), p, object.mark);
 }
 
 // kOdd: nothing was done. kFull: p is the start of an object, now marked as free, and its list has no room.

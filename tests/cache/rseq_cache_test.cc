@@ -22,10 +22,10 @@ class Sequences : public Pinned {
     slots_[2] = reinterpret_cast<char*>(&lists_);
     guard_ = {cpu_, &slots_[2], &lists_};
     list().cap = list().room = 10;
-    for (auto& o : objects_) o[0] = nullptr;
+    for (auto& o : objects_) o[0] = o[1] = nullptr;
   }
   FreeList& list() { return lists_.of[20]; }
-  bool push(void* p) { return rseq_push(slots_.data() + 2, offset_in_set(20), p); }
+  bool push(void* p) { return rseq_push(slots_.data() + 2, offset_in_set(20), p, address(p) + 1); }
   bool pop(void** p) { return rseq_pop(slots_.data() + 2, offset_in_set(20), p); }
   void* chain_of(int first, int n) {
     for (int i = 0; i < n; i++) objects_[first + i][0] = i + 1 < n ? static_cast<void*>(objects_[first + i + 1]) : nullptr;
@@ -54,6 +54,7 @@ TEST_F(Sequences, PushAndPop) {
   EXPECT_FALSE(pop(&p));
   for (int i = 0; i < 10; i++) EXPECT_TRUE(push(objects_[i]));
   EXPECT_FALSE(push(objects_[10])) << "no room";
+  for (void** object : objects_) EXPECT_EQ(object[1], object <= objects_[10] ? reinterpret_cast<char*>(object) + 1 : nullptr);
   EXPECT_EQ(list().room, 0u);
   for (int i = 10; i-- > 0;) {
     ASSERT_TRUE(pop(&p));

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-/* "0.1.0", of the library that runs. */
+/* "0.1.0", of the library that runs; "0.1.0+trust-sizes" where it was built with NUMAHEAP_TRUST_SIZES. */
 const char* numaheap_version(void);
 
 /* ---- memory without pointers ---------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ add_library(nh_options INTERFACE)
 target_compile_options(nh_options INTERFACE
   -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
-  $<$<CONFIG:Debug>:-DNUMAHEAP_DEBUG=1>)
+  $<$<CONFIG:Debug>:-DNUMAHEAP_DEBUG=1>
+  $<$<BOOL:${NUMAHEAP_TRUST_SIZES}>:-DNUMAHEAP_TRUST_SIZES=1>)
 target_include_directories(nh_options INTERFACE
   ${CMAKE_SOURCE_DIR}/src ${CMAKE_SOURCE_DIR} ${CMAKE_SOURCE_DIR}/include ${CMAKE_BINARY_DIR}/generated)
 

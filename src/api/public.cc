@@ -16,7 +16,8 @@
 #define NH_STRING(x) NH_STRING_(x)
 
 NH_EXPORT const char* numaheap_version() {
-  return NH_STRING(NUMAHEAP_VERSION_MAJOR) "." NH_STRING(NUMAHEAP_VERSION_MINOR) "." NH_STRING(NUMAHEAP_VERSION_PATCH);
+#define NH_VERSION NH_STRING(NUMAHEAP_VERSION_MAJOR) "." NH_STRING(NUMAHEAP_VERSION_MINOR) "." NH_STRING(NUMAHEAP_VERSION_PATCH)
+  return nh::kTrustSizes ? NH_VERSION "+trust-sizes" : NH_VERSION;
 }
 
 NH_EXPORT void* numaheap_malloc_noscan(size_t size) { return nh::allocate_noscan(size); }

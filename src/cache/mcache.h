@@ -38,6 +38,7 @@ struct alignas(64) HotState {
   const PageEntry* page_map;
   std::uint64_t free_key;      // a copy of g_free_key in the line that is here anyway
   std::uint32_t extent_heap;   // whose large objects CPUs keep by their descriptors
+  std::uint32_t region_shift;  // of the address space
 };
 static_assert(sizeof(HotState) == 64);
 extern HotState g_hot [[gnu::visibility("hidden")]];
@@ -159,8 +160,30 @@ struct LiveObject {
   return mcache_push(p, object) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
+// The build option NUMAHEAP_TRUST_SIZES: sized delete goes by the size and does not look at the page map.
+#ifdef NUMAHEAP_TRUST_SIZES
+inline constexpr bool kTrustSizes = true;
+#else
+inline constexpr bool kTrustSizes = false;
+#endif
+
+// The same for an object that malloc or operator new has given for `size` bytes, by the size alone: such objects are of
+// its class and not placed, and their heap is that of their region. With a wrong size it lands on the list of another
+// class, which is noticed only if it is still there when a batch goes home (MCentral::give_back_L). kFull says nothing of p
+// but that it has the mark now.
+[[gnu::always_inline]] inline FreeOutcome mcache_free_trusting(void* p, std::size_t size) {
+  const std::uintptr_t at = address(p) - g_hot.base;
+  if (at >= g_hot.bytes || size - 1 >= kMaxSmallSize) [[unlikely]] return FreeOutcome::kOdd;
+  const std::uint64_t mark = g_hot.free_key ^ address(p);
+  if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
+  constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), 0);
+  const std::size_t offset = (at >> g_hot.region_shift) * kListsOfHeap + kListOffset[(size + 15) / 16];
+  return rseq_push(all_slots(), offset, p, mark) ? FreeOutcome::kDone : FreeOutcome::kFull;
+}
+
 // The same for an object that was asked for with `size` bytes. kOdd, too, where that size would be of another class.
 [[gnu::always_inline]] inline FreeOutcome mcache_free_sized(void* p, std::size_t size) {
+  if constexpr (kTrustSizes) return mcache_free_trusting(p, size);
   LiveObject object;
   if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
   const std::size_t kind = entry_kind(object.entry);

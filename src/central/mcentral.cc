@@ -24,6 +24,20 @@ bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; 
   fatal(text.c_str());
 }
 
+// What was meant to be freed as an object of class c is none.
+[[noreturn]] void wrong_class(const void* object, const MSpan* span, SpanClass c) {
+  Text<300> text;
+  text.text("free list of objects of ").dec(size_class(c).bytes).text(" bytes holds ").ptr(object);
+  if (span == nullptr) {
+    text.text(", which is no object");
+  } else {
+    text.text(": object of ").dec(span->elem_size).text(" bytes in span ").hex(span->start_addr);
+    text.text(" (class ").dec(without_place(span->span_class)).text(")");
+  }
+  text.text("; a delete with a wrong size, or a write to a freed object");
+  fatal(text.c_str());
+}
+
 }  // namespace
 
 void MCentral::SpanList::push(MSpan* s) {
@@ -177,13 +191,13 @@ unsigned MCentral::give_back_L(void** chain, SpanList* empty) {
     } while (++n < kMostRuns && object != nullptr);
     for (unsigned i = 0; i < n; i++) {
       runs[i].span = space.span_of(runs[i].first);
-      NH_CHECK(runs[i].span != nullptr, "free list holds a pointer that is not an object");
+      if (runs[i].span == nullptr) wrong_class(runs[i].first, nullptr, class_);
       __builtin_prefetch(runs[i].span);
       __builtin_prefetch(runs[i].span->alloc_bits);
     }
     for (unsigned i = 0; i < n; i++) {
       MSpan* span = runs[i].span;
-      NH_CHECK(span->span_class == class_, "free list holds a pointer that is not an object of its class");
+      if (span->span_class != class_) wrong_class(runs[i].first, span, class_);
       void* member = runs[i].first;
       for (unsigned k = 0; k < runs[i].objects; k++) {
         void* next = next_object(member);

@@ -37,6 +37,7 @@ class AddressSpace {
   HeapId heap_of(const void* p) const { return HeapId((address(p) - base_) >> region_shift_); }
   std::uintptr_t region_start(HeapId h) const { return base_ + (std::uintptr_t{h.value} << region_shift_); }
   std::size_t region_bytes() const { return std::size_t{1} << region_shift_; }
+  unsigned region_shift() const { return region_shift_; }
   unsigned regions() const { return regions_; }
   std::uintptr_t base() const { return base_; }
   std::size_t bytes() const { return bytes_; }

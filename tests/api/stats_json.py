@@ -38,7 +38,7 @@ def main():
     expect(all(isinstance(n, int) and n > 0 for n in report["fallbacks"].values()), "a fallback that did not happen")
     expect(report["cache_mode"] in ("rseq", "own-rseq", "fallback", "off"), f"cache_mode {report['cache_mode']}")
     expect(report["memory_syscalls"] > 0, "memory came from nowhere")
-    expect(report["pid"] > 1 and re.fullmatch(r"\d+\.\d+\.\d+", report["version"]), "pid or version")
+    expect(report["pid"] > 1 and re.fullmatch(r"\d+\.\d+\.\d+(\+trust-sizes)?", report["version"]), "pid or version")
     kinds = [node["kind"] for node in report["nodes"]]
     expect(kinds == ["node"] * (len(kinds) - 2) + ["first_touch", "interleaved"] and len(kinds) >= 3, f"kinds {kinds}")
     for node in report["nodes"]:

@@ -209,7 +209,13 @@ TEST(MCentralDeathTest, AForeignPointerInAChainIsFatal) {
   MCentral& central = *w.heaps.central(HeapId(0), kOf1024);
   MCentral& other = *w.heaps.central(HeapId(0), class_for(64));
   void* p = other.fetch(1, kCpu).head;
-  EXPECT_EXIT(central.flush(chain({p}), 1), ::testing::KilledBySignal(SIGABRT), "not an object of its class");
+  EXPECT_EXIT(central.flush(chain({p}), 1), ::testing::KilledBySignal(SIGABRT),
+              "^numaheap: fatal: free list of objects of 1024 bytes holds 0x[0-9a-f]+: object of 64 bytes in span "
+              "0x[0-9a-f]+ \\(class 12\\); a delete with a wrong size, or a write to a freed object\n$");
+  void* free_page = other.fetch(1, kCpu).head;
+  free_page = reinterpret_cast<void*>(address(free_page) + 64 * kPageSize);
+  *static_cast<void**>(free_page) = nullptr;
+  EXPECT_EXIT(central.flush(free_page, 1), ::testing::KilledBySignal(SIGABRT), "holds 0x[0-9a-f]+, which is no object; ");
 }
 
 TEST(MCentral, OutOfMemoryIsAnEmptyBatchAndPasses) {

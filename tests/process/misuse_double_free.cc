@@ -51,7 +51,7 @@ void twice_after_flushes(size_t n, size_t count) {
 void written_to_after_free(size_t n) {
   char* p = block(n);
   free(p);
-  memset(opaque(misuse(p)) + 8, 0x77, 8);
+  memset(misuse(p) + 8, 0x77, 8);
   for (int i = 0; i < 1000; i++) opaque(malloc(n));
 }
 
@@ -62,7 +62,7 @@ void twice_written_to_with_another_between(size_t n) {
   char* q = block(n);
   free(p);
   free(q);
-  memset(opaque(p) + 8, 0x77, 8);
+  memset(static_cast<char*>(opaque(p)) + 8, 0x77, 8);
   free(misuse(p));
   for (int i = 0; i < 1000; i++) memset(malloc(n), 1, n);
 }

@@ -1,7 +1,6 @@
 // Misuse of large objects that were freed and wait in the cache of a CPU: each kind of size goes there on its own way.
 #include <malloc.h>
 #include <pthread.h>
-#include <sched.h>
 
 #include <new>
 
@@ -10,19 +9,6 @@
 namespace {
 
 alignas(64) char g_static_bytes[4096];
-
-// Caches belong to CPUs.
-void stay_here() {
-  cpu_set_t allowed, one;
-  CPU_ZERO(&one);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    CPU_SET(cpu, &one);
-    sched_setaffinity(0, sizeof one, &one);
-    return;
-  }
-}
 
 // A block that was freed when its size was in use already. Without restartable sequences it is not kept, and its pages
 // are free.

@@ -1,15 +1,9 @@
-// Pointers that free() must not accept: from elsewhere, into the middle of objects, with the wrong size.
-#include <dlfcn.h>
+// Pointers that free() must not accept: from elsewhere, or into the middle of objects.
 #include <sys/mman.h>
 
 #include <new>
 
 #include "misuse.h"
-
-#ifdef NH_TEST_LINKED
-extern "C" void free_sized(void*, size_t);
-extern "C" void free_aligned_sized(void*, size_t, size_t);
-#endif
 
 namespace {
 
@@ -97,25 +91,4 @@ CASE_FATAL(interior_delete, "interior pointer") { ::operator delete(misuse(stati
 CASE_FATAL(interior_of_an_aligned_block, "interior pointer") {
   auto* p = static_cast<char*>(opaque(aligned_alloc(4096, 5000)));
   free(misuse(p + 4096));
-}
-
-CASE_FATAL(sized_delete_too_large, "size mismatch") { ::operator delete(misuse(opaque(::operator new(64))), 1024); }
-CASE_FATAL(sized_delete_too_small, "size mismatch") { ::operator delete(misuse(opaque(::operator new(1024))), 64); }
-CASE_FATAL(sized_array_delete, "size mismatch") { ::operator delete[](misuse(opaque(::operator new[](1000))), 100); }
-CASE_FATAL(sized_delete_small_as_large, "size mismatch") { ::operator delete(misuse(opaque(::operator new(64))), 100000); }
-CASE_FATAL(sized_delete_large_as_small, "size mismatch") { ::operator delete(misuse(opaque(::operator new(100000))), 64); }
-CASE_FATAL(sized_delete_of_large, "size mismatch") { ::operator delete(misuse(opaque(::operator new(100000))), 300000); }
-CASE_FATAL(sized_aligned_delete, "size mismatch") {
-  constexpr std::align_val_t kAlign{64};
-  ::operator delete(misuse(opaque(::operator new(100, kAlign))), 5000, kAlign);
-}
-CASE_FATAL(free_sized_too_large, "size mismatch") {
-  const auto sized = NH_LIBRARY_FUNCTION(void (*)(void*, size_t), free_sized);
-  REQUIRE(sized != nullptr);
-  sized(misuse(block(64)), 1000);
-}
-CASE_FATAL(free_aligned_sized_too_large, "size mismatch") {
-  const auto sized = NH_LIBRARY_FUNCTION(void (*)(void*, size_t, size_t), free_aligned_sized);
-  REQUIRE(sized != nullptr);
-  sized(misuse(aligned_alloc(64, 100)), 64, 50000);
 }

@@ -1,0 +1,126 @@
+// operator delete(p, size) in bulk, on a machine of several nodes that is described to the process (CMakeLists.txt): nodes
+// 0 and 2 have a CPU each. Whoever frees an object, it must go back to the heap it came from, as the object it was.
+#include <malloc.h>
+#include <sched.h>
+#include <string.h>
+
+#include <atomic>
+#include <new>
+#include <thread>
+#include <vector>
+
+#include "owned_blocks.h"
+#include "placed.h"
+
+namespace {
+
+bool run_on(int cpu) {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  return sched_setaffinity(0, sizeof one, &one) == 0;
+}
+
+uint64_t live_bytes(int node) {
+  numaheap_heap_stats stats;
+  for (unsigned i = 0; api().heap_stats(i, &stats, sizeof stats) == 0; i++) {
+    if (stats.kind != NUMAHEAP_HEAP_INTERLEAVED && stats.node == node) return stats.live_bytes;
+  }
+  REQUIRE(false, "no heap of node %d", node);
+  return 0;
+}
+
+template <typename Run>
+void on_cpu(int cpu, Run run) {
+  std::thread([cpu, &run] {
+    REQUIRE(run_on(cpu), "CPU %d", cpu);
+    run();
+  }).join();
+}
+
+OwnedBlock made(size_t n, uint64_t tag) {
+  OwnedBlock block;
+  block.p = opaque(::operator new(n));
+  block.n = n;
+  block.tag = tag;
+  own(&block);
+  return block;
+}
+
+void erase(const OwnedBlock& block) {
+  verify(block);
+  ::operator delete(block.p, block.n);
+}
+
+}  // namespace
+
+CASE(every_size) {
+  std::vector<OwnedBlock> blocks;
+  for (size_t n = 0; n <= 40000; n += n < 2100 ? 1 : 37) {
+    for (int i = 0; i < 3; i++) blocks.push_back(made(n, n * 3 + i));
+  }
+  for (int round = 0; round < 3; round++) {
+    for (const OwnedBlock& block : blocks) erase(block);
+    for (OwnedBlock& block : blocks) block = made(block.n, block.tag + 1);
+  }
+  for (const OwnedBlock& block : blocks) erase(block);
+  malloc_trim(0);  // all lists go home, where classes are compared
+}
+
+CASE(blocks_of_malloc) {
+  for (size_t n = 0; n <= 40000; n += n / 9 + 1) {
+    ::operator delete(opaque(malloc(n)), n);
+    ::operator delete[](opaque(calloc(1, n)), n);
+  }
+  malloc_trim(0);
+}
+
+// 64 bytes to 30 KiB, from either node, freed on the CPU of the other.
+CASE(objects_of_another_node_go_home) {
+  for (const size_t n : {size_t{64}, size_t{1000}, size_t{30000}}) {
+    for (const int cpu : {0, 1}) {
+      const int node = cpu == 0 ? 0 : 2, other = 2 - node;
+      std::vector<OwnedBlock> blocks(5000);
+      const uint64_t before = live_bytes(node), before_other = live_bytes(other);
+      on_cpu(cpu, [&] {
+        for (size_t i = 0; i < blocks.size(); i++) blocks[i] = made(n, i);
+      });
+      EXPECT(live_bytes(node) >= before + blocks.size() * n, "%zu bytes: not from node %d", n, node);
+      on_cpu(1 - cpu, [&] {
+        for (const OwnedBlock& block : blocks) erase(block);
+        malloc_trim(0);
+      });
+      EXPECT(live_bytes(node) < before + blocks.size() * n / 8, "%zu bytes: still on node %d", n, node);
+      EXPECT(live_bytes(other) < before_other + blocks.size() * n / 8, "%zu bytes: gone to node %d", n, other);
+    }
+  }
+}
+
+// Threads that wander over both CPUs take what others have put down and delete it.
+CASE(hand_to_hand) {
+  constexpr size_t kSlots = 512;
+  static std::atomic<OwnedBlock*> slots[kSlots];
+  std::vector<std::thread> threads;
+  for (unsigned id = 1; id <= 4; id++) {
+    threads.emplace_back([id] {
+      uint64_t random = id;
+      for (long i = scaled(400000, 60000); i-- > 0;) {
+        if (i % 4096 == 0) run_on(static_cast<int>(next_random(&random) % 2));
+        const uint64_t r = next_random(&random);
+        auto* mine = new OwnedBlock(made((r >> 32) % (r % 16 == 0 ? 36000 : 500), r));
+        OwnedBlock* theirs = slots[r % kSlots].exchange(mine);
+        if (theirs == nullptr) continue;
+        erase(*theirs);
+        delete theirs;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (auto& slot : slots) {
+    OwnedBlock* left = slot.load();
+    if (left == nullptr) continue;
+    erase(*left);
+    delete left;
+  }
+  malloc_trim(0);
+}

@@ -136,7 +136,7 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
 // Not on the fast path: an object of another class than its size says, one that is free, one of no class.
 [[gnu::noinline]] void delete_sized_slow(void* p, std::size_t size) { release_sized(p, size, 0, true); }
 
-// What mcache_free_trusting() has marked, but not looked at: now that it takes its time, it is.
+// Where sizes are trusted: an object that has its mark by now, but that nobody has looked at. Here there is time to look.
 [[gnu::noinline]] void delete_trusted_slow(void* p, std::size_t size) {
   mark_word(p) = 0;
   release_sized(p, size, 0, true);

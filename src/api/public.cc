@@ -9,16 +9,15 @@
 #include "api/stats.h"
 #include "api/upkeep.h"
 #include "base/bits.h"
+#include "base/build.h"
 #include "os/os.h"
 
 #define NH_EXPORT extern "C" [[gnu::visibility("default")]]
 #define NH_STRING_(x) #x
 #define NH_STRING(x) NH_STRING_(x)
-
-NH_EXPORT const char* numaheap_version() {
 #define NH_VERSION NH_STRING(NUMAHEAP_VERSION_MAJOR) "." NH_STRING(NUMAHEAP_VERSION_MINOR) "." NH_STRING(NUMAHEAP_VERSION_PATCH)
-  return nh::kTrustSizes ? NH_VERSION "+trust-sizes" : NH_VERSION;
-}
+
+NH_EXPORT const char* numaheap_version() { return nh::kTrustSizes ? NH_VERSION "+trust-sizes" : NH_VERSION; }
 
 NH_EXPORT void* numaheap_malloc_noscan(size_t size) { return nh::allocate_noscan(size); }
 

@@ -22,6 +22,7 @@
 #include <cstdint>
 
 #include "base/bits.h"
+#include "base/build.h"
 #include "cache/layout.h"
 #include "cache/page_kinds.h"
 #include "cache/rseq_section.h"
@@ -160,20 +161,12 @@ struct LiveObject {
   return mcache_push(p, object) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
-// The build option NUMAHEAP_TRUST_SIZES: sized delete goes by the size and does not look at the page map.
-#ifdef NUMAHEAP_TRUST_SIZES
-inline constexpr bool kTrustSizes = true;
-#else
-inline constexpr bool kTrustSizes = false;
-#endif
-
-// The same for an object that malloc or operator new has given for `size` bytes, by the size alone: such objects are of
-// its class and not placed, and their heap is that of their region. With a wrong size it lands on the list of another
-// class, which is noticed only if it is still there when a batch goes home (MCentral::give_back_L). kFull says nothing of p
-// but that it has the mark now.
+// As mcache_free(), for an object of 1 to kMaxSmallSize bytes that malloc or operator new has given, by its size alone: it
+// is of the class of that size and not placed, and its heap is that of its region. With a wrong size it lands on the list
+// of another class. kFull says nothing of p but that it has the mark now.
 [[gnu::always_inline]] inline FreeOutcome mcache_free_trusting(void* p, std::size_t size) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at >= g_hot.bytes || size - 1 >= kMaxSmallSize) [[unlikely]] return FreeOutcome::kOdd;
+  if (at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
   constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), 0);
@@ -181,9 +174,12 @@ inline constexpr bool kTrustSizes = false;
   return rseq_push(all_slots(), offset, p, mark) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
-// The same for an object that was asked for with `size` bytes. kOdd, too, where that size would be of another class.
+// As mcache_free(), for an object that was asked for with `size` bytes. kOdd, too, where that size would be of another
+// class. Where sizes are trusted, kFull is that of mcache_free_trusting().
 [[gnu::always_inline]] inline FreeOutcome mcache_free_sized(void* p, std::size_t size) {
-  if constexpr (kTrustSizes) return mcache_free_trusting(p, size);
+  if constexpr (kTrustSizes) {
+    if (size - 1 < kMaxSmallSize) [[likely]] return mcache_free_trusting(p, size);
+  }
   LiveObject object;
   if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
   const std::size_t kind = entry_kind(object.entry);

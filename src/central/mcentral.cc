@@ -34,7 +34,7 @@ bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; 
     text.text(": object of ").dec(span->elem_size).text(" bytes in span ").hex(span->start_addr);
     text.text(" (class ").dec(without_place(span->span_class)).text(")");
   }
-  text.text("; a delete with a wrong size, or a write to a freed object");
+  text.text("; a write to a freed object, or a wrong size that was trusted");
   fatal(text.c_str());
 }
 

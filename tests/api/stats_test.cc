@@ -11,6 +11,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/build.h"
+
 namespace {
 
 std::vector<numaheap_heap_stats> all_heaps() {
@@ -175,10 +177,8 @@ TEST(Stats, CacheModeIsOneOfTheDocumented) {
 }
 
 TEST(Stats, VersionIsTheHeaders) {
-  const std::string version = numaheap_version();
-  EXPECT_EQ(version.substr(0, version.find('+')), std::to_string(NUMAHEAP_VERSION_MAJOR) + "." +
-                                                      std::to_string(NUMAHEAP_VERSION_MINOR) + "." +
-                                                      std::to_string(NUMAHEAP_VERSION_PATCH));
+  EXPECT_EQ(numaheap_version(), std::to_string(NUMAHEAP_VERSION_MAJOR) + "." + std::to_string(NUMAHEAP_VERSION_MINOR) +
+                                    "." + std::to_string(NUMAHEAP_VERSION_PATCH) + (nh::kTrustSizes ? "+trust-sizes" : ""));
 }
 
 // As snprintf: never past the capacity, always terminated, always the full length.

@@ -54,7 +54,9 @@ TEST_F(Sequences, PushAndPop) {
   EXPECT_FALSE(pop(&p));
   for (int i = 0; i < 10; i++) EXPECT_TRUE(push(objects_[i]));
   EXPECT_FALSE(push(objects_[10])) << "no room";
-  for (void** object : objects_) EXPECT_EQ(object[1], object <= objects_[10] ? reinterpret_cast<char*>(object) + 1 : nullptr);
+  for (int i = 0; i < 20; i++) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(objects_[i][1]), i <= 10 ? address(objects_[i]) + 1 : 0) << "second word";
+  }
   EXPECT_EQ(list().room, 0u);
   for (int i = 10; i-- > 0;) {
     ASSERT_TRUE(pop(&p));
@@ -205,6 +207,37 @@ TEST_F(Caches, WithoutFencesADrainSaysNo) {
   w.free(w.alloc(64));
   w.caches.set_fences(false);
   EXPECT_FALSE(w.caches.drain(CpuId(0)));
+}
+
+TEST_F(Caches, ATrustedSizeChoosesTheListThatThePageMapNames) {
+  CacheWorld w(world(3));
+  w.free(w.alloc(64));  // this CPU has a cache
+  for (unsigned heap = 0; heap < 3; heap++) {
+    std::size_t smallest = 1;
+    for (unsigned c = 2; c < kSizeClasses; c++) {
+      const std::size_t size = kSizeClassTable[c].bytes;
+      if (size % 16 != 0) continue;
+      void* p = w.central.heaps.central(HeapId(heap), class_for(size))->fetch(1, CpuId(0)).head;
+      ASSERT_NE(p, nullptr);
+      FreeList& list = *reinterpret_cast<FreeList*>(all_slots()[0] + entry_list(w.central.space.entry(p)));
+      const FreeList before = list;
+      for (const std::size_t named : {smallest, size}) {
+        list = {nullptr, 1, 1};
+        mark_word(p) = 0;
+        EXPECT_EQ(mcache_free_trusting(p, named), FreeOutcome::kDone);
+        EXPECT_EQ(list.head, p) << "heap " << heap << ", " << named << " bytes";
+        EXPECT_EQ(mark_word(p), free_mark(p));
+        EXPECT_EQ(mcache_free_trusting(p, named), FreeOutcome::kOdd) << "freed already";
+        mark_word(p) = 0;
+        EXPECT_EQ(mcache_free_trusting(p, named), FreeOutcome::kFull);
+        EXPECT_EQ(mark_word(p), free_mark(p));
+      }
+      list = before;
+      smallest = size + 1;
+    }
+  }
+  void* foreign[2] = {};
+  EXPECT_EQ(mcache_free_trusting(foreign, 64), FreeOutcome::kOdd);
 }
 
 TEST_F(Caches, ADoubleFreeIsSeenByTheFastPath) {

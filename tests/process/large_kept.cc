@@ -10,23 +10,12 @@
 #include <new>
 
 #include "harness/case.h"
+#include "pin.h"
 
 namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
 constexpr size_t kSizes[] = {40000, 64 << 10, 300000, kMiB, 3 * kMiB, 4 * kMiB, 5 * kMiB, 20 * kMiB};
-
-void stay_here() {
-  cpu_set_t allowed, one;
-  CPU_ZERO(&one);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    CPU_SET(cpu, &one);
-    sched_setaffinity(0, sizeof one, &one);
-    return;
-  }
-}
 
 char* written(size_t n, int byte) {
   auto* p = static_cast<char*>(malloc(n));

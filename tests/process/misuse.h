@@ -1,7 +1,6 @@
 // Shared by the misuse programs: blocks in the sizes that take different paths through the heap.
 #pragma once
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,19 +15,6 @@ inline char* block(size_t n) {
   REQUIRE(p != nullptr);
   memset(p, 0x5a, n);
   return p;
-}
-
-// Caches belong to CPUs.
-inline void stay_here() {
-  cpu_set_t allowed, one;
-  CPU_ZERO(&one);
-  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (!CPU_ISSET(cpu, &allowed)) continue;
-    CPU_SET(cpu, &one);
-    sched_setaffinity(0, sizeof one, &one);
-    return;
-  }
 }
 
 inline char* misuse(void* p) {

@@ -5,6 +5,7 @@
 #include <new>
 
 #include "misuse.h"
+#include "pin.h"
 
 namespace {
 

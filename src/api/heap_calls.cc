@@ -83,9 +83,10 @@ void* allocate_noscan(std::size_t size) {
 
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
   void* p;
-  if (allocate_aligned_fast(alignment, size, noscan, &p)) [[likely]] return p;
+  const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
+  if (c != 0 && mcache_alloc_class(c, &p)) return p;
   if (!ensure_started() || size > PTRDIFF_MAX) return out_of_memory();
-  if (const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan); c != 0) return allocate_small(c);
+  if (c != 0) return allocate_small(c);
   return allocate_large_aligned(size, alignment, noscan);
 }
 

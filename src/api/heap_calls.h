@@ -5,6 +5,7 @@
 #include <cstddef>
 
 #include "api/large_calls.h"
+#include "base/bits.h"
 #include "cache/mcache.h"
 
 namespace nh {
@@ -31,10 +32,10 @@ namespace nh {
 }
 
 void* allocate_noscan(std::size_t size);
-// alignment: a power of two of at most kPageSize. False: take the slow way.
-[[gnu::always_inline]] inline bool allocate_aligned_fast(std::size_t alignment, std::size_t size, bool noscan, void** object) {
-  const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
-  return c != 0 && mcache_alloc_class(c, object);
+// Any alignment. False: take the slow way.
+[[gnu::always_inline]] inline bool allocate_aligned_fast(std::size_t alignment, std::size_t size, void** object) {
+  if (!rounding_aligns(alignment) || size - 1 >= kMaxSmallSize) [[unlikely]] return false;
+  return mcache_alloc_small(align_up(size, alignment), object);
 }
 // alignment: a power of two.
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan = false);
@@ -43,8 +44,17 @@ void* reallocate(void* p, std::size_t size);
 // Bytes that may be written; 0 for nullptr.
 std::size_t usable_size(const void* p);
 
-// Frees an object that the caller says was allocated with this size (and alignment, 0 where unknown). exact: the object
+// Frees an object that the caller says was allocated with this size (and alignment, at most 16 where unknown). exact: the object
 // cannot have been resized, so its class must be the one of the size.
 void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact);
+// The same, trying the fast path first. alignment: 1 where unknown.
+[[gnu::always_inline]] inline void release_sized_fast(void* p, std::size_t size, std::size_t alignment, bool exact) {
+  if (!rounding_aligns(alignment)) [[unlikely]] return release_sized(p, size, alignment, exact);
+  switch (mcache_free_checked(p, align_up(size, alignment))) {
+    case FreeOutcome::kDone: return;
+    case FreeOutcome::kOdd: return release_sized(p, size, alignment, exact);
+    case FreeOutcome::kFull: return release_full(p);
+  }
+}
 
 }  // namespace nh

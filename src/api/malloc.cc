@@ -34,29 +34,38 @@ NH_EXPORT void* reallocarray(void* p, std::size_t count, std::size_t size) noexc
 }
 
 // glibc rounds an alignment that is no power of two up to one, and takes anything up to half of the address space.
-NH_EXPORT_HOT void* memalign(std::size_t alignment, std::size_t size) noexcept {
-  void* p;
-  if (is_pow2(alignment) && allocate_aligned_fast(alignment, size, false, &p)) [[likely]] return p;
+[[gnu::noinline]] static void* memalign_slow(std::size_t alignment, std::size_t size) {
+  if (is_pow2(alignment)) return allocate_aligned(alignment, size);
   if (alignment > SIZE_MAX / 2 + 1) {
     errno = EINVAL;
     return nullptr;
   }
-  return allocate_aligned(alignment <= 16 ? 16 : std::size_t{1} << log2_ceil(alignment), size);
+  return allocate_aligned(alignment == 0 ? 16 : std::size_t{1} << log2_ceil(alignment), size);
 }
 
-NH_EXPORT_HOT int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
-  if (!is_pow2(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
+NH_EXPORT_HOT void* memalign(std::size_t alignment, std::size_t size) noexcept {
   void* p;
-  if (allocate_aligned_fast(alignment, size, false, &p)) [[likely]] {
-    *out = p;
-    return 0;
-  }
+  return allocate_aligned_fast(alignment, size, &p) ? p : memalign_slow(alignment, size);
+}
+
+// Leaves *out and errno alone on failure.
+[[gnu::noinline]] static int posix_memalign_slow(void** out, std::size_t alignment, std::size_t size) {
+  if (!is_pow2(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
   const int saved = errno;
-  p = allocate_aligned(alignment, size);
+  void* p = allocate_aligned(alignment, size);
   errno = saved;
   if (p == nullptr) return ENOMEM;
   *out = p;
   return 0;
+}
+
+NH_EXPORT_HOT int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
+  void* p;
+  if (alignment >= sizeof(void*) && allocate_aligned_fast(alignment, size, &p)) [[likely]] {
+    *out = p;
+    return 0;
+  }
+  return posix_memalign_slow(out, alignment, size);
 }
 
 NH_EXPORT void* valloc(std::size_t size) noexcept { return allocate_aligned(kOsPageSize, size); }
@@ -72,9 +81,9 @@ NH_EXPORT void* pvalloc(std::size_t size) noexcept {
 NH_EXPORT std::size_t malloc_usable_size(void* p) noexcept { return usable_size(p); }
 
 // C23. The size must be the one that was asked for.
-NH_EXPORT void free_sized(void* p, std::size_t size) noexcept { release_sized(p, size, 0, false); }
+NH_EXPORT void free_sized(void* p, std::size_t size) noexcept { release_sized_fast(p, size, 1, false); }
 NH_EXPORT void free_aligned_sized(void* p, std::size_t alignment, std::size_t size) noexcept {
-  release_sized(p, size, alignment, false);
+  release_sized_fast(p, size, alignment, false);
 }
 
 // None of glibc's parameters means anything here; 1 says that it was taken, as programs expect.

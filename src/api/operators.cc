@@ -98,9 +98,15 @@ Handler current_handler() {
   if (mcache_alloc(size, &p)) [[likely]] return p;
   return size > kMaxSmallSize ? new_large(size) : new_slow(size);
 }
-[[gnu::always_inline]] inline void* new_aligned(std::size_t size, std::align_val_t alignment) {
-  void* p = allocate_aligned(static_cast<std::size_t>(alignment), size);
-  return p != nullptr ? p : retry_or_throw(size, static_cast<std::size_t>(alignment));
+[[gnu::noinline]] void* new_aligned_slow(std::size_t size, std::size_t alignment) {
+  void* p = allocate_aligned(alignment, size);
+  return p != nullptr ? p : retry_or_throw(size, alignment);
+}
+[[gnu::always_inline]] inline void* new_aligned(std::size_t size, std::align_val_t a) {
+  const auto alignment = static_cast<std::size_t>(a);
+  void* p;
+  if (allocate_aligned_fast(alignment, size, &p)) [[likely]] return p;
+  return new_aligned_slow(size, alignment);
 }
 
 // The nothrow forms call the handler, too, and it may throw: then they return nullptr. libnumaheap is built without
@@ -143,10 +149,17 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
 }
 
 [[gnu::always_inline]] inline void delete_sized(void* p, std::size_t size) {
-  switch (mcache_free_sized(p, size)) {
+  if (kTrustSizes && size - 1 < kMaxSmallSize) [[likely]] {
+    switch (mcache_free_trusting(p, size)) {
+      case FreeOutcome::kDone: return;
+      case FreeOutcome::kOdd: return delete_sized_slow(p, size);
+      case FreeOutcome::kFull: return delete_trusted_slow(p, size);
+    }
+  }
+  switch (mcache_free_checked(p, size)) {
     case FreeOutcome::kDone: return;
     case FreeOutcome::kOdd: return delete_sized_slow(p, size);
-    case FreeOutcome::kFull: return kTrustSizes ? delete_trusted_slow(p, size) : release_full(p);
+    case FreeOutcome::kFull: return release_full(p);
   }
 }
 
@@ -160,7 +173,7 @@ NH_PUBLIC_HOT void* operator new(std::size_t size) { return nh::new_object(size)
 NH_PUBLIC void* operator new[](std::size_t size) { return nh::new_object(size); }
 NH_PUBLIC void* operator new(std::size_t size, const std::nothrow_t&) noexcept { return nh::new_nothrow(size); }
 NH_PUBLIC void* operator new[](std::size_t size, const std::nothrow_t&) noexcept { return nh::new_nothrow(size); }
-NH_PUBLIC void* operator new(std::size_t size, std::align_val_t a) { return nh::new_aligned(size, a); }
+NH_PUBLIC_HOT void* operator new(std::size_t size, std::align_val_t a) { return nh::new_aligned(size, a); }
 NH_PUBLIC void* operator new[](std::size_t size, std::align_val_t a) { return nh::new_aligned(size, a); }
 NH_PUBLIC void* operator new(std::size_t size, std::align_val_t a, const std::nothrow_t&) noexcept {
   return nh::new_aligned_nothrow(size, a);
@@ -179,9 +192,9 @@ NH_PUBLIC void operator delete(void* p, std::align_val_t) noexcept { nh::release
 NH_PUBLIC void operator delete[](void* p, std::align_val_t) noexcept { nh::release(p); }
 NH_PUBLIC void operator delete(void* p, std::align_val_t, const std::nothrow_t&) noexcept { nh::release(p); }
 NH_PUBLIC void operator delete[](void* p, std::align_val_t, const std::nothrow_t&) noexcept { nh::release(p); }
-NH_PUBLIC void operator delete(void* p, std::size_t size, std::align_val_t a) noexcept {
-  nh::release_sized(p, size, static_cast<std::size_t>(a), true);
+NH_PUBLIC_HOT void operator delete(void* p, std::size_t size, std::align_val_t a) noexcept {
+  nh::release_sized_fast(p, size, static_cast<std::size_t>(a), true);
 }
 NH_PUBLIC void operator delete[](void* p, std::size_t size, std::align_val_t a) noexcept {
-  nh::release_sized(p, size, static_cast<std::size_t>(a), true);
+  nh::release_sized_fast(p, size, static_cast<std::size_t>(a), true);
 }

@@ -63,14 +63,19 @@ inline constexpr auto kListOffset = [] {
   mark_word(p) = 0;
 }
 
-// An object for `size` bytes, aligned to 16. False: take the slow way.
-[[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
-  if (size > kMaxSmallSize) [[unlikely]] return false;
+// An object for `size` bytes, at most kMaxSmallSize, aligned to 16. False: take the slow way.
+[[gnu::always_inline]] inline bool mcache_alloc_small(std::size_t size, void** object) {
   void* p;
   if (!rseq_pop(local_slots(), kListOffset[(size + 15) / 16], &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
   return true;
+}
+
+// The same for any size.
+[[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
+  if (size > kMaxSmallSize) [[unlikely]] return false;
+  return mcache_alloc_small(size, object);
 }
 
 // An object of a class with mark. False: take the slow way.
@@ -175,11 +180,8 @@ struct LiveObject {
 }
 
 // As mcache_free(), for an object that was asked for with `size` bytes. kOdd, too, where that size would be of another
-// class. Where sizes are trusted, kFull is that of mcache_free_trusting().
-[[gnu::always_inline]] inline FreeOutcome mcache_free_sized(void* p, std::size_t size) {
-  if constexpr (kTrustSizes) {
-    if (size - 1 < kMaxSmallSize) [[likely]] return mcache_free_trusting(p, size);
-  }
+// class.
+[[gnu::always_inline]] inline FreeOutcome mcache_free_checked(void* p, std::size_t size) {
   LiveObject object;
   if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
   const std::size_t kind = entry_kind(object.entry);

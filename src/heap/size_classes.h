@@ -134,6 +134,25 @@ constexpr SpanClass class_for_aligned(std::size_t bytes, std::size_t alignment, 
   return c == 0 ? 0 : make_span_class(c, noscan);
 }
 
+// For most alignments rounding the size up is enough: the class of the rounded size is class_for_aligned() of the size,
+// unless that is 0. These, as bits of one mask.
+inline constexpr std::size_t kRoundedAlignments = [] {
+  std::size_t mask = 0;
+  for (std::size_t alignment = 1; alignment <= kPageSize; alignment *= 2) {
+    bool enough = true;
+    for (std::size_t bytes = alignment; bytes <= kMaxSmallSize; bytes += alignment) {
+      enough = enough && kSizeClassTable[kAlignedClass[(bytes + 15) / 16]].bytes % alignment == 0;
+    }
+    if (enough) mask |= alignment;
+  }
+  return mask;
+}();
+static_assert((kRoundedAlignments & 64) != 0 && (kRoundedAlignments & 4096) != 0, "cache lines and pages");
+// False for what is no power of two.
+constexpr bool rounding_aligns(std::size_t alignment) {
+  return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments) != 0;
+}
+
 // Objects that move at once between a CPU's cache and the mcentral: about 16 KiB.
 constexpr unsigned batch_objects(SpanClass c) {
   const std::size_t n = 16 * KiB / size_class(c).bytes;

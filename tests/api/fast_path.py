@@ -1,4 +1,4 @@
-"""fast_path.py [--update] LIBRARY GOLDEN: reads the machine code of malloc, free, operator new and delete.
+"""fast_path.py [--update] LIBRARY GOLDEN: reads the machine code of malloc, free, operator new and delete, and their kin.
 
 The likely path of each is followed from the entry to its ret: the compiler lays it out so that conditional jumps fall
 through, and unconditional ones are followed. Whatever compiler built it, this path may neither call nor jump into
@@ -11,13 +11,17 @@ import re
 import subprocess
 import sys
 
-# The five, and how they are called among people.
+# What they are called among people.
 FUNCTIONS = {
     "malloc": "malloc(size)",
     "free": "free(p)",
     "_Znwm": "operator new(size)",
     "_ZdlPv": "operator delete(p)",
     "_ZdlPvm": "operator delete(p, size)",
+    "memalign": "aligned_alloc(alignment, size)",
+    "posix_memalign": "posix_memalign(p, alignment, size)",
+    "_ZnwmSt11align_val_t": "operator new(size, alignment)",
+    "_ZdlPvmSt11align_val_t": "operator delete(p, size, alignment)",
 }
 GOLDEN_COMPILER = "GNU 12."
 GOLDEN_BUILD_TYPES = ("Release", "RelWithDebInfo")
@@ -93,7 +97,7 @@ def write_golden(path, counts):
         file.write("# Instructions on the likely path, from entry to ret, as g++ 12 -O2 compiles it.\n"
                    "# Written by tests/api/fast_path.py --update LIBRARY GOLDEN.\n")
         for name, what in FUNCTIONS.items():
-            file.write(f"{name:<8} {counts[name]:>3}  # {what}\n")
+            file.write(f"{name:<22} {counts[name]:>3}  # {what}\n")
 
 
 def main():

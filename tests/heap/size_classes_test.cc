@@ -81,6 +81,23 @@ TEST(SizeClasses, AlignedRequests) {
   }
 }
 
+TEST(SizeClasses, WhereRoundingAligns) {
+  unsigned alignments = 0;
+  for (std::size_t alignment = 0; alignment <= 4 * kPageSize; alignment++) {
+    if (!rounding_aligns(alignment)) continue;
+    ASSERT_TRUE(is_pow2(alignment)) << alignment;
+    ASSERT_LE(alignment, kPageSize);
+    alignments++;
+    for (std::size_t bytes = 1; bytes <= kMaxSmallSize; bytes++) {
+      ASSERT_LE(align_up(bytes, alignment), kMaxSmallSize);
+      ASSERT_EQ(class_for(align_up(bytes, alignment)), class_for_aligned(bytes, alignment < 16 ? 16 : alignment, false))
+          << bytes << " aligned to " << alignment;
+    }
+  }
+  EXPECT_GE(alignments, 10u) << "1 to 128, 4 KiB and 8 KiB";
+  EXPECT_FALSE(rounding_aligns(256)) << "2560 bytes go to the class of 2688";
+}
+
 TEST(SizeClasses, CodesPastTheClasses) {
   EXPECT_EQ(size_class(kTinyClass).bytes, 16u);
   EXPECT_GT(kLargeClass, kTinyClass);

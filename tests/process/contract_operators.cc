@@ -68,7 +68,8 @@ CASE(nothrow_forms) {
 
 CASE(aligned_forms) {
   for (size_t n = 0; n < 300000; n += n / 7 + 1) {
-    for (const std::align_val_t alignment : {std::align_val_t{8}, std::align_val_t{32}, kAlign64, kAlign8K}) {
+    for (const std::align_val_t alignment : {std::align_val_t{8}, std::align_val_t{32}, kAlign64, std::align_val_t{256},
+                                             std::align_val_t{2048}, kAlign8K, std::align_val_t{16384}}) {
       const size_t a = static_cast<size_t>(alignment);
       void* p[8] = {::operator new(n, alignment),   ::operator new[](n, alignment), ::operator new(n, alignment, std::nothrow),
                     ::operator new[](n, alignment, std::nothrow), ::operator new(n, alignment), ::operator new[](n, alignment),

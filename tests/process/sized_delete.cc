@@ -62,6 +62,44 @@ CASE(every_size) {
   malloc_trim(0);  // all lists go home, where classes are compared
 }
 
+CASE(every_size_aligned) {
+  for (size_t alignment = 1; alignment <= 16384; alignment *= 2) {
+    const auto a = static_cast<std::align_val_t>(alignment);
+    std::vector<OwnedBlock> blocks;
+    for (size_t n = 0; n <= 70000; n += n < 700 ? 9 : 613) {
+      OwnedBlock block;
+      block.p = opaque(::operator new(n, a));
+      block.n = n;
+      block.tag = n;
+      own(&block);
+      EXPECT(reinterpret_cast<uintptr_t>(block.p) % alignment == 0, "%p, %zu bytes at %zu", block.p, n, alignment);
+      blocks.push_back(block);
+    }
+    for (const OwnedBlock& block : blocks) {
+      verify(block);
+      ::operator delete(block.p, block.n, a);
+    }
+  }
+  malloc_trim(0);
+}
+
+// C23's names for the same. realloc may have left an object in a class that is not that of its size.
+CASE(free_sized_forms) {
+  const auto sized = NH_LIBRARY_FUNCTION(void (*)(void*, size_t), free_sized);
+  const auto aligned_sized = NH_LIBRARY_FUNCTION(void (*)(void*, size_t, size_t), free_aligned_sized);
+  REQUIRE(sized != nullptr && aligned_sized != nullptr);
+  for (size_t n = 0; n <= 70000; n += n / 11 + 1) {
+    sized(opaque(malloc(n)), n);
+    sized(opaque(calloc(1, n)), n);
+    sized(opaque(realloc(malloc(n * 4 / 3 + 1), n + 1)), n + 1);
+    sized(opaque(realloc(malloc(n), n * 2 + 1)), n * 2 + 1);
+    for (size_t alignment = 16; alignment <= 16384; alignment *= 4) {
+      aligned_sized(opaque(aligned_alloc(alignment, n)), alignment, n);
+    }
+  }
+  malloc_trim(0);
+}
+
 CASE(blocks_of_malloc) {
   for (size_t n = 0; n <= 40000; n += n / 9 + 1) {
     ::operator delete(opaque(malloc(n)), n);

@@ -247,12 +247,26 @@ void* allocate_like(const MSpan& span, std::size_t size) {
   return moved;
 }
 
+// An object of a cache that does not stay. Between two classes of malloc() with what this CPU has at hand, if that will do.
+[[gnu::noinline]] void* move_small(void* p, PageEntry entry, std::size_t size, const void* caller) {
+  const SpanClass c = entry_class(entry);
+  const bool plain = c < kSpanClasses && c == make_span_class(size_class_of(c), false);  // not placed, large or noscan
+  const std::size_t usable = size_class(c).bytes;
+  void* moved;
+  if (!plain || size == 0 || !mcache_alloc(with_room_to_grow(size, usable, false), &moved)) {
+    return reallocate_slow(p, size, caller);
+  }
+  std::memcpy(moved, p, size < usable ? size : usable);
+  if (!mcache_push(p, {entry, free_mark(p)})) free_full(p, caller);
+  return moved;
+}
+
 }  // namespace
 
 void* reallocate(void* p, std::size_t size) {
   LiveObject live;
-  if (mcache_find(p, &live) && stays(entry_kind(live.entry), size)) return p;
-  return reallocate_slow(p, size, __builtin_return_address(0));
+  if (!mcache_find(p, &live)) return reallocate_slow(p, size, __builtin_return_address(0));
+  return stays(entry_kind(live.entry), size) ? p : move_small(p, live.entry, size, __builtin_return_address(0));
 }
 
 }  // namespace nh

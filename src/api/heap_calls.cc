@@ -179,7 +179,13 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
   release(p);
 }
 
-std::size_t usable_size(const void* p) { return p == nullptr ? 0 : object_at(p, "malloc_usable_size").usable; }
+std::size_t usable_size(const void* p) {
+  LiveObject live;
+  if (mcache_find(p, &live)) {
+    if (const SpanClass c = entry_class(live.entry); !is_bin(c)) return size_class(c).bytes;
+  }
+  return p == nullptr ? 0 : object_at(p, "malloc_usable_size").usable;
+}
 
 namespace {
 

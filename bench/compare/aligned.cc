@@ -26,6 +26,24 @@ Result aligned_blocks(const Run& run, std::size_t alignment, std::size_t step) {
   return {ns / kBlocks, misaligned == 0 ? "aligned" : "misaligned"};
 }
 
+struct alignas(64) Lane {
+  std::uint64_t values[24];
+};
+
+// What the compiler makes of a type with an alignment of its own: operator new with the alignment, delete with both.
+Result lanes(const Run& run) {
+  std::uint64_t misaligned = 0;
+  const double ns = ns_per_operation(run, [&](std::size_t count) {
+    for (std::size_t i = 0; i < count; i++) {
+      Lane* const lane = new Lane;
+      keep(lane);
+      misaligned |= reinterpret_cast<std::uintptr_t>(lane) % alignof(Lane);
+      delete lane;
+    }
+  });
+  return {ns, misaligned == 0 ? "aligned" : "misaligned"};
+}
+
 }  // namespace
 
 void add_aligned(Table& table) {
@@ -34,6 +52,7 @@ void add_aligned(Table& table) {
   };
   add("aligned/64", "aligned_alloc(64, 64 to 512 bytes), eight at a time", 64, 64);
   add("aligned/4K", "aligned_alloc(4096, 4 to 32 KiB), eight at a time", 4096, 4096);
+  table.push_back({"aligned/new", "ns/op", "new and delete of a type of 192 bytes that is aligned to 64", lanes});
 }
 
 }  // namespace bench

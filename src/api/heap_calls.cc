@@ -173,7 +173,7 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
     const bool same = size_class_of(expected) == size_class_of(object.span_class);
     // realloc() leaves an object in place while it still fills more than half of it.
     if (!same && (exact || size * 2 <= object.usable)) size_mismatch(p, size, object.usable);
-  } else if (exact && is_large(object.span_class) && alignment <= 16 && size <= kMaxSmallSize) {
+  } else if (exact && is_large(object.span_class) && alignment <= kPageSize && size <= kMaxSmallSize) {
     size_mismatch(p, size, object.usable);
   }
   release(p);
@@ -181,9 +181,7 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
 
 std::size_t usable_size(const void* p) {
   LiveObject live;
-  if (mcache_find(p, &live)) {
-    if (const SpanClass c = entry_class(live.entry); !is_bin(c)) return size_class(c).bytes;
-  }
+  if (mcache_find(p, &live)) return size_class(entry_class(live.entry)).bytes;
   return p == nullptr ? 0 : object_at(p, "malloc_usable_size").usable;
 }
 
@@ -198,7 +196,7 @@ constexpr std::size_t as_large(std::size_t size) { return size > kMaxSmallSize ?
 bool stays(std::size_t kind, std::size_t size) {
   const std::size_t most = kSizesOfKind.most[kind];
   if (most > kMaxSmallSize) return size >= kMinByPages && as_large(size) > kSizesOfKind.below[kind] && size <= most;
-  return size <= most && size * 2 > most;
+  return size <= most && (size * 2 > most || size > kSizesOfKind.below[kind]);
 }
 
 // An object that grew once grows again, and classes are an eighth apart: a quarter more halves the number of copies
@@ -256,7 +254,7 @@ void* allocate_like(const MSpan& span, std::size_t size) {
 // An object of a cache that does not stay. Between two classes of malloc() with what this CPU has at hand, if that will do.
 [[gnu::noinline]] void* move_small(void* p, PageEntry entry, std::size_t size, const void* caller) {
   const SpanClass c = entry_class(entry);
-  const bool plain = c < kSpanClasses && c == make_span_class(size_class_of(c), false);  // not placed, large or noscan
+  const bool plain = c < kSpanClasses && (c & 1) == 0;  // not placed, large or noscan
   const std::size_t usable = size_class(c).bytes;
   void* moved;
   if (!plain || size == 0 || !mcache_alloc(with_room_to_grow(size, usable, false), &moved)) {

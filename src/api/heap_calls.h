@@ -44,12 +44,13 @@ void* reallocate(void* p, std::size_t size);
 // Bytes that may be written; 0 for nullptr.
 std::size_t usable_size(const void* p);
 
-// Frees an object that the caller says was allocated with this size (and alignment, at most 16 where unknown). exact: the object
-// cannot have been resized, so its class must be the one of the size.
+// Frees an object that the caller says was allocated with this size and alignment (at most 16 where unknown). exact: the
+// object cannot have been resized, so its class must be the one of the size.
 void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact);
 // The same, trying the fast path first. alignment: 1 where unknown.
 [[gnu::always_inline]] inline void release_sized_fast(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (!rounding_aligns(alignment)) [[unlikely]] return release_sized(p, size, alignment, exact);
+  // A size that wraps around becomes 0, which is of no class.
   switch (mcache_free_checked(p, align_up(size, alignment))) {
     case FreeOutcome::kDone: return;
     case FreeOutcome::kOdd: return release_sized(p, size, alignment, exact);

@@ -33,8 +33,10 @@ NH_EXPORT void* reallocarray(void* p, std::size_t count, std::size_t size) noexc
   return reallocate(p, bytes);
 }
 
+namespace {
+
 // glibc rounds an alignment that is no power of two up to one, and takes anything up to half of the address space.
-[[gnu::noinline]] static void* memalign_slow(std::size_t alignment, std::size_t size) {
+[[gnu::noinline]] void* memalign_slow(std::size_t alignment, std::size_t size) {
   if (is_pow2(alignment)) return allocate_aligned(alignment, size);
   if (alignment > SIZE_MAX / 2 + 1) {
     errno = EINVAL;
@@ -43,13 +45,8 @@ NH_EXPORT void* reallocarray(void* p, std::size_t count, std::size_t size) noexc
   return allocate_aligned(alignment == 0 ? 16 : std::size_t{1} << log2_ceil(alignment), size);
 }
 
-NH_EXPORT_HOT void* memalign(std::size_t alignment, std::size_t size) noexcept {
-  void* p;
-  return allocate_aligned_fast(alignment, size, &p) ? p : memalign_slow(alignment, size);
-}
-
 // Leaves *out and errno alone on failure.
-[[gnu::noinline]] static int posix_memalign_slow(void** out, std::size_t alignment, std::size_t size) {
+[[gnu::noinline]] int posix_memalign_slow(void** out, std::size_t alignment, std::size_t size) {
   if (!is_pow2(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
   const int saved = errno;
   void* p = allocate_aligned(alignment, size);
@@ -57,6 +54,13 @@ NH_EXPORT_HOT void* memalign(std::size_t alignment, std::size_t size) noexcept {
   if (p == nullptr) return ENOMEM;
   *out = p;
   return 0;
+}
+
+}  // namespace
+
+NH_EXPORT_HOT void* memalign(std::size_t alignment, std::size_t size) noexcept {
+  void* p;
+  return allocate_aligned_fast(alignment, size, &p) ? p : memalign_slow(alignment, size);
 }
 
 NH_EXPORT_HOT int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
@@ -83,6 +87,8 @@ NH_EXPORT std::size_t malloc_usable_size(void* p) noexcept { return usable_size(
 // C23. The size must be the one that was asked for.
 NH_EXPORT void free_sized(void* p, std::size_t size) noexcept { release_sized_fast(p, size, 1, false); }
 NH_EXPORT void free_aligned_sized(void* p, std::size_t alignment, std::size_t size) noexcept {
+  // memalign() rounded it up, too.
+  if (!is_pow2(alignment) && alignment <= SIZE_MAX / 2) alignment = alignment == 0 ? 1 : std::size_t{1} << log2_ceil(alignment);
   release_sized_fast(p, size, alignment, false);
 }
 

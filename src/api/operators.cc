@@ -13,6 +13,7 @@
 #include "api/heap_calls.h"
 #include "api/large_calls.h"
 #include "base/bits.h"
+#include "base/build.h"
 #include "base/check.h"
 #include "base/format.h"
 
@@ -139,28 +140,23 @@ void* new_aligned_nothrow(std::size_t size, std::align_val_t alignment) {
   return p != nullptr ? p : retry_nothrow(size, static_cast<std::size_t>(alignment));
 }
 
-// Not on the fast path: an object of another class than its size says, one that is free, one of no class.
-[[gnu::noinline]] void delete_sized_slow(void* p, std::size_t size) { release_sized(p, size, 0, true); }
-
-// Where sizes are trusted: an object that has its mark by now, but that nobody has looked at. Here there is time to look.
-[[gnu::noinline]] void delete_trusted_slow(void* p, std::size_t size) {
+// Where sizes are trusted and the fast path could not go by them. Marked: the object has its mark by now, but nobody has
+// looked at it.
+[[gnu::noinline]] void delete_trusted_slow(void* p, std::size_t size) { release_sized(p, size, 1, true); }
+[[gnu::noinline]] void delete_marked_slow(void* p, std::size_t size) {
   mark_word(p) = 0;
-  release_sized(p, size, 0, true);
+  release_sized(p, size, 1, true);
 }
 
 [[gnu::always_inline]] inline void delete_sized(void* p, std::size_t size) {
   if (kTrustSizes && size - 1 < kMaxSmallSize) [[likely]] {
     switch (mcache_free_trusting(p, size)) {
       case FreeOutcome::kDone: return;
-      case FreeOutcome::kOdd: return delete_sized_slow(p, size);
-      case FreeOutcome::kFull: return delete_trusted_slow(p, size);
+      case FreeOutcome::kOdd: return delete_trusted_slow(p, size);
+      case FreeOutcome::kFull: return delete_marked_slow(p, size);
     }
   }
-  switch (mcache_free_checked(p, size)) {
-    case FreeOutcome::kDone: return;
-    case FreeOutcome::kOdd: return delete_sized_slow(p, size);
-    case FreeOutcome::kFull: return release_full(p);
-  }
+  release_sized_fast(p, size, 1, true);
 }
 
 }  // namespace

@@ -22,7 +22,6 @@
 #include <cstdint>
 
 #include "base/bits.h"
-#include "base/build.h"
 #include "cache/layout.h"
 #include "cache/page_kinds.h"
 #include "cache/rseq_section.h"

@@ -134,14 +134,15 @@ constexpr SpanClass class_for_aligned(std::size_t bytes, std::size_t alignment, 
   return c == 0 ? 0 : make_span_class(c, noscan);
 }
 
-// For most alignments rounding the size up is enough: the class of the rounded size is class_for_aligned() of the size,
-// unless that is 0. These, as bits of one mask.
+// For most alignments rounding the size up is enough: the class of the rounded size is class_for_aligned() of the size. Not
+// so for 0 bytes. These alignments, as bits of one mask; up to 16 nothing is rounded.
+static_assert(kMaxSmallSize % kPageSize == 0, "a rounded size is at most that, too");
 inline constexpr std::size_t kRoundedAlignments = [] {
-  std::size_t mask = 0;
-  for (std::size_t alignment = 1; alignment <= kPageSize; alignment *= 2) {
+  std::size_t mask = 16 - 1;
+  for (std::size_t alignment = 16; alignment <= kPageSize; alignment *= 2) {
     bool enough = true;
     for (std::size_t bytes = alignment; bytes <= kMaxSmallSize; bytes += alignment) {
-      enough = enough && kSizeClassTable[kAlignedClass[(bytes + 15) / 16]].bytes % alignment == 0;
+      enough = enough && kSizeClassTable[kAlignedClass[bytes / 16]].bytes % alignment == 0;
     }
     if (enough) mask |= alignment;
   }

@@ -164,6 +164,42 @@ CASE(realloc_moves_all_usable_bytes) {
   }
 }
 
+// What the block leaves behind must come back, or this fills the memory.
+CASE(realloc_back_and_forth) {
+  constexpr size_t kSizes[] = {100, 1000, 16, 3, 8000, 200, 15000};
+  char* p = static_cast<char*>(malloc(100));
+  fill_pattern(p, 3, 1);
+  long before = 0;
+  for (long i = 0; i < scaled(3000000, 300000); i++) {
+    const size_t n = kSizes[i % 7];
+    p = static_cast<char*>(realloc(p, n));
+    REQUIRE(p != nullptr);
+    p[n - 1] = p[n - 1];
+    if (verify_pattern(p, 3, 1) != 3) REQUIRE(false, "lost its contents on the way to %zu bytes", n);
+    if (i == 10000) before = resident_kib();
+  }
+  free(p);
+  EXPECT(resident_kib() < before + 4096, "%ld KiB resident, %ld before", resident_kib(), before);
+}
+
+// From full lists to empty ones and back: many blocks at once.
+CASE(realloc_of_many_blocks) {
+  static char* blocks[6000];
+  constexpr size_t kMany = sizeof blocks / sizeof *blocks;
+  for (size_t i = 0; i < kMany; i++) {
+    blocks[i] = static_cast<char*>(malloc(64));
+    fill_pattern(blocks[i], 64, i);
+  }
+  for (const size_t n : {1000, 150, 2000, 80}) {
+    for (size_t i = 0; i < kMany; i++) {
+      blocks[i] = static_cast<char*>(realloc(blocks[i], n));
+      REQUIRE(blocks[i] != nullptr);
+      EXPECT(verify_pattern(blocks[i], 64, i) == 64, "block %zu of %zu bytes", i, n);
+    }
+  }
+  for (char* p : blocks) free(p);
+}
+
 CASE(realloc_of_aligned_blocks) {
   for (size_t alignment = 32; alignment <= 1 << 16; alignment *= 4) {
     void* p = aligned_alloc(alignment, 1000);

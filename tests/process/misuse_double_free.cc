@@ -120,6 +120,19 @@ CASE_FATAL(free_after_realloc_moved, "double free") {
   free(misuse(p));
 }
 
+CASE_FATAL(free_after_realloc_moved_to_a_list_in_use, "double free") {
+  char* p = nullptr;
+  char* q = nullptr;
+  for (int i = 0; i < 100; i++) {
+    free(block(1000));
+    p = block(64);
+    q = static_cast<char*>(opaque(realloc(p, 1000)));
+    if (i < 99) free(q);
+  }
+  REQUIRE(q != p);
+  free(misuse(p));
+}
+
 CASE_FATAL(free_after_realloc_to_zero, "double free") {
   char* p = block(64);
   REQUIRE(realloc(p, opaque_size(0)) == nullptr);

@@ -93,7 +93,7 @@ CASE(free_sized_forms) {
     sized(opaque(calloc(1, n)), n);
     sized(opaque(realloc(malloc(n * 4 / 3 + 1), n + 1)), n + 1);
     sized(opaque(realloc(malloc(n), n * 2 + 1)), n * 2 + 1);
-    for (size_t alignment = 16; alignment <= 16384; alignment *= 4) {
+    for (const size_t alignment : {16, 24, 48, 64, 256, 1000, 4096, 16384}) {
       aligned_sized(opaque(aligned_alloc(alignment, n)), alignment, n);
     }
   }

@@ -83,23 +83,26 @@ Result appends(const Run& run) {
   return {ns / static_cast<double>(operations), sum.text()};
 }
 
-// A thousand blocks of up to 2000 bytes, one after the other given another size.
+// A thousand blocks of up to 2000 bytes that get another size once in their lives.
 Result small_blocks(const Run& run) {
   constexpr std::size_t kBlocks = 1000;
-  std::vector<unsigned char*> blocks(kBlocks, nullptr);
+  std::vector<unsigned char*> blocks(kBlocks);
   std::uint64_t wrong = 0;
   Random random(31);
+  const auto any_size = [&random] { return 16 + random.below(1985); };
   const double ns = ns_per_operation(run, [&](std::size_t count) {
     for (std::size_t i = 0; i < count; i++) {
       for (std::size_t k = 0; k < kBlocks; k++) {
-        const bool fresh = blocks[k] == nullptr;
-        blocks[k] = grow(blocks[k], 16 + random.below(1985));
-        if (fresh) set_word(blocks[k], k);
+        blocks[k] = grow(nullptr, any_size());
+        set_word(blocks[k], k);
+      }
+      for (unsigned char*& block : blocks) block = grow(block, any_size());
+      for (std::size_t k = 0; k < kBlocks; k++) {
         wrong |= word_of(blocks[k]) ^ k;
+        std::free(blocks[k]);
       }
     }
   });
-  for (unsigned char* const block : blocks) std::free(block);
   return {ns / kBlocks, wrong == 0 ? "intact" : "overwritten"};
 }
 
@@ -113,7 +116,7 @@ void add_reallocs(Table& table) {
   table.push_back({"realloc/64M-filled", "us/op", "from 4 KiB to 64 MiB by half of the size, filled",
                    [](const Run& run) { return by_half(run, 4096, 64 * kMiB, true); }});
   table.push_back({"realloc/appends", "ns/op", "16 texts that grow to 32 KiB in turn by 16 to 64 bytes", appends});
-  table.push_back({"realloc/small", "ns/op", "1000 blocks of 16 to 2000 bytes that get another size in turn", small_blocks});
+  table.push_back({"realloc/small", "ns/op", "1000 blocks of 16 to 2000 bytes, each given another size, then freed", small_blocks});
 }
 
 }  // namespace bench

@@ -2,11 +2,12 @@
 import os
 import re
 
-LAYERS = ["base", "os", "numa", "page", "heap", "central", "cache", "api"]
+LAYERS = ["base", "os", "numa", "page", "heap", "central", "cache", "large", "process", "api"]
 # What may be included from each folder, beside the system's headers. The tool sees the library through its public
 # headers; base, os and numa are linked into it because it parses options and reads the topology as the library does.
 MAY_INCLUDE = {layer: set(LAYERS[: i + 1]) for i, layer in enumerate(LAYERS)}
-MAY_INCLUDE["api"].add("numaheap")
+for top in ("process", "api"):
+    MAY_INCLUDE[top].add("numaheap")
 MAY_INCLUDE["cli"] = {"cli", "base", "os", "numa", "numaheap"}
 MAY_INCLUDE["include"] = {"numaheap"}
 OURS = {*LAYERS, "cli", "numaheap"}

@@ -1,6 +1,6 @@
 #include "api/bad_pointer.h"
 
-#include "api/process.h"
+#include "process/process.h"
 #include "base/check.h"
 #include "base/format.h"
 #include "cache/tiny.h"

@@ -5,10 +5,10 @@
 #include <cstring>
 
 #include "api/bad_pointer.h"
-#include "api/background.h"
+#include "process/background.h"
 #include "api/large_calls.h"
 #include "api/placed.h"
-#include "api/process.h"
+#include "process/process.h"
 #include "base/bits.h"
 #include "cache/tiny.h"
 

@@ -4,13 +4,11 @@
 #include <cstdint>
 #include <cstring>
 
-#include "api/process.h"
+#include "process/process.h"
 #include "base/bits.h"
 #include "cache/mcache.h"
 
 namespace nh {
-
-constinit LargeRoute g_large_route;
 
 namespace {
 
@@ -81,16 +79,6 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
 }
 
 }  // namespace
-
-void route_large_objects() {
-  const HeapId heap = heap_for_large(SIZE_MAX);
-  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
-  const bool own = heap != g_process.first_touch && (heap != g_process.interleaved || heap_for_large(0) == heap);
-  g_large_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
-  if (heap != g_process.first_touch) return;
-  g_large_route.extent_min = g_process.large_min;
-  g_large_route.extent_max = kMaxKeptUnits * kHugeSize;
-}
 
 void* allocate_large(std::size_t size, bool noscan) {
   void* p;

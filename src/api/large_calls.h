@@ -5,18 +5,9 @@
 #include <cstdint>
 
 #include "cache/mcache.h"
+#include "large/route.h"
 
 namespace nh {
-
-// Requests that a list of the running CPU may serve: objects of the local heap's bins, extents of first-touch memory.
-// Before start there are none.
-struct LargeRoute {
-  std::size_t bin_max = 0;
-  std::size_t extent_min = SIZE_MAX;
-  std::size_t extent_max = 0;
-  bool is_extent(std::size_t size) const { return size >= extent_min && size <= extent_max; }
-};
-extern LargeRoute g_large_route [[gnu::visibility("hidden")]];
 
 // A large object (more than kMaxSmallSize) from this CPU's list. False: take the slow way.
 [[gnu::always_inline]] inline bool allocate_bin_fast(std::size_t size, bool noscan, void** object) {
@@ -34,8 +25,5 @@ void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool nosca
 
 // Frees a large object that no CPU keeps.
 void free_large(MSpan* span);
-
-// At start: which sizes the CPU caches are asked for.
-void route_large_objects();
 
 }  // namespace nh

@@ -5,9 +5,9 @@
 #include <malloc.h>
 
 #include "api/heap_calls.h"
-#include "api/malloc_info.h"
-#include "api/process.h"
-#include "api/upkeep.h"
+#include "process/malloc_info.h"
+#include "process/process.h"
+#include "process/upkeep.h"
 #include "base/bits.h"
 
 #define NH_EXPORT extern "C" [[gnu::visibility("default")]]

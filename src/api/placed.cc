@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "api/heap_calls.h"
-#include "api/process.h"
+#include "process/process.h"
 #include "base/bits.h"
 #include "os/residency.h"
 

@@ -5,9 +5,9 @@
 #include <cstring>
 
 #include "api/heap_calls.h"
-#include "api/process.h"
-#include "api/stats.h"
-#include "api/upkeep.h"
+#include "process/process.h"
+#include "process/stats.h"
+#include "process/upkeep.h"
 #include "base/bits.h"
 #include "base/build.h"
 #include "os/os.h"

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <initializer_list>
 
-#include "api/process.h"
+#include "process/process.h"
 #include "placement.h"
 
 namespace {

@@ -1,4 +1,4 @@
-#include "api/process.h"
+#include "process/process.h"
 
 #include <cerrno>
 #include <cstdint>
@@ -8,8 +8,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "api/large_calls.h"
-#include "api/upkeep.h"
+#include "process/upkeep.h"
 #include "base/bits.h"
 #include "base/check.h"
 #include "base/scan.h"
@@ -17,6 +16,7 @@
 #include "numa/hwloc_topology.h"
 #include "numa/sysfs_topology.h"
 #include "numa/topology_text.h"
+#include "large/route.h"
 #include "os/procfs.h"
 
 namespace nh {
@@ -160,6 +160,17 @@ CacheMode start_rseq(const Options& options) {
     case RseqMode::kOff: return CacheMode::kFallback;
   }
   return CacheMode::kFallback;
+}
+
+// Which sizes the CPU caches are asked for.
+void route_large_objects() {
+  const HeapId heap = heap_for_large(SIZE_MAX);
+  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
+  const bool own = heap != g_process.first_touch && (heap != g_process.interleaved || heap_for_large(0) == heap);
+  g_large_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
+  if (heap != g_process.first_touch) return;
+  g_large_route.extent_min = g_process.large_min;
+  g_large_route.extent_max = kMaxKeptUnits * kHugeSize;
 }
 
 bool start() {

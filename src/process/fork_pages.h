@@ -1,5 +1,5 @@
 // The huge pages of all heaps around a fork: freezing them, rescuing single ones, parking threads that meet a page in the
-// moment of the fork. src/api/fork.cc decides what is done; this file does it.
+// moment of the fork. src/process/fork.cc decides what is done; this file does it.
 //
 // A rescue moves one page to ordinary memory at the same address, and is right at any time: before the fork, during it,
 // afterwards, in parent and child. Parking only saves huge pages: who waits until the child has copied a page gets to

@@ -1,8 +1,8 @@
-#include "api/stats.h"
+#include "process/stats.h"
 
 #include <unistd.h>
 
-#include "api/process.h"
+#include "process/process.h"
 #include "os/os.h"
 
 namespace nh {

@@ -2,7 +2,7 @@
 // under one of them (the stack cache's, when it discards a thread's stack). So the threads are started by frees that
 // return to the program or its libraries, never by those that return into libc or the loader. Where that cannot be told
 // apart (a static program) the scavenger works inline.
-#include "api/background.h"
+#include "process/background.h"
 
 #include <cerrno>
 #include <csignal>
@@ -13,8 +13,8 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "api/fork_pages.h"
-#include "api/process.h"
+#include "process/fork_pages.h"
+#include "process/process.h"
 #include "heap/scavenger.h"
 
 namespace nh {

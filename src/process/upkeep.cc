@@ -1,10 +1,10 @@
-#include "api/upkeep.h"
+#include "process/upkeep.h"
 
 #include <pthread.h>
 
-#include "api/background.h"
-#include "api/fork.h"
-#include "api/process.h"
+#include "process/background.h"
+#include "process/fork.h"
+#include "process/process.h"
 #include "base/format.h"
 #include "numa/hwloc_topology.h"
 

@@ -1,4 +1,4 @@
-#include "api/fork_pages.h"
+#include "process/fork_pages.h"
 
 #include <atomic>
 #include <cerrno>
@@ -9,8 +9,8 @@
 #include <sys/single_threaded.h>
 #include <unistd.h>
 
-#include "api/fork_signals.h"
-#include "api/process.h"
+#include "process/fork_signals.h"
+#include "process/process.h"
 #include "base/check.h"
 #include "base/format.h"
 #include "base/lock.h"

@@ -14,7 +14,7 @@
 //
 // No lock is held across fork: libc takes its stdio locks between our handler and the fork itself, and another thread may
 // hold one of those while it waits for one of ours. Instead the child repairs what other threads were inside of.
-#include "api/fork.h"
+#include "process/fork.h"
 
 #include <cerrno>
 
@@ -23,10 +23,10 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "api/background.h"
-#include "api/fork_pages.h"
-#include "api/process.h"
-#include "api/upkeep.h"
+#include "process/background.h"
+#include "process/fork_pages.h"
+#include "process/process.h"
+#include "process/upkeep.h"
 #include "heap/relocate.h"
 
 namespace nh {

@@ -1,4 +1,4 @@
-#include "api/fork_signals.h"
+#include "process/fork_signals.h"
 
 #include <cerrno>
 

@@ -8,10 +8,10 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include "api/malloc_info.h"
-#include "api/process.h"
-#include "api/stats.h"
-#include "api/upkeep.h"
+#include "process/malloc_info.h"
+#include "process/process.h"
+#include "process/stats.h"
+#include "process/upkeep.h"
 #include "base/check.h"
 
 namespace nh {

@@ -43,7 +43,9 @@ class CpuCaches {
 
   // One object of class c for the calling thread; nullptr: out of memory. Not zeroed; where the class has marks (has_mark)
   // it still carries its own, which the caller takes off (unmark).
-  void* alloc(SpanClass c);
+  // untouched: not null where the caller would rather have one that reads as zero. *untouched becomes true where it does; then
+  // it has no mark, and nobody has written to its pages.
+  void* alloc(SpanClass c, bool* untouched = nullptr);
   // The same of a placed class, from a heap of the caller's choice. strict: nullptr where that heap has no memory left;
   // else the next nearest serves.
   void* alloc_from(HeapId h, SpanClass c, bool strict);
@@ -53,6 +55,12 @@ class CpuCaches {
   // Empties the cache of a CPU, whoever is running there. False: not possible in this mode (no membarrier).
   bool drain(CpuId cpu);
   void drain_all();
+
+  // For whoever takes back what CPUs keep that are no longer used: a number that stays the same while no object is allocated
+  // or freed on that CPU, and very probably changes when one is. 0: nothing is kept there. It costs a walk
+  // over the CPU's lists and asks nothing of the fast path, so a program that is back at the very lists that were seen the
+  // last time looks idle. To drain it then is a matter of speed only.
+  std::uint64_t fingerprint(CpuId cpu) const;
 
   struct Totals {
     std::uint64_t cached_bytes = 0;
@@ -124,13 +132,13 @@ class CpuCaches {
   unsigned large_code(const MSpan& span) const;
   bool* turned_away(CpuCache& cache, unsigned code, HeapId h) const;
   FreeList* large_list(CpuCache& cache, unsigned code, HeapId h);
-  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict);
-  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict);
+  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
+  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch);
   template <typename Access> bool grow_list(Access& access, FreeList& list, SpanClass c, bool local);
   template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
-  void* alloc_uncached(HeapId h, SpanClass c, bool strict);
+  void* alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched);
 
   const OsOps* os_ = nullptr;
   HeapSet* heaps_ = nullptr;

@@ -81,7 +81,7 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
   __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, 0), __ATOMIC_RELEASE);
+  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, SpanClass()), __ATOMIC_RELEASE);
 }
 
 void CpuCaches::withdraw(int cpu) {
@@ -92,9 +92,9 @@ void CpuCaches::withdraw(int cpu) {
 // Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.
 void CpuCaches::flush_lists(CpuCache* cache) {
   for (unsigned set = 0; set < list_sets(); set++) {
-    for (unsigned code = 0; code < kCachedClasses; code++) {
-      const SpanClass c = class_in_set(set, code);
-      FreeList& list = cache->lists[set].of[code];
+    for (unsigned number = 0; number < kCachedClasses; number++) {
+      const SpanClass c = class_in_set(set, number);
+      FreeList& list = cache->lists[set].of[number];
       if (list.head == nullptr) continue;
       void* head = list.head;
       const unsigned count = list.count();
@@ -152,7 +152,7 @@ CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
     for (unsigned set = 0; set < list_sets(); set++) {
       for (unsigned c = 2; c < kCachedClasses; c++) {
         const std::uint64_t objects = cache->lists[set].of[c].count();
-        cached_per_heap[heap_of_set(set).value] += objects * size_class(static_cast<SpanClass>(c)).bytes;
+        cached_per_heap[heap_of_set(set).value] += objects * size_class(SpanClass(c)).bytes;
       }
     }
   }

@@ -114,12 +114,12 @@ class CpuCaches {
   void flush_lists(CpuCache* cache);
   unsigned list_sets() const { return heaps_->count() * kListSetsPerHeap; }
   static HeapId heap_of_set(unsigned set) { return HeapId(set / kListSetsPerHeap); }
-  static SpanClass class_in_set(unsigned set, unsigned code) {
-    const auto c = static_cast<SpanClass>(code);
-    return set % kListSetsPerHeap == 0 ? c : make_placed(c);
+  static SpanClass class_in_set(unsigned set, unsigned list) {
+    const SpanClass c(list);
+    return set % kListSetsPerHeap == 0 ? c : c.placed();
   }
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
-    return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];
+    return cache.lists[list_set(h, c.is_placed())].of[c.list()];
   }
   void flush_large(CpuCache* cache, HeapId h);
   // Whether the calling thread may use sequences now; registers it if need be.
@@ -128,10 +128,10 @@ class CpuCaches {
   bool keeps_large_of(const CpuCache& cache, HeapId h) const;
   bool keeps_large(const CpuCache& cache, HeapId h) const;
   std::uint64_t change_large_capacity(CpuCache& cache, HeapId h, std::int64_t bytes);
-  std::size_t large_bytes(unsigned code, HeapId h) const;
-  unsigned large_code(const MSpan& span) const;
-  bool* turned_away(CpuCache& cache, unsigned code, HeapId h) const;
-  FreeList* large_list(CpuCache& cache, unsigned code, HeapId h);
+  std::size_t large_bytes(SpanClass c, HeapId h) const;
+  SpanClass list_class(const MSpan& span) const;
+  bool* turned_away(CpuCache& cache, SpanClass c, HeapId h) const;
+  FreeList* large_list(CpuCache& cache, SpanClass c, HeapId h);
   template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
   template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);

@@ -99,7 +99,7 @@ inline constexpr auto kBinListOffset = [] {
 [[gnu::always_inline]] inline bool mcache_alloc_bin(std::size_t size, bool noscan, void** object) {
   const std::size_t offset = kBinListOffset[(size + kPageSize - 1) / kPageSize];
   void* p;
-  // Codes of a bin's two classes are neighbours.
+  // The lists of a bin's two classes are neighbours.
   if (!rseq_pop(local_slots(), offset + (noscan ? kListBytes : 0), &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
@@ -111,7 +111,7 @@ inline constexpr auto kBinListOffset = [] {
 [[gnu::always_inline]] inline MSpan* mcache_take_extent(unsigned units) {
   static_assert(offsetof(MSpan, next) == 0);
   void* taken;
-  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   if (!rseq_pop(all_slots(), offset, &taken)) return nullptr;
   auto* span = static_cast<MSpan*>(taken);
   span->use = SpanUse::kInUse;
@@ -125,7 +125,7 @@ inline constexpr auto kBinListOffset = [] {
   if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return false;
   // Before it is pushed: afterwards it is somebody else's.
   span->use = SpanUse::kKept;
-  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   // 0: its second word, `prev`, stays null.
   static_assert(offsetof(MSpan, prev) == 8);
   if (rseq_push(all_slots(), offset, span, 0)) return true;
@@ -173,7 +173,7 @@ struct LiveObject {
   if (at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
-  constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), 0);
+  constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), SpanClass());
   const std::size_t offset = (at >> g_hot.region_shift) * kListsOfHeap + kListOffset[(size + 15) / 16];
   return rseq_push(all_slots(), offset, p, mark) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }

@@ -24,7 +24,7 @@ struct alignas(kOsPageSize) NodeHeap {
   std::uint16_t fallbacks;
 };
 
-constexpr unsigned central_index(SpanClass c) { return without_place(c) + (is_placed(c) ? kCachedClasses : 0); }
+constexpr unsigned central_index(SpanClass c) { return c.list() + (c.is_placed() ? kCachedClasses : 0); }
 
 // The heap of the node that a CPU is on, whatever policy is in force.
 using HomeOfCpu = HeapId (*)(CpuId cpu);

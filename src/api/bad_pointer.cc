@@ -36,12 +36,7 @@ void bad_pointer(const void* p, const char* call) {
   AddressSpace& space = g_process.space;
   const MSpan* span = space.span_around(p);
   if (span == nullptr) {
-    const MHeap& heap = g_process.heaps[space.heap_of(p)].heap;
-    if (address(p) < heap.region_end_in_use()) {
-      text.text("double free of ").ptr(p).text(": its pages are free");
-    } else {
-      text.ptr(p).text(" is not from this heap: it lies in address space that was never used");
-    }
+    text.text("double free of ").ptr(p).text(": its pages are free");
     fatal(text.c_str());
   }
   if (is_large(span->span_class)) {

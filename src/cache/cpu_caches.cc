@@ -17,7 +17,7 @@ alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
-constinit HotState g_hot{0, 0, nullptr, 0, kMaxHeaps, 0};
+constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps};
 constinit CpuCaches g_caches;
 
 const char* cache_mode_name(CacheMode mode) {
@@ -44,14 +44,14 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   if (empty_ == nullptr || caches_ == nullptr) return false;
   for (unsigned i = 0; i < 2 + config.cpus; i++) g_local_slots.of[i] = g_all_slots.of[i] = empty_;
 
-  const AddressSpace& space = heaps.space();
+  AddressSpace& space = heaps.space();
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
   g_hot.extent_heap = config.extent_heap;
-  g_hot.region_shift = space.region_shift();
+  g_hot.owners = space.owners();
   g_hot.base = space.base();
   // Last: from here on pointers are looked up.
-  __atomic_store_n(&g_hot.bytes, space.bytes(), __ATOMIC_RELEASE);
+  space.mirror_used_bytes(&g_hot.used_bytes);
   return true;
 }
 

@@ -31,14 +31,15 @@
 
 namespace nh {
 
-// What the fast path reads beside the tables: written at start, constant afterwards, one cache line.
+// What the fast path reads beside the tables, in one cache line: written at start, and constant afterwards but for the end
+// of the window, which grows (heap/address_space.h says why whoever has an object sees an end behind it).
 struct alignas(64) HotState {
-  std::uintptr_t base;     // of the address space; bytes = 0 before start, so that no pointer is ours
-  std::size_t bytes;
+  std::uintptr_t base;     // of the window of address space
+  std::size_t used_bytes;  // of it; 0 before start, so that no pointer is ours
   const PageEntry* page_map;
-  std::uint64_t free_key;      // a copy of g_free_key in the line that is here anyway
-  std::uint32_t extent_heap;   // whose large objects CPUs keep by their descriptors
-  std::uint32_t region_shift;  // of the address space
+  std::uint64_t free_key;     // a copy of g_free_key in the line that is here anyway
+  const ArenaOwner* owners;   // of the window's arenas
+  std::uint32_t extent_heap;  // whose large objects CPUs keep by their descriptors
 };
 static_assert(sizeof(HotState) == 64);
 extern HotState g_hot [[gnu::visibility("hidden")]];
@@ -144,7 +145,7 @@ struct LiveObject {
 // False: p is not the start of an object of a class that has a mark, or it carries the mark; the slow way finds out more.
 [[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at >= g_hot.bytes) [[unlikely]] return false;
+  if (at >= g_hot.used_bytes) [[unlikely]] return false;
   const PageEntry entry = g_hot.page_map[at >> kPageShift];
   if (!kStartTest[entry_kind(entry)](address(p))) [[unlikely]] return false;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
@@ -166,15 +167,16 @@ struct LiveObject {
 }
 
 // As mcache_free(), for an object of 1 to kMaxSmallSize bytes that malloc or operator new has given, by its size alone: it
-// is of the class of that size and not placed, and its heap is that of its region. With a wrong size it lands on the list
+// is of the class of that size and not placed, and its heap is that of its arena. With a wrong size it lands on the list
 // of another class. kFull says nothing of p but that it has the mark now.
 [[gnu::always_inline]] inline FreeOutcome mcache_free_trusting(void* p, std::size_t size) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
+  if (at >= g_hot.used_bytes) [[unlikely]] return FreeOutcome::kOdd;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
   constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), 0);
-  const std::size_t offset = (at >> g_hot.region_shift) * kListsOfHeap + kListOffset[(size + 15) / 16];
+  const std::size_t heap = g_hot.owners[at >> kArenaShift].heap - std::size_t{1};
+  const std::size_t offset = heap * kListsOfHeap + kListOffset[(size + 15) / 16];
   return rseq_push(all_slots(), offset, p, mark) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 

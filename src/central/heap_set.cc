@@ -31,7 +31,19 @@ void HeapSet::note_served(HeapId h, CpuId cpu, unsigned objects) {
   if (local) n.local_objects.fetch_add(objects, std::memory_order_relaxed);
 }
 
+// What is idle in one heap may be what another needs: address space, commit charge, memory of a control group.
+bool HeapSet::release_idle() {
+  std::size_t released = 0;
+  for (unsigned i = 0; i < count_; i++) released += heaps_[i].heap.scavenge(SIZE_MAX, 0);
+  return released != 0;
+}
+
 Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
+  const Batch batch = fetch_from(h, c, wanted, cpu, strict);
+  return batch.head != nullptr || !release_idle() ? batch : fetch_from(h, c, wanted, cpu, strict);
+}
+
+Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
   if (MCentral* own = central(*h, c); own != nullptr) {
     if (const Batch batch = own->fetch(wanted, cpu); batch.count != 0) {
       note_served(*h, cpu, batch.count);
@@ -85,6 +97,7 @@ bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
 MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
                             NodeId asker, bool placed) {
   MSpan* span = find_large(h, bytes, alignment, noscan, strict, asker, placed);
+  if (span == nullptr && release_idle()) span = find_large(h, bytes, alignment, noscan, strict, asker, placed);
   if (span == nullptr) return nullptr;
   const int cpu = rseq_current_cpu();
   note_served(HeapId(span->heap), CpuId(cpu >= 0 ? cpu : current_cpu_slow()), 1);
@@ -119,6 +132,7 @@ void HeapSet::trim_centrals() {
 }
 
 void HeapSet::repair_after_fork() {
+  space_->repair_after_fork();
   // Heaps first: the mcentrals walk their page maps.
   for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork();
   for (unsigned i = 0; i < count_; i++) {

@@ -57,6 +57,8 @@ class HeapSet {
   // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
   bool resize_large(MSpan* span, std::size_t bytes, NodeId asker = {});
 
+  // Gives all idle memory back to the OS at once. True: there was some.
+  bool release_idle();
   // Empties the transfer caches, gives empty spans and page caches back.
   void trim_centrals();
 
@@ -69,6 +71,7 @@ class HeapSet {
     SpanClass c;
   };
   static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool placed);
+  Batch fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict);
   static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker,
                                  bool placed);
   MSpan* find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker,

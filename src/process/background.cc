@@ -13,7 +13,6 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "process/fork_pages.h"
 #include "process/process.h"
 #include "heap/scavenger.h"
 
@@ -221,7 +220,6 @@ void init_background() {
 }
 
 void memory_was_freed(const void* caller) {
-  release_guard(false);
   if (g_mode == ScavengeOption::kOff) return;
   bool worth = false;
   const unsigned nodes = g_process.topology.heap_count();

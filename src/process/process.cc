@@ -5,7 +5,6 @@
 
 #include <fcntl.h>
 #include <sys/auxv.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "process/upkeep.h"
@@ -29,9 +28,12 @@ enum class State : int { kNone, kReady, kFailed };
 std::atomic<State> g_state{State::kNone};
 Lock g_start_lock{LockRank::kInit};
 
-constexpr std::size_t kSmallestRegion = kArenaSize;
-constexpr std::size_t kUsualRegion = 256 * GiB;
-constexpr std::size_t kMostAddressSpace = 16 * TiB;
+// The window of address space: twice the memory, since what was freed leaves gaps, and as much as programs take that
+// allocate far more than they touch.
+constexpr std::size_t kLeastWindow = 16 * TiB;
+constexpr std::size_t kMostWindow = 48 * TiB;
+// Where processes have less address space than usual.
+constexpr std::size_t kSmallestWindow = 64 * GiB;
 
 // The environment, from libc where it has one, else as the kernel gave it. NUMAHEAP_ variables that begin after the
 // first 64 KiB of a /proc environment are missed.
@@ -67,19 +69,21 @@ void load_topology(const Options& options, Topology* topology) {
   load_sysfs_topology(SysfsRoot(), topology);
 }
 
-std::size_t wanted_region(const Options& options, const Topology& topology, unsigned regions) {
-  if (options.region != 0) return std::size_t{1} << log2_ceil(options.region < kArenaSize ? kArenaSize : options.region);
+std::size_t wanted_window(const Topology& topology) {
   std::uint64_t memory = 0;
   for (unsigned i = 0; i < topology.node_count(); i++) memory += topology.node(i).memory_bytes;
-  std::size_t region = kUsualRegion;
-  while (region < 4 * memory) region *= 2;
-  while (region * regions > kMostAddressSpace && region > kSmallestRegion) region /= 2;
-  // Where address space is limited, half of it is left to the program's own mappings.
-  rlimit limit;
-  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
-    while (region * regions > limit.rlim_cur / 2 && region > kSmallestRegion) region /= 2;
+  const std::size_t wanted = align_up(2 * memory, TiB);
+  return wanted < kLeastWindow ? kLeastWindow : wanted > kMostWindow ? kMostWindow : wanted;
+}
+
+bool set_up_address_space(Process& p, unsigned heaps) {
+  AddressSpace::Config config;
+  config.heaps = heaps;
+  for (config.bytes = wanted_window(p.topology); config.bytes >= kSmallestWindow; config.bytes /= 4) {
+    config.heap_table_bytes = HeapArenas::table_bytes(config.bytes);
+    if (p.space.init(linux_os(), config)) return true;
   }
-  return region;
+  return false;
 }
 
 HugeSource huge_source(const Options& o) {
@@ -97,34 +101,49 @@ NodeSet interleaved_nodes(const Process& p) {
   return ordinary.empty() ? p.nearest.nodes : ordinary;
 }
 
-bool init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
+// Memory that single OS pages are taken of follows the policy that was asked for; otherwise it lies where it is touched.
+void set_paged_policy(const Process& p, Backer::Config* backing) {
+  backing->nodes = p.placement.nodes;
+  switch (p.placement.kind) {
+    case PlacementKind::kLocal: backing->nodes = p.topology.allowed_nodes(false); return;
+    case PlacementKind::kInterleave: backing->policy = BindMode::kInterleave; return;
+    case PlacementKind::kBind: backing->policy = BindMode::kBind; return;
+    case PlacementKind::kPreferred: backing->policy = BindMode::kPreferred; return;
+  }
+}
+
+void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   const Topology& topology = p.topology;
   const bool many = topology.heap_count() > 1;
   MHeap::Config config;
   config.id = id;
   config.cpus = topology.possible_cpu_limit();
-  config.backing.huge_pages = p.options.hugepages;
-  config.backing.source = huge_source(p.options);
-  config.backing.strict = p.bound;
+  Backer::Config& backing = config.backing;
+  backing.huge_pages = p.options.hugepages;
+  backing.source = huge_source(p.options);
+  backing.strict = p.bound;
   const NodeSet allowed = topology.allowed_nodes(false);
   if (id < p.first_touch) {
+    backing.kind = HeapKind::kNode;
     config.node = topology.node_of_heap(id);
-    config.backing.nodes = NodeSet::of(config.node);
-    config.backing.bind = config.bind_metadata = many;
+    config.bind_metadata = many;
+    backing.nodes = NodeSet::of(config.node);
+    if (many) backing.policy = BindMode::kBind;
   } else if (id == p.first_touch) {
-    config.whole_units = true;
-    config.backing.first_touch = true;
-    config.backing.has_small_unit = false;
-    config.backing.policy_places = inherited.is_set();
-    config.backing.nodes = allowed;
+    backing.kind = HeapKind::kFirstTouch;
+    backing.policy_places = inherited.is_set();
+    backing.nodes = allowed;
     // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
-    config.backing.reservation_counts = !inherited.is_set() && allowed.count() == topology.heap_count();
+    backing.reservations_hold = !inherited.is_set() && allowed.count() == topology.heap_count();
+  } else if (id == p.interleaved) {
+    backing.kind = HeapKind::kInterleaved;
+    backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
+    if (many) backing.policy = BindMode::kInterleave;
   } else {
-    config.backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
-    config.backing.bind = many;
-    config.backing.bind_mode = BindMode::kInterleave;
+    backing.kind = HeapKind::kPaged;
+    if (many) set_paged_policy(p, &backing);
   }
-  return p.heaps[id].heap.init(linux_os(), p.space, config);
+  p.heaps[id].heap.init(linux_os(), p.space, config);
 }
 
 void set_fallbacks(Process& p, HeapId id) {
@@ -135,11 +154,6 @@ void set_fallbacks(Process& p, HeapId id) {
   for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);
     if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
-    if (other != id && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(other.value);
-  }
-  if (p.bound) return;
-  // The last resort where one region is used up: the address space of the others.
-  for (const HeapId other : {p.first_touch, p.interleaved}) {
     if (other != id && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(other.value);
   }
 }
@@ -209,14 +223,11 @@ bool start() {
   p.large_min = p.options.large_min;
 
   const unsigned nodes = p.topology.heap_count();
-  const unsigned count = nodes + 2;
+  const unsigned count = nodes + 3;
   p.first_touch = HeapId(nodes);
   p.interleaved = HeapId(nodes + 1);
-  AddressSpace::Config space;
-  space.regions = count;
-  space.region_bytes = wanted_region(p.options, p.topology, count);
-  space.min_region_bytes = kSmallestRegion;
-  if (!p.space.init(os, space)) return false;
+  p.paged = HeapId(nodes + 2);
+  if (!set_up_address_space(p, count)) return false;
 
   const std::size_t bytes = align_up(count * sizeof(NodeHeap), kOsPageSize);
   void* memory = os.reserve(bytes, kOsPageSize);
@@ -230,7 +241,7 @@ bool start() {
   p.heaps.init(heaps, count, &p.space);
   p.heaps.set_home_of_cpu([](CpuId cpu) { return g_process.topology.heap_of_cpu(cpu); });
   for (unsigned i = 0; i < count; i++) {
-    if (!init_heap(p, HeapId(i), inherited)) return false;
+    init_heap(p, HeapId(i), inherited);
     set_fallbacks(p, HeapId(i));
   }
 

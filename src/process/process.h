@@ -23,6 +23,7 @@ struct Process {
   HeapSet heaps;
   HeapId first_touch;
   HeapId interleaved;
+  HeapId paged;
   bool bound = false;          // NUMAHEAP_POLICY=bind: only the nodes that it names serve
   bool no_other_node = false;  // it names one
   std::size_t large_min = 0;

@@ -24,7 +24,7 @@ void confirm_topology() {
     // Without hwloc the kernel's own word stands; the statistics say where the topology is from.
     refine_with_hwloc(SysfsRoot(), &topology, static_cast<Topology*>(scratch), &why);
   }
-  os.unreserve(scratch, bytes);
+  os.unmap(scratch, bytes);
 }
 
 }  // namespace

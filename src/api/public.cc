@@ -19,6 +19,25 @@
 
 NH_EXPORT const char* numaheap_version() { return nh::kTrustSizes ? NH_VERSION "+trust-sizes" : NH_VERSION; }
 
+// Not the functions without our prefix: a process that has another malloc has those from elsewhere.
+NH_EXPORT void* numaheap_malloc(size_t size) { return nh::allocate(size); }
+
+NH_EXPORT void* numaheap_calloc(size_t count, size_t size) { return nh::allocate_zeroed(count, size); }
+
+NH_EXPORT void* numaheap_aligned_alloc(size_t alignment, size_t size) {
+  if (!nh::is_pow2(alignment)) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  return nh::allocate_aligned(alignment, size);
+}
+
+NH_EXPORT void* numaheap_realloc(void* p, size_t size) { return nh::reallocate(p, size); }
+
+NH_EXPORT void numaheap_free(void* p) { nh::release(p); }
+
+NH_EXPORT size_t numaheap_usable_size(const void* p) { return nh::usable_size(p); }
+
 NH_EXPORT void* numaheap_malloc_noscan(size_t size) { return nh::allocate_noscan(size); }
 
 NH_EXPORT void* numaheap_calloc_noscan(size_t count, size_t size) { return nh::allocate_zeroed(count, size, true); }

@@ -17,7 +17,7 @@ alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
-constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps};
+constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0};
 constinit CpuCaches g_caches;
 
 const char* cache_mode_name(CacheMode mode) {

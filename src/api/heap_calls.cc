@@ -58,7 +58,28 @@ void* allocate_noscan(std::size_t size) {
   return allocate_small(noscan_class_for(size == 0 ? 16 : size));
 }
 
+namespace {
+
+// Programs make calls that take single OS pages (guard pages, I/O buffers) on what they have asked to be aligned to one, and
+// hugetlb memory would refuse them: such objects have heaps of their own. size: less than kHugeSize.
+void* allocate_paged(std::size_t alignment, std::size_t size, bool noscan) {
+  void* p;
+  const bool rounds = rounding_aligns(alignment) && size - 1 < kMaxSmallSize;
+  if (rounds && !noscan && mcache_alloc_paged(align_up(size, alignment), &p)) return p;
+  if (!ensure_started()) return out_of_memory();
+  const SpanClass c = class_for_aligned(size, alignment, noscan);
+  if (c == 0) return allocate_large_paged(size, alignment, noscan);
+  p = g_caches.alloc_paged(c);
+  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc_paged(c);
+  if (p == nullptr) return out_of_memory();
+  unmark(p);
+  return p;
+}
+
+}  // namespace
+
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
+  if (alignment >= kOsPageSize && size < kHugeSize) return allocate_paged(alignment, size, noscan);
   void* p;
   const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
   if (c != 0 && mcache_alloc_class(c, &p)) return p;

@@ -34,7 +34,7 @@ namespace nh {
 void* allocate_noscan(std::size_t size);
 // Any alignment. False: take the slow way.
 [[gnu::always_inline]] inline bool allocate_aligned_fast(std::size_t alignment, std::size_t size, void** object) {
-  if (!rounding_aligns(alignment) || size - 1 >= kMaxSmallSize) [[unlikely]] return false;
+  if (!rounding_aligns_below_page(alignment) || size - 1 >= kMaxSmallSize) [[unlikely]] return false;
   return mcache_alloc_small(align_up(size, alignment), object);
 }
 // alignment: a power of two.

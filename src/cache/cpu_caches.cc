@@ -17,7 +17,7 @@ alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
-constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0};
+constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
 constinit CpuCaches g_caches;
 
 const char* cache_mode_name(CacheMode mode) {
@@ -48,6 +48,8 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
   g_hot.extent_heap = config.extent_heap;
+  // Before start, and where there are no twins, the lists of the local heap serve.
+  g_hot.twin_lists = config.twins == kMaxHeaps ? 0 : static_cast<std::uint32_t>(list_offset(HeapId(config.twins), 0));
   g_hot.owners = space.owners();
   g_hot.base = space.base();
   // Last: from here on pointers are looked up.

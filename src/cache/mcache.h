@@ -40,6 +40,7 @@ struct alignas(64) HotState {
   std::uint64_t free_key;     // a copy of g_free_key in the line that is here anyway
   const ArenaOwner* owners;   // of the window's arenas
   std::uint32_t extent_heap;  // whose large objects CPUs keep by their descriptors
+  std::uint32_t twin_lists;   // from the lists of the local heap to those of its paged twin
   std::size_t delete_bytes;   // as used_bytes, for operator delete with a size, which finds out first whether it may (operators.cc)
 };
 static_assert(sizeof(HotState) == 64);
@@ -73,6 +74,15 @@ inline constexpr auto kListOffset = [] {
   return true;
 }
 
+// The same from the paged twin of the local heap.
+[[gnu::always_inline]] inline bool mcache_alloc_paged(std::size_t size, void** object) {
+  void* p;
+  if (!rseq_pop(local_slots(), g_hot.twin_lists + std::size_t{kListOffset[(size + 15) / 16]}, &p)) [[unlikely]] return false;
+  unmark(p);
+  *object = p;
+  return true;
+}
+
 // The same for any size.
 [[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
   if (size > kMaxSmallSize) [[unlikely]] return false;
@@ -97,9 +107,9 @@ inline constexpr auto kBinListOffset = [] {
   return table;
 }();
 
-// A large object of at most kMaxBinBytes. False: take the slow way.
-[[gnu::always_inline]] inline bool mcache_alloc_bin(std::size_t size, bool noscan, void** object) {
-  const std::size_t offset = kBinListOffset[(size + kPageSize - 1) / kPageSize];
+// A large object of at most kMaxBinBytes. from: 0, or g_hot.twin_lists for the paged twin. False: take the slow way.
+[[gnu::always_inline]] inline bool mcache_alloc_bin(std::size_t size, bool noscan, void** object, std::size_t from = 0) {
+  const std::size_t offset = from + kBinListOffset[(size + kPageSize - 1) / kPageSize];
   void* p;
   // Codes of a bin's two classes are neighbours.
   if (!rseq_pop(local_slots(), offset + (noscan ? kListBytes : 0), &p)) [[unlikely]] return false;

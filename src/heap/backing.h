@@ -23,7 +23,9 @@ enum class HeapKind : std::uint8_t {
   kNode,         // bound to a node and proven to lie there; the pool first
   kFirstTouch,   // lies where the program first writes; objects of whole units, so that no two owners meet in one
   kInterleaved,  // unit by unit over several nodes, proven
-  kPaged,        // for memory on which programs make calls that take single OS pages (mprotect, madvise): never hugetlb
+  // For memory on which programs make calls that take single OS pages (mprotect, madvise): never hugetlb. Otherwise as the
+  // heap whose twin it is.
+  kPaged,
 };
 
 class Backer {

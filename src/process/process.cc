@@ -101,17 +101,6 @@ NodeSet interleaved_nodes(const Process& p) {
   return ordinary.empty() ? p.nearest.nodes : ordinary;
 }
 
-// Memory that single OS pages are taken of follows the policy that was asked for; otherwise it lies where it is touched.
-void set_paged_policy(const Process& p, Backer::Config* backing) {
-  backing->nodes = p.placement.nodes;
-  switch (p.placement.kind) {
-    case PlacementKind::kLocal: backing->nodes = p.topology.allowed_nodes(false); return;
-    case PlacementKind::kInterleave: backing->policy = BindMode::kInterleave; return;
-    case PlacementKind::kBind: backing->policy = BindMode::kBind; return;
-    case PlacementKind::kPreferred: backing->policy = BindMode::kPreferred; return;
-  }
-}
-
 void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   const Topology& topology = p.topology;
   const bool many = topology.heap_count() > 1;
@@ -123,26 +112,26 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   backing.source = huge_source(p.options);
   backing.strict = p.bound;
   const NodeSet allowed = topology.allowed_nodes(false);
-  if (id < p.first_touch) {
+  const bool is_twin = id > p.interleaved;
+  const HeapId like = is_twin ? HeapId(id.value - p.interleaved.value - 1) : id;
+  if (like < p.first_touch) {
     backing.kind = HeapKind::kNode;
-    config.node = topology.node_of_heap(id);
+    config.node = topology.node_of_heap(like);
     config.bind_metadata = many;
     backing.nodes = NodeSet::of(config.node);
     if (many) backing.policy = BindMode::kBind;
-  } else if (id == p.first_touch) {
+  } else if (like == p.first_touch) {
     backing.kind = HeapKind::kFirstTouch;
     backing.policy_places = inherited.is_set();
     backing.nodes = allowed;
     // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
     backing.reservations_hold = !inherited.is_set() && allowed.count() == topology.heap_count();
-  } else if (id == p.interleaved) {
+  } else {
     backing.kind = HeapKind::kInterleaved;
     backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
     if (many) backing.policy = BindMode::kInterleave;
-  } else {
-    backing.kind = HeapKind::kPaged;
-    if (many) set_paged_policy(p, &backing);
   }
+  if (is_twin) backing.kind = HeapKind::kPaged;
   p.heaps[id].heap.init(linux_os(), p.space, config);
 }
 
@@ -150,11 +139,14 @@ void set_fallbacks(Process& p, HeapId id) {
   NodeHeap& n = p.heaps[id];
   const Topology& t = p.topology;
   n.fallbacks = 0;
-  const unsigned from = id.value < t.heap_count() ? id.value : 0;
+  const unsigned twins = p.interleaved.value + 1;
+  const unsigned first = id.value < twins ? 0 : twins;
+  const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
   for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);
     if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
-    if (other != id && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(other.value);
+    const unsigned target = first + other.value;
+    if (target != id.value && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(target);
   }
 }
 
@@ -223,10 +215,9 @@ bool start() {
   p.large_min = p.options.large_min;
 
   const unsigned nodes = p.topology.heap_count();
-  const unsigned count = nodes + 3;
+  const unsigned count = 2 * (nodes + 2);
   p.first_touch = HeapId(nodes);
   p.interleaved = HeapId(nodes + 1);
-  p.paged = HeapId(nodes + 2);
   if (!set_up_address_space(p, count)) return false;
 
   const std::size_t bytes = align_up(count * sizeof(NodeHeap), kOsPageSize);
@@ -246,6 +237,7 @@ bool start() {
   }
 
   CacheConfig cache;
+  cache.twins = p.interleaved.value + 1;
   // The fast path indexes its slots by the kernel's cpu_id without looking at it. The topology may know fewer CPUs: /sys
   // is missing in many a container, and a description may be of another machine.
   const unsigned kernel_cpus = cpu_number_limit();

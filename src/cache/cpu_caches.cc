@@ -19,6 +19,7 @@ constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
 constinit CpuCaches g_caches;
+__thread std::uint32_t t_rseq_aborts = 0;
 
 const char* cache_mode_name(CacheMode mode) {
   switch (mode) {
@@ -134,6 +135,11 @@ CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
   }
   for (unsigned h = 0; h < heaps_->count(); h++) t.cached_bytes += cached_per_heap[h];
   return t;
+}
+
+// Here and nowhere else: whoever gets false does without sequences.
+bool CpuCaches::has_sequences() const {
+  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread() && rseq_got_through();
 }
 
 CpuCache* CpuCaches::current_cache() {

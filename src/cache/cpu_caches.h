@@ -117,6 +117,7 @@ class CpuCaches {
     return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];
   }
   void flush_large(CpuCache* cache, HeapId h);
+  // Whether the calling thread may use sequences now; registers it if need be.
   bool has_sequences() const;
   template <typename Flush> bool drain_with(CpuId cpu, Flush&& flush);
   bool keeps_large_of(const CpuCache& cache, HeapId h) const;

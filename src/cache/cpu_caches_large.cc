@@ -47,11 +47,6 @@ bool* CpuCaches::turned_away(CpuCache& cache, unsigned code, HeapId h) const {
   return &cache.turned_away[row][code - kFirstBinClass];
 }
 
-// A thread that allocates nothing but large objects may not be registered yet.
-bool CpuCaches::has_sequences() const {
-  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread();
-}
-
 void CpuCaches::large_turned_away(const MSpan& span) {
   const unsigned code = large_code(span);
   if (code == 0 || !has_sequences()) return;

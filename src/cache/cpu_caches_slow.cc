@@ -209,13 +209,11 @@ void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict) {
 }
 
 void* CpuCaches::alloc(SpanClass c) {
-  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
-    if (rseq_register_thread()) {
-      void* object;
-      if (rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
-      RseqAccess access(*this);
-      if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict);
-    }
+  if (has_sequences()) {
+    void* object;
+    if (rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
+    RseqAccess access(*this);
+    if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
     if (access.usable()) return serve(access, access.cache().local, c, config_.strict);
@@ -227,11 +225,9 @@ void* CpuCaches::alloc(SpanClass c) {
 void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap()), c, config_.strict); }
 
 void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
-  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
-    if (rseq_register_thread()) {
-      RseqAccess access(*this);
-      if (access.usable()) return serve(access, h, c, strict);
-    }
+  if (has_sequences()) {
+    RseqAccess access(*this);
+    if (access.usable()) return serve(access, h, c, strict);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
     if (access.usable()) return serve(access, h, c, strict);
@@ -240,11 +236,9 @@ void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
 }
 
 void CpuCaches::free(void* p, SpanClass c, HeapId h) {
-  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
-    if (rseq_register_thread()) {
-      RseqAccess access(*this);
-      if (access.usable() && free_with(access, p, c, h)) return;
-    }
+  if (has_sequences()) {
+    RseqAccess access(*this);
+    if (access.usable() && free_with(access, p, c, h)) return;
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
     if (access.usable() && free_with(access, p, c, h)) return;

@@ -2,9 +2,10 @@
 //
 // The runtimes of gcc (libgfortran, libgcc_eh) hold weak references to the functions below, find out by one of them whether
 // the program has threads, and then call the others. What we need ourselves brings in that one, so we ask for all of them.
-// A relocation of the kind "none" does this without a byte in the program.
+// A relocation of the kind "none" does this without a byte in the program. The section is one of its own and empty: the linker
+// leaves it out, and in a dynamic program it would not know what to do with such a relocation.
 
-  .section .data.rel.ro, "aw", @progbits
+  .section .data.rel.ro.numaheap_threads, "aw", @progbits
 1:
   .irp name, __pthread_key_create, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_wait, \
              pthread_create, pthread_getspecific, pthread_join, pthread_key_create, pthread_key_delete, \

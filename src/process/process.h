@@ -37,6 +37,8 @@ bool started();
 
 // The node of the running CPU, or the one with memory that is nearest to it.
 NodeId current_node();
+// The heap that objects below NUMAHEAP_LARGE_MIN come from on this CPU.
+HeapId heap_of_cpu(CpuId cpu);
 // The heap that large objects of this size go to.
 HeapId heap_for_large(std::size_t bytes);
 

@@ -14,6 +14,7 @@
 #include "numa/hwloc_topology.h"
 #include "numa/topology_text.h"
 #include "os/procfs.h"
+#include "os/random.h"
 
 namespace nh {
 namespace {
@@ -35,6 +36,12 @@ void parse_environment(Options* options, OptionProblems* problems) {
   parse_options(list, secure, options, problems);
 }
 
+// Something that was asked for cannot be had. That is said, and under NUMAHEAP_STRICT it is the end.
+void cannot_honour(const Options& options, const char* line) {
+  if (!options.quiet || options.strict) warn_line(line);
+  if (options.strict) ::_exit(2);
+}
+
 // Mistakes are said; under NUMAHEAP_STRICT they end the process.
 void read_options(Options* options) {
   static OptionProblems problems;
@@ -54,14 +61,8 @@ void set_up_os(const Options& options) {
                    [](std::atomic<std::uint32_t>* word) { linux_os().futex_wake(word, 1); }});
 }
 
-// 16 random bytes from the kernel; a fork child keeps the key, exec draws a new one.
-void draw_free_key() {
-  if (const auto* random = reinterpret_cast<const std::uint64_t*>(getauxval(AT_RANDOM)); random != nullptr) {
-    g_free_key = (random[0] ^ (random[1] << 1)) | 1;
-  } else {
-    g_free_key = (linux_os().now_ns() * 0x9e3779b97f4a7c15u) | 1;
-  }
-}
+// A fork child keeps the key, exec draws a new one. Odd, so that no mark is a null pointer or the address of an object.
+void draw_free_key() { g_free_key = random_word() | 1; }
 
 void find_topology(const Options& options, Topology* topology) {
   // Only our own form can be read this early. Files and synthetic descriptions take hwloc, which allocates: they are for
@@ -75,7 +76,7 @@ void find_topology(const Options& options, Topology* topology) {
     line.text("NUMAHEAP_TOPOLOGY cannot be used by a program itself");
     if (why.size() != 0) line.text(" (").text(why.view()).ch(')');
     line.text("; the machine's own topology counts (`numaheap run` hands descriptions on)");
-    if (!options.quiet) warn_line(line.c_str());
+    cannot_honour(options, line.c_str());
   }
   load_sysfs_topology(SysfsRoot(), topology);
 }
@@ -85,7 +86,7 @@ InheritedPolicy settle_policy(Process& p) {
   if (p.topology.heap_count() > 1) inherited = read_inherited_policy();
   Text<300> problem;
   p.placement = settle_placement(p.options.policy, p.options.given(OptionId::kPolicy), inherited, p.topology, &problem);
-  if (problem.size() != 0 && !p.options.quiet) warn_line(problem.c_str());
+  if (problem.size() != 0) cannot_honour(p.options, problem.c_str());
   p.bound = p.placement.kind == PlacementKind::kBind;
   p.no_other_node = p.bound && p.placement.nodes.count() == 1;
   p.nearest.kind = PlacementKind::kPreferred;
@@ -97,7 +98,15 @@ InheritedPolicy settle_policy(Process& p) {
 CacheMode start_rseq(const Options& options) {
   if (options.cpu_cache == 0) return CacheMode::kOff;
   if (options.rseq == RseqOption::kOff) return CacheMode::kFallback;
-  switch (rseq_init()) {
+  const bool own = options.rseq == RseqOption::kOwn;
+  const RseqMode mode = rseq_init(own);
+  if (own && mode == RseqMode::kOff) {
+    cannot_honour(options, rseq_registered_by_libc()
+        ? "NUMAHEAP_RSEQ=own: libc has registered restartable sequences before us, and a thread can have them once; locks are "
+          "used instead. Start the program with GLIBC_TUNABLES=glibc.pthread.rseq=0, as `numaheap run` does"
+        : "NUMAHEAP_RSEQ=own: the kernel does not register restartable sequences for us; locks are used instead");
+  }
+  switch (mode) {
     case RseqMode::kGlibc: return CacheMode::kRseq;
     case RseqMode::kOwn: return CacheMode::kOwnRseq;
     case RseqMode::kOff: return CacheMode::kFallback;

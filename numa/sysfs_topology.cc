@@ -1,6 +1,7 @@
 #include "numa/sysfs_topology.h"
 
 #include <cerrno>
+#include <cstring>
 
 #include "base/format.h"
 #include "base/scan.h"
@@ -147,6 +148,18 @@ void read_cpus_of_node(File& file, NodeId node, Topology* topology) {
 }
 
 }  // namespace
+
+bool read_boot_id(const SysfsRoot& root, BootId* id) {
+  *id = BootId();
+  Text<512> path;
+  path.text(root.path).text("/proc/sys/kernel/random/boot_id");
+  char text[64];
+  if (path.truncated() || read_file(path.c_str(), text, sizeof text) < 0) return false;
+  const std::string_view found = trimmed(text);
+  if (found.size() != id->view().size()) return false;
+  std::memcpy(id->text, found.data(), found.size());
+  return true;
+}
 
 void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
   File file(root);

@@ -3,6 +3,8 @@
 // No allocation, no lock. A machine with one node costs three small files.
 #pragma once
 
+#include <string_view>
+
 #include "numa/topology.h"
 
 namespace nh {
@@ -12,6 +14,14 @@ namespace nh {
 struct SysfsRoot {
   const char* path = "";
 };
+
+// The kernel's name for the time since this machine was booted, which no other machine and no other boot has: a UUID.
+struct BootId {
+  char text[37] = "";
+  std::string_view view() const { return {text, sizeof text - 1}; }
+};
+// false, and an empty id, where it cannot be read.
+bool read_boot_id(const SysfsRoot& root, BootId* id);
 
 // Fills *topology, the allowed nodes included, and always leaves a usable one: where /sys cannot be read (a container
 // without it, a kernel without NUMA) one node holds everything, source kSingleNode. Where a file is missing or garbled,

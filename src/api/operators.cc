@@ -16,6 +16,7 @@
 #include "base/build.h"
 #include "base/check.h"
 #include "base/format.h"
+#include "os/loader.h"
 
 namespace std {
 // Thrown by address only; its definition is libstdc++'s.
@@ -23,9 +24,6 @@ namespace std {
 }  // namespace std
 extern "C" {
 [[gnu::weak]] void (*_ZSt15get_new_handlerv())();
-// Weak, so that a static program need not bring the dynamic loader.
-extern decltype(::dlopen) dlopen [[gnu::weak]];
-extern decltype(::dlsym) dlsym [[gnu::weak]];
 }
 
 namespace nh {
@@ -37,16 +35,14 @@ using Throw = void (*)();
 
 constexpr const char* kRuntimes[] = {"libstdc++.so.6", "libc++abi.so.1", "libc++.so.1"};
 
-bool has_loader() { return &::dlopen != nullptr && &::dlsym != nullptr; }
-
 void* find_in_runtime(const char* name) {
   if (!has_loader()) return nullptr;
-  if (void* symbol = dlsym(RTLD_DEFAULT, name); symbol != nullptr) return symbol;
+  if (void* symbol = find_symbol(RTLD_DEFAULT, name); symbol != nullptr) return symbol;
   for (const char* runtime : kRuntimes) {
-    void* handle = dlopen(runtime, RTLD_NOLOAD | RTLD_LAZY);
+    void* handle = open_library(runtime, RTLD_NOLOAD | RTLD_LAZY);
     if (handle == nullptr) continue;
     // NOLOAD counted a reference: it stays, since an exception from there may be in flight.
-    if (void* symbol = dlsym(handle, name); symbol != nullptr) return symbol;
+    if (void* symbol = find_symbol(handle, name); symbol != nullptr) return symbol;
   }
   return nullptr;
 }
@@ -116,14 +112,14 @@ Handler current_handler() {
 [[gnu::noinline, gnu::cold]] void* retry_nothrow(std::size_t size, std::size_t alignment) {
   if (current_handler() == nullptr) return nullptr;
   for (const char* runtime : kRuntimes) {
-    void* handle = has_loader() ? dlopen(runtime, RTLD_NOLOAD | RTLD_LAZY) : nullptr;
+    void* handle = open_library(runtime, RTLD_NOLOAD | RTLD_LAZY);
     if (handle == nullptr) continue;
     if (alignment == 0) {
       using New = void* (*)(std::size_t, const std::nothrow_t&);
-      if (auto theirs = reinterpret_cast<New>(dlsym(handle, "_ZnwmRKSt9nothrow_t"))) return theirs(size, std::nothrow_t());
+      if (auto theirs = reinterpret_cast<New>(find_symbol(handle, "_ZnwmRKSt9nothrow_t"))) return theirs(size, std::nothrow_t());
     } else {
       using New = void* (*)(std::size_t, std::align_val_t, const std::nothrow_t&);
-      if (auto theirs = reinterpret_cast<New>(dlsym(handle, "_ZnwmSt11align_val_tRKSt9nothrow_t"))) {
+      if (auto theirs = reinterpret_cast<New>(find_symbol(handle, "_ZnwmSt11align_val_tRKSt9nothrow_t"))) {
         return theirs(size, std::align_val_t{alignment}, std::nothrow_t());
       }
     }

@@ -67,7 +67,7 @@ void draw_free_key() { g_free_key = random_word() | 1; }
 void find_topology(const Options& options, Topology* topology) {
   // Only our own form can be read this early. Files and synthetic descriptions take hwloc, which allocates: they are for
   // the tool, which hands them on in our form.
-  if (!options.topology.empty()) {
+  if (!options.topology.empty() && !is_of_another_machine(options.topology.text, SysfsRoot())) {
     Text<200> why;
     const std::string_view text(options.topology.text);
     if (kind_of_description(text.data()) == TopologyDescription::kSerialised &&

@@ -196,6 +196,19 @@ void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
   if (several && read_allowed_nodes(file, &allowed)) topology->set_allowed(allowed);
 }
 
+void settle_cpu_by_sysfs(const SysfsRoot& root, CpuId cpu, Topology* topology) {
+  NodeId found = topology->node(0).node();
+  for (unsigned i = 0; i < topology->node_count(); i++) {
+    Text<512> link;
+    link.text(root.path).text("/sys/devices/system/cpu/cpu").dec(static_cast<std::uint64_t>(cpu.value));
+    link.text("/node").dec(static_cast<std::uint64_t>(topology->node(i).id));
+    if (link.truncated() || !path_exists(link.c_str())) continue;
+    found = topology->node(i).node();
+    break;
+  }
+  topology->settle_cpu(cpu, found);
+}
+
 bool read_allowed_nodes(const SysfsRoot& root, NodeSet* nodes) {
   File file(root);
   return read_allowed_nodes(file, nodes);

@@ -28,6 +28,10 @@ bool read_boot_id(const SysfsRoot& root, BootId* id);
 // what it would have said is left out: distances at their defaults, sizes 0, CPUs with the first node.
 void load_sysfs_topology(const SysfsRoot& root, Topology* topology);
 
+// Settles a CPU that was offline when the topology was filled: asks /sys for its node now. For slow paths: it takes little
+// stack and makes a system call for each node. Where /sys does not tell the CPU goes to the first node and stays there.
+void settle_cpu_by_sysfs(const SysfsRoot& root, CpuId cpu, Topology* topology);
+
 // The nodes from which cpuset and cgroup let this process take memory (Mems_allowed_list). false, and an empty set,
 // where that cannot be read.
 bool read_allowed_nodes(const SysfsRoot& root, NodeSet* nodes);

@@ -63,6 +63,11 @@ long read_file(const char* path, char* buffer, std::size_t capacity) {
   return n < 0 ? n : static_cast<long>(size);
 }
 
+bool path_exists(const char* path) {
+  const ErrnoKeeper keep;
+  return ::syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+}
+
 bool take_number(std::string_view* text, std::uint64_t* out) {
   std::uint64_t value = 0;
   std::size_t i = 0;

@@ -14,6 +14,9 @@ namespace nh {
 // capacity must not be 0.
 long read_file(const char* path, char* buffer, std::size_t capacity);
 
+// Whether a file or directory of this name exists and can be looked up.
+bool path_exists(const char* path);
+
 // Parses decimal digits that fill all of text, white space at both ends aside. false for anything else, empty text, a
 // sign and overflow included.
 bool parse_number(std::string_view text, std::uint64_t* out);

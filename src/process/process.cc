@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "numa/sysfs_topology.h"
 #include "process/start.h"
 #include "process/upkeep.h"
 
@@ -33,14 +34,18 @@ bool ensure_started() {
   return ok;
 }
 
-NodeId current_node() {
-  const Topology& t = g_process.topology;
-  return t.node_of_heap(t.heap_of_cpu(g_caches.current_cpu()));
+HeapId home_of_cpu(CpuId cpu) {
+  Topology& t = g_process.topology;
+  if (!t.is_settled(cpu)) [[unlikely]] settle_cpu_by_sysfs(SysfsRoot(), cpu, &t);
+  return t.heap_of_cpu(cpu);
 }
+
+NodeId current_node() { return g_process.topology.node_of_heap(home_of_cpu(g_caches.current_cpu())); }
 
 HeapId heap_of_cpu(CpuId cpu) {
   const Process& p = g_process;
-  if (p.placement.kind == PlacementKind::kLocal) return p.topology.heap_of_cpu(cpu);
+  const HeapId home = home_of_cpu(cpu);
+  if (p.placement.kind == PlacementKind::kLocal) return home;
   if (p.placement.kind == PlacementKind::kInterleave) return p.interleaved;
   return first_heap(p.placement, p.topology, cpu, 0);  // nothing takes turns here
 }

@@ -37,6 +37,8 @@ bool started();
 
 // The node of the running CPU, or the one with memory that is nearest to it.
 NodeId current_node();
+// The heap of the node that a CPU is on, whatever policy is in force.
+HeapId home_of_cpu(CpuId cpu);
 // The heap that objects below NUMAHEAP_LARGE_MIN come from on this CPU.
 HeapId heap_of_cpu(CpuId cpu);
 // The heap that large objects of this size go to.

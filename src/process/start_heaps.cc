@@ -78,7 +78,8 @@ void set_fallbacks(Process& p, HeapId id) {
   NodeHeap& n = p.heaps[id];
   const Topology& t = p.topology;
   n.fallbacks = 0;
-  const unsigned from = id.value < t.heap_count() ? id.value : 0;
+  n.serves_all_nodes = id >= p.first_touch;
+  const unsigned from = n.serves_all_nodes ? 0 : id.value;
   for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);
     if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
@@ -117,7 +118,7 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
     os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(HeapId(i))));
   }
   p.heaps.init(heaps, count, &p.space);
-  p.heaps.set_home_of_cpu([](CpuId cpu) { return g_process.topology.heap_of_cpu(cpu); });
+  p.heaps.set_home_of_cpu(home_of_cpu);
   for (unsigned i = 0; i < count; i++) {
     if (!init_heap(p, HeapId(i), inherited)) return false;
     set_fallbacks(p, HeapId(i));

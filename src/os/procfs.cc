@@ -98,15 +98,6 @@ bool read_number(const char* path, std::uint64_t* out) {
   return parse_number({text, static_cast<std::size_t>(n)}, out);
 }
 
-bool next_line(std::string_view* rest, std::string_view* line) {
-  if (rest->empty()) return false;
-  const std::size_t end = rest->find('\n');
-  const bool terminated = end != std::string_view::npos;
-  *line = {rest->data(), terminated ? end : rest->size()};
-  rest->remove_prefix(terminated ? end + 1 : rest->size());
-  return true;
-}
-
 LineReader::LineReader(const char* path, char separator) : separator_(separator) {
   const ErrnoKeeper keep;
   fd_ = open_for_reading(path);

@@ -28,9 +28,6 @@ bool take_number(std::string_view* text, std::uint64_t* out);
 // A file that holds one number, as most of /sys do.
 bool read_number(const char* path, std::uint64_t* out);
 
-// Walks over the lines of a text: true while there is one, without its newline. An unterminated last line counts.
-bool next_line(std::string_view* rest, std::string_view* line);
-
 // Walks over the lines of a file of any length.
 //
 //   LineReader lines("/proc/self/status");

@@ -34,20 +34,30 @@ bool ensure_started() {
   return ok;
 }
 
-HeapId home_of_cpu(CpuId cpu) {
+namespace {
+
+// The topology with this CPU in it, even if it was offline at the start.
+const Topology& topology_for(CpuId cpu) {
   Topology& t = g_process.topology;
   if (!t.is_settled(cpu)) [[unlikely]] settle_cpu_by_sysfs(SysfsRoot(), cpu, &t);
-  return t.heap_of_cpu(cpu);
+  return t;
+}
+
+}  // namespace
+
+HeapId home_of_cpu(CpuId cpu) { return topology_for(cpu).heap_of_cpu(cpu); }
+
+HeapId nearest_heap() {
+  const CpuId cpu = g_caches.current_cpu();
+  return first_heap(g_process.nearest, topology_for(cpu), cpu);
 }
 
 NodeId current_node() { return g_process.topology.node_of_heap(home_of_cpu(g_caches.current_cpu())); }
 
 HeapId heap_of_cpu(CpuId cpu) {
   const Process& p = g_process;
-  const HeapId home = home_of_cpu(cpu);
-  if (p.placement.kind == PlacementKind::kLocal) return home;
   if (p.placement.kind == PlacementKind::kInterleave) return p.interleaved;
-  return first_heap(p.placement, p.topology, cpu, 0);  // nothing takes turns here
+  return first_heap(p.placement, topology_for(cpu), cpu);
 }
 
 HeapId heap_for_large(std::size_t bytes) {

@@ -4,7 +4,9 @@
 #include <cerrno>
 #include <cstdint>
 
+#include <linux/magic.h>
 #include <sys/auxv.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "base/check.h"
@@ -59,6 +61,32 @@ void set_up_os(const Options& options) {
   }
   set_lock_waiter({[](std::atomic<std::uint32_t>* word, std::uint32_t value) { linux_os().futex_wait(word, value, 0); },
                    [](std::atomic<std::uint32_t>* word) { linux_os().futex_wake(word, 1); }});
+}
+
+// What the heaps would say only when they need the pages: under NUMAHEAP_STRICT it is found out now.
+void refuse_missing_pages(const Options& options) {
+  if (!options.strict) return;
+  if (struct statfs mount; !options.hugetlbfs.empty() &&
+      (::statfs(options.hugetlbfs.c_str(), &mount) != 0 || mount.f_type != HUGETLBFS_MAGIC)) {
+    cannot_honour(options, "NUMAHEAP_HUGETLBFS: no hugetlbfs is mounted in that directory");
+  }
+  const auto has_pool = [](std::size_t page_bytes) {
+    HugePool pool;
+    return linux_os().huge_pool(page_bytes, NodeId(), &pool) && pool.total + pool.overcommit != 0;
+  };
+  switch (options.hugepages) {
+    case HugePagesOption::k2M:
+      if (!has_pool(kHugeSize)) cannot_honour(options, "NUMAHEAP_HUGEPAGES=2m: the machine has no huge pages of 2 MiB");
+      return;
+    case HugePagesOption::k1G:
+      if (!has_pool(GiB)) cannot_honour(options, "NUMAHEAP_HUGEPAGES=1g: the machine has no huge pages of 1 GiB");
+      return;
+    case HugePagesOption::kThp:
+      if (linux_os().thp_mode() == 0) cannot_honour(options, "NUMAHEAP_HUGEPAGES=thp: transparent huge pages are off");
+      return;
+    case HugePagesOption::kAuto:
+    case HugePagesOption::kOff: return;
+  }
 }
 
 // A fork child keeps the key, exec draws a new one. Odd, so that no mark is a null pointer or the address of an object.
@@ -150,6 +178,7 @@ bool start_process() {
   Process& p = g_process;
   read_options(&p.options);
   set_up_os(p.options);
+  refuse_missing_pages(p.options);
   draw_free_key();
   find_topology(p.options, &p.topology);
   const InheritedPolicy inherited = settle_policy(p);

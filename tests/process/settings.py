@@ -15,6 +15,7 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import machine  # noqa: E402
 from harness.run_cases import end_of, test_environment  # noqa: E402
 
 CASES = []
@@ -120,6 +121,29 @@ def policy_that_names_no_node(bench):
 
 
 @case
+def pages_that_the_machine_does_not_have(bench):
+    """Without NUMAHEAP_STRICT that is said when they are needed, which /bin/true does not come to."""
+    def refused(words, setting):
+        status, said, _, _ = bench.run(setting)
+        expect(status == 0 and said == [], f"{setting}: {end_of(status)}, {said}")
+        status, said, stats, _ = bench.run(setting, "NUMAHEAP_STRICT=1")
+        expect(status == REFUSED and len(said) == 1 and words in said[0] and stats == {},
+               f"{setting}, strict: {end_of(status)}, {said}")
+
+    refused("NUMAHEAP_HUGETLBFS: no hugetlbfs", "NUMAHEAP_HUGETLBFS=/proc")
+    refused("NUMAHEAP_HUGETLBFS: no hugetlbfs", "NUMAHEAP_HUGETLBFS=/no/such/folder")
+    with machine.exclusive():
+        with machine.pool(0):
+            refused("no huge pages of 2 MiB", "NUMAHEAP_HUGEPAGES=2m")
+        with machine.pool(8):
+            bench.accepted("NUMAHEAP_HUGEPAGES=2m")
+        with machine.thp("never"):
+            refused("transparent huge pages are off", "NUMAHEAP_HUGEPAGES=thp")
+        with machine.thp("madvise"):
+            bench.accepted("NUMAHEAP_HUGEPAGES=thp")
+
+
+@case
 def rseq_of_our_own(bench):
     stats = bench.accepted("NUMAHEAP_RSEQ=own", NO_RSEQ)
     expect(stats["cache_mode"] == "own-rseq", stats["cache_mode"])
@@ -151,6 +175,8 @@ def main():
             try:
                 reason = body(bench)
                 print(f"ok   {body.__name__}" if reason is None else f"skipped: {body.__name__}: {reason}", flush=True)
+            except machine.Unavailable as error:
+                print(f"skipped: {body.__name__}: {error}", flush=True)
             except AssertionError as error:
                 failed.append(body.__name__)
                 print(f"FAIL {body.__name__}\n     {error}", flush=True)

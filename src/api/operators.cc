@@ -22,6 +22,7 @@
 #include "base/build.h"
 #include "base/check.h"
 #include "base/format.h"
+#include "os/loader.h"
 
 namespace std {
 // Thrown by address only; its definition is libstdc++'s.

@@ -22,6 +22,7 @@ struct alignas(kOsPageSize) NodeHeap {
   std::atomic<std::uint64_t> local_objects;   // those of them that CPUs of this heap's node got
   std::uint16_t fallback[kMaxNodes];         // heaps to ask next, nearest first
   std::uint16_t fallbacks;
+  bool serves_all_nodes;  // fallback says who helps, but the node of the CPU that asks says in which order
 };
 
 constexpr unsigned central_index(SpanClass c) { return without_place(c) + (is_placed(c) ? kCachedClasses : 0); }
@@ -76,6 +77,10 @@ class HeapSet {
                                  bool placed);
   MSpan* find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker,
                     bool placed);
+  // Calls attempt(heap) for one after the other of the heaps that help h out, until it says true.
+  template <typename Attempt>
+  bool ask_others(HeapId h, CpuId cpu, Attempt&& attempt);
+  void note_helped(HeapId by);
   void note_served(HeapId h, CpuId cpu, unsigned objects);
 
   HomeOfCpu home_of_cpu_ = nullptr;

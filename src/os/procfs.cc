@@ -63,6 +63,11 @@ long read_file(const char* path, char* buffer, std::size_t capacity) {
   return n < 0 ? n : static_cast<long>(size);
 }
 
+bool path_exists(const char* path) {
+  const ErrnoKeeper keep;
+  return ::syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+}
+
 bool take_number(std::string_view* text, std::uint64_t* out) {
   std::uint64_t value = 0;
   std::size_t i = 0;
@@ -91,15 +96,6 @@ bool read_number(const char* path, std::uint64_t* out) {
   // A file that fills the buffer was cut, and its first digits are not its number.
   if (n < 0 || n == long{sizeof text - 1}) return false;
   return parse_number({text, static_cast<std::size_t>(n)}, out);
-}
-
-bool next_line(std::string_view* rest, std::string_view* line) {
-  if (rest->empty()) return false;
-  const std::size_t end = rest->find('\n');
-  const bool terminated = end != std::string_view::npos;
-  *line = {rest->data(), terminated ? end : rest->size()};
-  rest->remove_prefix(terminated ? end + 1 : rest->size());
-  return true;
 }
 
 LineReader::LineReader(const char* path, char separator) : separator_(separator) {

@@ -14,6 +14,9 @@ namespace nh {
 // capacity must not be 0.
 long read_file(const char* path, char* buffer, std::size_t capacity);
 
+// Whether a file or directory of this name exists and can be looked up.
+bool path_exists(const char* path);
+
 // Parses decimal digits that fill all of text, white space at both ends aside. false for anything else, empty text, a
 // sign and overflow included.
 bool parse_number(std::string_view text, std::uint64_t* out);
@@ -24,9 +27,6 @@ bool take_number(std::string_view* text, std::uint64_t* out);
 
 // A file that holds one number, as most of /sys do.
 bool read_number(const char* path, std::uint64_t* out);
-
-// Walks over the lines of a text: true while there is one, without its newline. An unterminated last line counts.
-bool next_line(std::string_view* rest, std::string_view* line);
 
 // Walks over the lines of a file of any length.
 //

@@ -124,16 +124,13 @@ TEST_F(Procfs, ReadNumber) {
   EXPECT_EQ(v, 123u);
 }
 
-TEST_F(Procfs, NextLine) {
-  std::string_view rest = "a\n\nbc";
-  std::string_view line;
-  ASSERT_TRUE(next_line(&rest, &line));
-  EXPECT_EQ(line, "a");
-  ASSERT_TRUE(next_line(&rest, &line));
-  EXPECT_EQ(line, "");
-  ASSERT_TRUE(next_line(&rest, &line));
-  EXPECT_EQ(line, "bc");
-  EXPECT_FALSE(next_line(&rest, &line));
+TEST_F(Procfs, PathExists) {
+  errno = 4711;
+  EXPECT_TRUE(path_exists("/proc/self"));
+  EXPECT_TRUE(path_exists("/proc/self/status"));
+  EXPECT_FALSE(path_exists("/proc/self/no such file"));
+  EXPECT_FALSE(path_exists(""));
+  EXPECT_EQ(errno, 4711);
 }
 
 TEST_F(Procfs, LineReaderEdges) {

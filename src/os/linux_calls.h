@@ -75,10 +75,6 @@ void* map_hugetlb(std::size_t bytes, std::size_t page_bytes, std::size_t alignme
                   Reservation reservation, int* error);
 bool can_move_hugetlb();
 int map_hugetlb_at(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
-bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out);
-bool node_has_room(NodeId node, std::size_t bytes);
-bool allowed_nodes(NodeSet* out);
-int thp_mode();
 
 // Puts a reservation where a failed call may have left a hole, without touching what another thread may have mapped
 // there in the meantime. EEXIST: the range is not free; either nothing was lost or somebody else has it.

@@ -107,6 +107,7 @@ class Backer {
   struct Extent {
     std::size_t bytes;  // a first-touch extent must get this from the pools as a whole
     enum class Answer : std::uint8_t { kOpen, kNo, kYes } hugetlb = Answer::kOpen, thp = Answer::kOpen;
+    bool advised = false;  // limits were looked at (growth.h)
   };
 
   // In all that follows the caller has marked the arena, which starts at `base`, busy, and holds no lock.

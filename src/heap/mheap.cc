@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "heap/growth.h"
 
 namespace nh {
 namespace {
@@ -18,6 +19,8 @@ static_assert([] {
 constexpr unsigned kDescriptorBlock = 20;
 // From here on a heap that was asked to uses pages of 1 GiB.
 constexpr std::size_t kMinFor1G = 512 * MiB;
+
+std::size_t bytes_of(std::uint32_t units) { return static_cast<std::size_t>(__builtin_popcount(units)) * kHugeSize; }
 
 }  // namespace
 
@@ -134,8 +137,17 @@ bool MHeap::try_1g_L(std::size_t index) {
   lock_.lock();
   for (std::size_t i = first; i < first + kArenasPerGiB; i++) arena(i).busy = false;
   if (ok) committed_.fetch_add(GiB, std::memory_order_relaxed);
+  if (ok) hugetlb_committed_.fetch_add(GiB, std::memory_order_relaxed);
   end_busy_L();
   return ok;
+}
+
+void MHeap::take_advice_L(Backer::Extent* extent) {
+  extent->advised = true;
+  lock_.unlock();
+  const GrowthAdvice advice = advise_growth(extent->bytes);
+  lock_.lock();
+  if (advice.no_thp) extent->thp = Backer::Extent::Answer::kNo;
 }
 
 bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent* extent) {
@@ -147,6 +159,10 @@ bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent*
       continue;
     }
     if ((units & ~a.backed) == 0) return true;
+    if (!extent->advised) {
+      take_advice_L(extent);
+      continue;
+    }
     if (!a.decided && try_1g_L(index)) continue;
     // The lock was released in between: another thread may be at work here, or have backed some of the units.
     if (a.busy) continue;
@@ -159,8 +175,9 @@ bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent*
     if (error == 0) error = backer_.populate(a, base, need, index == 0);
     if (a.backed == HeapArena::kAll) backer_.relax(a, base);
     lock_.lock();
-    const auto added = static_cast<std::size_t>(__builtin_popcount(a.backed & ~before));
-    committed_.fetch_add(added * kHugeSize, std::memory_order_relaxed);
+    const std::uint32_t added = a.backed & ~before;
+    committed_.fetch_add(bytes_of(added), std::memory_order_relaxed);
+    hugetlb_committed_.fetch_add(bytes_of(added & a.hugetlb), std::memory_order_relaxed);
     a.busy = false;
     end_busy_L();
     if (error != 0) return false;

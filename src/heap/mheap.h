@@ -93,6 +93,8 @@ class MHeap {
   HeapStats stats();
   // Backed bytes, kept up to date; cheap.
   std::size_t committed() const { return committed_.load(std::memory_order_relaxed); }
+  // Of these, the ones that are pages of a pool. Those that a fork has taken out of the pool still count.
+  std::size_t hugetlb_committed() const { return hugetlb_committed_.load(std::memory_order_relaxed); }
   // Backed memory that no span uses, roughly; cheap.
   std::size_t idle_bytes() const {
     const std::size_t used = in_use_.load(std::memory_order_relaxed), all = committed();
@@ -146,6 +148,7 @@ class MHeap {
   void wait_L();
   void end_busy_L();
   void fill_small_unit_L();
+  void take_advice_L(Backer::Extent* extent);
   bool find_idle_L(PageId* limit, std::uint32_t idle_ticks);
   PageAlloc::Run alloc_pages_L(PageCount pages, std::size_t align_pages);
   void note_freed_L(PageId first, PageCount pages);
@@ -191,6 +194,7 @@ class MHeap {
   std::atomic<std::uint32_t> tick_{0};
   std::atomic<std::uint32_t> tick_floor_{0};
   std::atomic<std::size_t> committed_{0};
+  std::atomic<std::size_t> hugetlb_committed_{0};
   std::atomic<std::size_t> in_use_{0};
   std::atomic<std::size_t> spans_{0};
   std::atomic<std::size_t> large_objects_{0};

@@ -83,11 +83,14 @@ bool MHeap::renew(PageId first, PageCount pages, bool* dropped) {
     const std::size_t stop = next_arena < end ? next_arena : end;
     const std::uint32_t units = unit_bits(static_cast<unsigned>(u % kHugePerArena), static_cast<unsigned>(stop - u));
     std::uint32_t released = 0;
+    const std::uint32_t pool_units = a.hugetlb;
     a.begin_work();
     lock_.unlock();
     backer_.release(a, start_ + u / kHugePerArena * kArenaSize, units, &released);
     lock_.lock();
-    committed_.fetch_sub(static_cast<std::size_t>(__builtin_popcount(released)) * kHugeSize, std::memory_order_relaxed);
+    const auto bytes = [](std::uint32_t bits) { return static_cast<std::size_t>(__builtin_popcount(bits)) * kHugeSize; };
+    committed_.fetch_sub(bytes(released), std::memory_order_relaxed);
+    hugetlb_committed_.fetch_sub(bytes(released & pool_units), std::memory_order_relaxed);
     a.busy = false;
     end_busy_L();
     *dropped &= released == units;

@@ -61,6 +61,7 @@ std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
     std::uint32_t released = bit;
     if ((a.backed & bit) != 0) {
       a.begin_work();
+      const bool pool = (a.hugetlb & bit) != 0;
       lock_.unlock();
       backer_.release(a, start_ + u / kHugePerArena * kArenaSize, bit, &released);
       lock_.lock();
@@ -69,6 +70,7 @@ std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
         done += kHugeSize;
         released_ += kHugeSize;
         committed_.fetch_sub(kHugeSize, std::memory_order_relaxed);
+        if (pool) hugetlb_committed_.fetch_sub(kHugeSize, std::memory_order_relaxed);
       }
       end_busy_L();
     }
@@ -130,11 +132,13 @@ void MHeap::repair_after_fork() {
   growing_ = false;  // growing again what another thread had grown already is harmless
   // This thread may be asleep until somebody is done (its signal handler forked): it has to look again.
   epoch_.fetch_add(1, std::memory_order_relaxed);
-  std::size_t units = 0;
+  std::size_t units = 0, pool_units = 0;
   for (std::size_t i = 0; i < arenas_in_use_; i++) {
     units += static_cast<std::size_t>(__builtin_popcount(arena(i).backed));
+    pool_units += static_cast<std::size_t>(__builtin_popcount(arena(i).backed & arena(i).hugetlb));
   }
   committed_.store(units * kHugeSize, std::memory_order_relaxed);
+  hugetlb_committed_.store(pool_units * kHugeSize, std::memory_order_relaxed);
 }
 
 bool MHeap::check() {

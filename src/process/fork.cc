@@ -221,6 +221,7 @@ void in_child() {
   }
   f = {};
 
+  repair_os_after_fork();
   forget_background_threads();
   g_process.heaps.repair_after_fork();
   g_caches.repair_after_fork();

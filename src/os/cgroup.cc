@@ -40,11 +40,13 @@ bool ControlGroups::is_of(Hierarchy h, std::string_view type, std::string_view c
   return type == "cgroup" && has_word(controllers, h == kHugetlb ? "hugetlb" : "memory");
 }
 
-// Leaves each group's path within its hierarchy.
-void ControlGroups::find_groups(const char* root) {
+// Whether our groups are others than before.
+bool ControlGroups::find_groups(const char* root) {
   TextWriter file(scratch_, sizeof scratch_ - 1);
   file.text(root).text("/proc/self/cgroup");
   scratch_[file.size()] = '\0';
+  bool changed = false;
+  bool seen[kHierarchies] = {};
   LineReader lines(scratch_);
   for (std::string_view line; lines.next(&line);) {
     const std::string_view number = field(&line, ':');
@@ -53,24 +55,31 @@ void ControlGroups::find_groups(const char* root) {
     const bool unified = number == "0" && controllers.empty();
     for (unsigned h = 0; h < kHierarchies; h++) {
       if (!is_of(Hierarchy(h), unified ? "cgroup2" : "cgroup", controllers)) continue;
-      std::memcpy(places_[h].path, line.data(), line.size());
-      places_[h].size = line.size();
+      seen[h] = true;
+      Place& place = places_[h];
+      if (line == std::string_view(place.group, place.group_size)) continue;
+      std::memcpy(place.group, line.data(), line.size());
+      place.group_size = line.size();
+      changed = true;
     }
   }
+  for (unsigned h = 0; h < kHierarchies; h++) {
+    if (seen[h] || places_[h].group_size == 0) continue;
+    places_[h].group_size = 0;
+    changed = true;
+  }
+  return changed;
 }
 
-// Turns a group's path within its hierarchy into that of its directory.
+// Finds the directory of a group in a hierarchy of which the group `mounted` appears at `point`.
 void ControlGroups::mount(Place& place, const char* root, std::string_view mounted, std::string_view point) {
-  std::string_view below(place.path, place.size);
+  std::string_view below(place.group, place.group_size);
   if (mounted != "/") take(&below, mounted);
-  TextWriter path(scratch_, kPathBytes);
+  TextWriter path(place.path, kPathBytes);
   path.text(root).text(point);
   place.top = path.size();
   path.text(below);
-  if (path.truncated()) return;
-  place.size = path.size();
-  std::memcpy(place.path, scratch_, place.size);
-  place.mounted = true;
+  place.size = path.truncated() ? 0 : path.size();
 }
 
 void ControlGroups::find_mounts(const char* root) {
@@ -89,23 +98,28 @@ void ControlGroups::find_mounts(const char* root) {
     field(&line, ' ');
     for (unsigned h = 0; h < kHierarchies; h++) {
       Place& place = places_[h];
-      if (place.size != 0 && !place.mounted && is_of(Hierarchy(h), type, line)) mount(place, root, mounted, point);
+      if (place.group_size != 0 && place.size == 0 && is_of(Hierarchy(h), type, line)) mount(place, root, mounted, point);
     }
   }
 }
 
 void ControlGroups::find(const char* root) {
-  for (Place& place : places_) place.size = place.top = place.mounted = 0;
+  if (!find_groups(root)) return;
+  for (Place& place : places_) place.size = 0;
   level_count_ = 0;
-  find_groups(root);
   find_mounts(root);
+}
+
+void ControlGroups::forget() {
+  for (Place& place : places_) place.group_size = place.size = 0;
+  level_count_ = 0;
 }
 
 // Calls visit(directory) for our group and those above it up to the one at the mount point, until one returns true.
 template <typename Visit>
 bool ControlGroups::for_each_level(Hierarchy h, Visit&& visit) {
   const Place& place = places_[h];
-  if (!place.mounted) return false;
+  if (place.size == 0) return false;
   for (std::size_t size = place.size;;) {
     while (size > place.top && place.path[size - 1] == '/') size--;
     if (visit(std::string_view(place.path, size))) return true;

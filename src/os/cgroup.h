@@ -9,12 +9,14 @@
 
 namespace nh {
 
-// Where our groups lie and what they are limited to. Some 6 KiB: not for the stack of a thread that called malloc.
+// Where our groups lie and what they are limited to. Some 8 KiB: not for the stack of a thread that called malloc.
 // Not thread-safe. Paths that are longer than kPathBytes count as missing.
 class ControlGroups {
  public:
-  // Looks the groups up: two files of /proc. root: the directory that stands for "/", for tests; "" is the real one.
+  // Looks the groups up in a file of /proc; in two if they are not those of the last look-up. root: the directory that
+  // stands for "/", for tests; "" is the real one.
   void find(const char* root);
+  void forget();
 
   // Whether our group, or one above it, limits the huge pages of this size when they are faulted in. Such a limit is not
   // looked at when a mapping reserves its pages, so that a reservation does not keep a fault from ending in SIGBUS.
@@ -34,10 +36,11 @@ class ControlGroups {
   enum Hierarchy : unsigned { kHugetlb, kMemory, kUnified, kHierarchies };
   // Our group in one hierarchy.
   struct Place {
-    char path[kPathBytes];  // of its directory
-    std::size_t size;       // 0: there is none
-    std::size_t top;        // how much of the path is the mount point
-    bool mounted;
+    char group[kPathBytes];  // as the kernel names it
+    std::size_t group_size;  // 0: there is none
+    char path[kPathBytes];   // of its directory
+    std::size_t size;        // 0: it cannot be reached
+    std::size_t top;         // how much of the path is the mount point
   };
   struct Level {
     Hierarchy hierarchy;
@@ -45,7 +48,7 @@ class ControlGroups {
     std::uint64_t limit;
   };
 
-  void find_groups(const char* root);
+  bool find_groups(const char* root);
   void find_mounts(const char* root);
   bool is_of(Hierarchy h, std::string_view type, std::string_view controllers) const;
   void mount(Place& place, const char* root, std::string_view mounted, std::string_view point);

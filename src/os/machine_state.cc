@@ -161,6 +161,7 @@ class GroupsUser {
     const std::uint64_t now = linux_os().now_ns();
     const std::uint32_t events = setting_events();
     if (g_groups_found_at != 0 && now - g_groups_found_at < kSettingsAge && g_groups_events == events) return;
+    if (g_groups_events != events) g_groups.forget();
     g_groups.find("");
     const std::uint64_t machine = constant(g_machine_memory, readings::machine_memory);
     g_groups.find_memory_limits(machine != 0 ? machine : kForever);
@@ -272,8 +273,9 @@ void note_reserved(std::size_t page_bytes, std::size_t pages) {
 
 void repair_machine_state_after_fork() {
   // Another thread of the parent may have been at it; what it left half-done is found anew.
-  g_groups_in_use.store(false, std::memory_order_relaxed);
+  if (g_groups_in_use.load(std::memory_order_relaxed)) g_groups.forget();
   g_groups_found_at = 0;
+  g_groups_in_use.store(false, std::memory_order_relaxed);
 }
 
 }  // namespace nh::linux_os_detail

@@ -27,16 +27,18 @@ bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out) {
   };
 
   HugePool pool;
-  if (!read_counter("nr_hugepages", &pool.total) || !read_counter("free_hugepages", &pool.free)) return false;
+  if (!read_counter("nr_hugepages", &pool.total)) return false;
+  // Missing counters mean zero: nothing promised, nothing to be had on demand. Where there are no pages, as on most
+  // machines, nothing else is worth a look.
+  std::uint64_t reserved = 0, allowed = 0, surplus = 0;
+  if (pool.total != 0 && !read_counter("free_hugepages", &pool.free)) return false;
   if (!node.valid()) {
-    // Missing counters mean zero: nothing promised, nothing to be had on demand.
-    std::uint64_t reserved = 0, allowed = 0, surplus = 0;
-    read_counter("resv_hugepages", &reserved);
+    if (pool.total != 0) read_counter("resv_hugepages", &reserved);
     // A number below zero is printed as one next to 2^64.
     pool.reservations_work = static_cast<std::int64_t>(reserved) >= 0;
     pool.reserved = pool.reservations_work ? reserved : 0;
     read_counter("nr_overcommit_hugepages", &allowed);
-    read_counter("surplus_hugepages", &surplus);
+    if (allowed != 0) read_counter("surplus_hugepages", &surplus);
     pool.overcommit = allowed > surplus ? allowed - surplus : 0;
   }
   *out = pool;

@@ -25,14 +25,15 @@ class Tree {
     std::filesystem::create_directories(file.parent_path());
     std::ofstream(file) << text;
   }
+  const char* root() const { return root_.c_str(); }
   bool limited(std::size_t page = 2 * MiB) const {
-    ControlGroups groups;
+    ControlGroups groups{};
     groups.find(root_.c_str());
     return groups.limits_hugetlb(page);
   }
   // What is left of the tightest memory limit below 16 GiB; -1: there is none.
   std::int64_t left() const {
-    ControlGroups groups;
+    ControlGroups groups{};
     groups.find(root_.c_str());
     groups.find_memory_limits(16 * GiB);
     MemoryLimit limit;
@@ -132,6 +133,31 @@ TEST(Cgroup, MemoryOfVersion1) {
   tree.write(box + "memory.stat", "inactive_file 1\nactive_file 1\ntotal_inactive_file 20000\ntotal_active_file 4000\n");
   EXPECT_EQ(tree.left(), 14572800 + 12000);
   EXPECT_FALSE(tree.limited());
+}
+
+// A process may be moved while it runs. Where it was not, the table of mounts is not read again.
+TEST(Cgroup, LookedUpAgain) {
+  Tree tree;
+  tree.write("/proc/self/cgroup", "0::/one\n");
+  tree.write("/proc/self/mountinfo", kMountV2);
+  tree.write("/sys/fs/cgroup/one/hugetlb.2MB.max", "max\n");
+  tree.write("/sys/fs/cgroup/two/hugetlb.2MB.max", "0\n");
+  ControlGroups groups{};
+  groups.find(tree.root());
+  EXPECT_FALSE(groups.limits_hugetlb(2 * MiB));
+  tree.write("/proc/self/cgroup", "0::/two\n");
+  groups.find(tree.root());
+  EXPECT_TRUE(groups.limits_hugetlb(2 * MiB));
+  tree.write("/proc/self/mountinfo", "");
+  groups.find(tree.root());
+  EXPECT_TRUE(groups.limits_hugetlb(2 * MiB));
+  groups.forget();
+  groups.find(tree.root());
+  EXPECT_FALSE(groups.limits_hugetlb(2 * MiB));
+  tree.write("/proc/self/mountinfo", kMountV2);
+  tree.write("/proc/self/cgroup", "");
+  groups.find(tree.root());
+  EXPECT_FALSE(groups.limits_hugetlb(2 * MiB));
 }
 
 TEST(Cgroup, TooLongAPathIsNone) {

@@ -47,7 +47,7 @@ class Bench:
         expect(run.returncode == 0, f"{case}: expected exit status 0, got {end_of(run.returncode)}\n{run.stdout}{run.stderr}")
         return run.stdout
 
-    def trace(self, case, what, library=True):
+    def trace(self, case, what, library=True, env=()):
         """The lines of strace, and what the program said."""
         if shutil.which("strace") is None:
             raise machine.Unavailable("strace is missing (package strace)")
@@ -56,12 +56,12 @@ class Bench:
             command = ["strace", "-f", "-qq", "-o", log, "-e", f"trace={what}"]
             if library and self.library:
                 command += ["-E", f"LD_PRELOAD={self.library}"]
-            out = self.run(case, command=command)
+            out = self.run(case, env, command=command)
             with open(log, encoding="utf-8", errors="replace") as file:
                 return file.read().splitlines(), out
 
-    def between_marks(self, case):
-        lines, out = self.trace(case, "open,openat,getpgid")
+    def between_marks(self, case, *env):
+        lines, out = self.trace(case, "open,openat,getpgid", env=env)
         marks = [number for number, line in enumerate(lines) if MARK in line and "resumed" not in line]
         expect(len(marks) == 2, f"expected two marks in the log of strace, found {len(marks)}")
         opened = [match.group(1) for line in lines[marks[0]:marks[1]] if (match := re.search(r'open\w*\([^"]*"([^"]+)"', line))]
@@ -116,7 +116,7 @@ def soft_limit(bench):
 
 @case
 def steady_program_reads_no_file(bench):
-    opened, _ = bench.between_marks("steady_large_objects")
+    opened, _ = bench.between_marks("steady_large_objects", "NUMAHEAP_SCAVENGE_DELAY=10m")
     expect(not opened, f"{len(opened)} files: {sorted(set(opened))}")
 
 
@@ -163,7 +163,8 @@ def only_the_needed_calls(bench):
 @case
 def each_call_that_can_be_spared(bench):
     """All but one of them: what follows from one that works must do without the next."""
-    spared = [name for name, kind in bench.calls.items() if kind == "spared"]
+    # A thread that cannot register its rseq area ends the process, in glibc itself.
+    spared = [name for name, kind in bench.calls.items() if kind == "spared" and name not in ("clone", "clone3")]
     for name in spared:
         filtered(bench, [other for other in spared if other != name], "under_a_filter_from_the_first_object")
 

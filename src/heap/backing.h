@@ -60,8 +60,9 @@ class Backer {
     bool hugetlb = false;
     bool thp = false;
     bool steps = false;        // hugetlb memory is mapped in long runs, beyond what is asked for
+    bool no_thp = false;       // memory is short (heap/growth.h)
   };
-  // Finds the answers. unmapped: some of it is not even mapped. 0, or ENOMEM: there is no room for all of it.
+  // Finds the other answers. unmapped: some of it is not even mapped. 0, or ENOMEM: there is no room for all of it.
   int decide(Request* request, bool unmapped) const;
 
   // Backs the first `needed` units, none of which is backed or lost; the others are reserved, and may be mapped along with
@@ -93,7 +94,7 @@ class Backer {
   int map_plain(const Run& run, bool thp) const;
   int replace_with_thp(const Run& unit) const;
   int prove_hugetlb(const Run& run) const;
-  int prove_plain(const Run& run) const;
+  int prove_plain(const Run& run, bool has_room) const;
   bool unmap(const Run& run) const;
   unsigned allowed_nodes() const;
   bool node_is_gone() const;

@@ -41,6 +41,7 @@ class Hugetlb : public testing::Test {
   }
   static HugePool pool(NodeId node = NodeId()) {
     HugePool out;
+    os.forget_state();
     EXPECT_TRUE(os.huge_pool(kHugeSize, node, &out));
     return out;
   }
@@ -283,6 +284,7 @@ TEST_F(Hugetlb, OneGigabytePages) {
   HugePoolGuard guard(1, GiB);
   HugePool before;
   int error = 0;
+  os.forget_state();
   if (!os.huge_pool(GiB, NodeId(), &before)) {
     EXPECT_EQ(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kAnonymous, Reservation::kNone, &error), nullptr);
     EXPECT_EQ(error, EINVAL);

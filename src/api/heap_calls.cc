@@ -23,12 +23,13 @@ void* out_of_memory() {
 }
 void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
 
-void* allocate_small(SpanClass c) {
-  void* p = g_caches.alloc(c);
+// untouched: as for CpuCaches::alloc().
+void* allocate_small(SpanClass c, bool* untouched = nullptr) {
+  void* p = g_caches.alloc(c, untouched);
   // What CPUs keep of large objects is memory, too.
-  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c);
+  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c, untouched);
   if (p == nullptr) return out_of_memory();
-  if (has_mark(c)) unmark(p);
+  if (has_mark(c) && (untouched == nullptr || !*untouched)) unmark(p);
   return p;
 }
 
@@ -88,12 +89,31 @@ void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
   return allocate_large_aligned(size, alignment, noscan);
 }
 
+namespace {
+
+// Where this CPU has no object at hand, one whose pages nobody has written to need not be cleared.
+[[gnu::noinline]] void* allocate_zeroed_slow(std::size_t bytes, bool noscan) {
+  bool untouched = false;
+  void* p;
+  if (bytes < kMinUntouched) {
+    p = noscan ? allocate_noscan(bytes) : allocate_slow(bytes);
+  } else if (!ensure_started()) {
+    return out_of_memory();
+  } else if (!noscan || !mcache_alloc_class(noscan_class_for(bytes), &p)) {
+    p = allocate_small(noscan ? noscan_class_for(bytes) : class_for(bytes), &untouched);
+  }
+  return p == nullptr || untouched ? p : std::memset(p, 0, bytes);
+}
+
+}  // namespace
+
 void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
   std::size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) return out_of_memory();
   if (bytes <= kMaxSmallSize) {
-    void* p = noscan ? allocate_noscan(bytes) : allocate(bytes);
-    return p == nullptr ? nullptr : std::memset(p, 0, bytes);
+    void* p;
+    if (!noscan && mcache_alloc_small(bytes, &p)) return std::memset(p, 0, bytes);
+    return allocate_zeroed_slow(bytes, noscan);
   }
   return allocate_large_zeroed(bytes, noscan);
 }

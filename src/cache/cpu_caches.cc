@@ -117,6 +117,31 @@ void CpuCaches::drain_all() {
   for (unsigned cpu = 0; cpu < config_.cpus; cpu++) drain(CpuId(static_cast<int>(cpu)));
 }
 
+// Sequences write to the lists meanwhile; each word is read once and whole, and none of them is followed.
+std::uint64_t CpuCaches::fingerprint(CpuId cpu) const {
+  const CpuCache* cache = caches_ == nullptr ? nullptr : cache_of(cpu.value);
+  if (cache == nullptr) return 0;
+  std::uint64_t mixed = 0;
+  bool any = false;
+  auto mix_set = [&](unsigned set) {
+    for (const FreeList& list : cache->lists[set].of) {
+      const std::uint64_t head = address(__atomic_load_n(&list.head, __ATOMIC_RELAXED));
+      const std::uint64_t room = __atomic_load_n(&list.room, __ATOMIC_RELAXED);
+      any |= head != 0;
+      mixed = (mixed ^ head ^ room << 48) * 0x9e3779b97f4a7c15;  // multiplicative hashing, Knuth
+    }
+  };
+  // Memory of lists that were never used is not touched.
+  if (__atomic_load_n(&cache->has_other_heaps, __ATOMIC_RELAXED) || __atomic_load_n(&cache->has_placed, __ATOMIC_RELAXED)) {
+    for (unsigned set = 0; set < list_sets(); set++) mix_set(set);
+  } else {
+    mix_set(list_set(cache->local, false));
+    if (config_.extent_heap < heaps_->count()) mix_set(list_set(HeapId(config_.extent_heap), false));
+  }
+  mixed ^= __atomic_load_n(&cache->refills, __ATOMIC_RELAXED) + __atomic_load_n(&cache->flushes, __ATOMIC_RELAXED);
+  return any ? mixed | 1 : 0;
+}
+
 CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
   Totals t;
   for (unsigned h = 0; h < heaps_->count(); h++) cached_per_heap[h] = 0;

@@ -44,7 +44,9 @@ class CpuCaches {
 
   // One object of class c for the calling thread; nullptr: out of memory. Not zeroed; where the class has marks (has_mark)
   // it still carries its own, which the caller takes off (unmark).
-  void* alloc(SpanClass c);
+  // untouched: not null where the caller would rather have one that reads as zero. *untouched becomes true where it does; then
+  // it has no mark, and nobody has written to its pages.
+  void* alloc(SpanClass c, bool* untouched = nullptr);
   // The same from the paged twin of the CPU's heap.
   void* alloc_paged(SpanClass c);
   // The same from a heap of the caller's choice. strict: nullptr where that heap has no memory left;
@@ -56,6 +58,12 @@ class CpuCaches {
   // Empties the cache of a CPU, whoever is running there. False: not possible in this mode (no membarrier).
   bool drain(CpuId cpu);
   void drain_all();
+
+  // For whoever takes back what CPUs keep that are no longer used: a number that stays the same while no object is allocated
+  // or freed on that CPU, and very probably changes when one is. 0: nothing is kept there. It costs a walk
+  // over the CPU's lists and asks nothing of the fast path, so a program that is back at the very lists that were seen the
+  // last time looks idle. To drain it then is a matter of speed only.
+  std::uint64_t fingerprint(CpuId cpu) const;
 
   struct Totals {
     std::uint64_t cached_bytes = 0;
@@ -130,13 +138,13 @@ class CpuCaches {
   HeapId twin_of(HeapId h) const { return HeapId(h.value + config_.twins); }
   // Whether what is freed here of heap h may be handed out here again.
   bool hands_out(const CpuCache& cache, HeapId h) const { return h == cache.local || h == twin_of(cache.local); }
-  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict);
-  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict);
+  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
+  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch);
   template <typename Access> bool grow_list(Access& access, FreeList& list, HeapId h, SpanClass c);
   template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
-  void* alloc_uncached(HeapId h, SpanClass c, bool strict);
+  void* alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched);
 
   const OsOps* os_ = nullptr;
   HeapSet* heaps_ = nullptr;

@@ -136,14 +136,14 @@ void CpuCaches::keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batc
 }
 
 template <typename Access>
-void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, bool strict) {
+void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
   void* object;
   if (access.pop(list_of(access.cache(), h, c), &object)) return object;
-  return alloc_with(access, h, c, strict);
+  return alloc_with(access, h, c, strict, untouched);
 }
 
 template <typename Access>
-void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict) {
+void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
   CpuCache& cache = access.cache();
   FreeList& list = list_of(cache, h, c);
   // A miss: too few objects go around on this CPU.
@@ -152,16 +152,12 @@ void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict) 
   const unsigned batch = batch_objects(c);
   const unsigned wanted = cap == 0 ? 1 : cap < batch ? cap : batch;
   HeapId from = h;
-  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), strict);
+  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), strict, untouched);
   count_one(&cache.refills);
-  if (got.head == nullptr) return nullptr;
-  void* rest = next_object(got.head);
-  if (from == h) {
-    keep(access, list, h, c, {rest, got.count - 1});
-  } else if (rest != nullptr) {
-    // Another node's objects must not get into this heap's lists. One serves; the others wait with their own.
-    heaps_->flush(from, c, rest, got.count - 1, from);
-  }
+  // The link of an untouched object, which comes alone, is not even read.
+  if (got.head == nullptr || got.count == 1) return got.head;
+  // More than one: of this heap, since others give single objects only. Theirs must not get into its lists.
+  keep(access, list, h, c, {next_object(got.head), got.count - 1});
   return got.head;
 }
 
@@ -198,27 +194,21 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   return true;
 }
 
-void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict) {
-  HeapId from = h;
-  const Batch batch = heaps_->fetch(&from, c, 1, current_cpu(), strict);
-  // A batch from the transfer cache is larger than asked for.
-  if (batch.head != nullptr && next_object(batch.head) != nullptr) {
-    heaps_->flush(from, c, next_object(batch.head), batch.count - 1, from);
-  }
-  return batch.head;
+void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched) {
+  return heaps_->fetch(&h, c, 1, current_cpu(), strict, untouched).head;
 }
 
-void* CpuCaches::alloc(SpanClass c) {
+void* CpuCaches::alloc(SpanClass c, bool* untouched) {
   if (has_sequences()) {
     void* object;
     if (rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
     RseqAccess access(*this);
-    if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict);
+    if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict, untouched);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, access.cache().local, c, config_.strict);
+    if (access.usable()) return serve(access, access.cache().local, c, config_.strict, untouched);
   }
-  return alloc_uncached(local_heap(), c, config_.strict);
+  return alloc_uncached(local_heap(), c, config_.strict, untouched);
 }
 
 // A thread that moves to a CPU of another node in between takes its object from there: as if it had moved a moment later.
@@ -227,12 +217,12 @@ void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap
 void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
   if (has_sequences()) {
     RseqAccess access(*this);
-    if (access.usable()) return serve(access, h, c, strict);
+    if (access.usable()) return serve(access, h, c, strict, nullptr);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, h, c, strict);
+    if (access.usable()) return serve(access, h, c, strict, nullptr);
   }
-  return alloc_uncached(h, c, strict);
+  return alloc_uncached(h, c, strict, nullptr);
 }
 
 void CpuCaches::free(void* p, SpanClass c, HeapId h) {

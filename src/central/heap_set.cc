@@ -21,13 +21,13 @@ void HeapSet::init(NodeHeap* memory, unsigned count, AddressSpace* space) {
   for (unsigned i = 0; i < count; i++) new (&heaps_[i].heap) MHeap;
 }
 
-MCentral* HeapSet::central(HeapId h, SpanClass c) {
+Central* HeapSet::central(HeapId h, SpanClass c) {
   NodeHeap& n = heaps_[h.value];
-  MCentral* central = n.central[central_index(c)].load(std::memory_order_acquire);
+  Central* central = n.central[central_index(c)].load(std::memory_order_acquire);
   if (central != nullptr) return central;
-  void* memory = n.heap.metadata().alloc(sizeof(MCentral), alignof(MCentral));
+  void* memory = n.heap.metadata().alloc(sizeof(Central), alignof(Central));
   if (memory == nullptr) return nullptr;
-  auto* made = new (memory) MCentral(n.heap, c);
+  auto* made = new (memory) Central(n.heap, c);
   // release: whoever loads the pointer sees the constructed object. A loser's memory is lost, once per class.
   return n.central[central_index(c)].compare_exchange_strong(central, made, std::memory_order_acq_rel) ? made : central;
 }
@@ -73,14 +73,14 @@ bool HeapSet::ask_others(HeapId h, CpuId cpu, Attempt&& attempt) {
   return (helps(home) && attempt(home)) || ask_list_of(heaps_[home.value], helps);
 }
 
-Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
-  const Batch batch = fetch_from(h, c, wanted, cpu, strict);
-  return batch.head != nullptr || !release_idle() ? batch : fetch_from(h, c, wanted, cpu, strict);
+Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
+  const Batch batch = fetch_from(h, c, wanted, cpu, strict, untouched);
+  return batch.head != nullptr || !release_idle() ? batch : fetch_from(h, c, wanted, cpu, strict, untouched);
 }
 
-Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
-  if (MCentral* own = central(*h, c); own != nullptr) {
-    if (const Batch batch = own->fetch(wanted, cpu); batch.count != 0) {
+Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
+  if (Central* own = central(*h, c); own != nullptr) {
+    if (const Batch batch = own->fetch(wanted, cpu, untouched); batch.count != 0) {
       note_served(*h, cpu, batch.count);
       return batch;
     }
@@ -88,9 +88,9 @@ Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bo
   if (strict) return {};
   Batch batch;
   ask_others(*h, cpu, [&](HeapId other) {
-    MCentral* theirs = central(other, c);
+    Central* theirs = central(other, c);
     // One object: another heap's do not get into this CPU's lists, so that the rest of a batch would go straight back.
-    if (theirs != nullptr) batch = theirs->fetch(1, cpu);
+    if (theirs != nullptr) batch = theirs->fetch(1, cpu, untouched);
     if (batch.count == 0) return false;
     note_helped(other);
     note_served(other, cpu, 1);
@@ -155,7 +155,7 @@ MSpan* HeapSet::find_large(HeapId h, std::size_t bytes, std::size_t alignment, b
 void HeapSet::trim_centrals() {
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->trim();
+      if (Central* central = slot.load(std::memory_order_acquire); central != nullptr) central->trim();
     }
     heaps_[i].heap.flush_page_caches();
   }
@@ -167,7 +167,7 @@ void HeapSet::repair_after_fork() {
   for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork();
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork();
+      if (Central* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork();
     }
   }
 }
@@ -175,7 +175,7 @@ void HeapSet::repair_after_fork() {
 bool HeapSet::check() {
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      MCentral* central = slot.load(std::memory_order_acquire);
+      Central* central = slot.load(std::memory_order_acquire);
       if (central != nullptr && !central->check()) return false;
     }
     if (!heaps_[i].heap.check()) return false;

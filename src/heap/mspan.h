@@ -64,7 +64,10 @@ struct alignas(64) MSpan {
   std::uintptr_t start_addr;
   std::size_t elem_size;      // bytes per object, 0 until init_objects() is done; of a large object: its usable bytes
   std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free
-  std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory; else nullptr
+  union {
+    std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory
+    std::uint64_t fresh_from;   // others: objects from here on were never handed out, as far as note_taken() was told
+  };
   std::uint32_t npages;
   std::uint16_t nelems;
   std::uint16_t alloc_count;  // objects handed out, to caches or to the program
@@ -131,6 +134,17 @@ struct alignas(64) MSpan {
       taken++;
     }
     return taken;
+  }
+
+  // For spans of few objects, from which those at the lowest addresses are taken first. Such a span knows which of them nobody
+  // has had yet.
+  static constexpr unsigned kMostToKnowUntouched = 64;
+  void note_taken(unsigned index) {
+    if (index >= fresh_from) fresh_from = index + 1;
+  }
+  // Whether the next object to be taken reads as zero and was never written to. Not for a full span.
+  bool next_is_untouched() const {
+    return !need_zero && static_cast<unsigned>(std::countr_zero(alloc_cache)) >= fresh_from;
   }
 
   // Gives object `index` back. False where it was free already: a double free.

@@ -89,7 +89,7 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
                    : HeapId(index) == g_process.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
   std::uint64_t out_bytes = 0;
   for (auto& slot : n.central) {
-    MCentral* central = slot.load(std::memory_order_acquire);
+    Central* central = slot.load(std::memory_order_acquire);
     if (central == nullptr) continue;
     const CentralStats stats = central->stats();
     const std::uint64_t size = size_class(central->span_class()).bytes;

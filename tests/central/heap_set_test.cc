@@ -141,11 +141,11 @@ TEST_F(ThreeNodes, HelpForAHeapOfAllNodesStartsAtTheNodeOfTheCpu) {
 }
 
 TEST_F(ThreeNodes, CentralsAreMadeOnceAndLieWithTheirHeap) {
-  MCentral* seen[4] = {};
+  Central* seen[4] = {};
   std::vector<std::thread> threads;
-  for (MCentral*& s : seen) threads.emplace_back([&] { s = w_.heaps.central(HeapId(1), kClass); });
+  for (Central*& s : seen) threads.emplace_back([&] { s = w_.heaps.central(HeapId(1), kClass); });
   for (std::thread& t : threads) t.join();
-  for (MCentral* s : seen) EXPECT_EQ(s, seen[0]);
+  for (Central* s : seen) EXPECT_EQ(s, seen[0]);
   EXPECT_EQ(w_.os.policy_of(seen[0]).nodes, NodeSet::of(NodeId(1)));
 }
 

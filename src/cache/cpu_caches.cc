@@ -88,52 +88,6 @@ void CpuCaches::withdraw(int cpu) {
   __atomic_store_n(&all_slots()[cpu], empty_, __ATOMIC_RELAXED);
 }
 
-// Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.
-void CpuCaches::flush_lists(CpuCache* cache) {
-  for (unsigned set = 0; set < list_sets(); set++) {
-    for (unsigned code = 0; code < kCachedClasses; code++) {
-      const SpanClass c = class_in_set(set, code);
-      FreeList& list = cache->lists[set].of[code];
-      if (list.head == nullptr) continue;
-      void* head = list.head;
-      const unsigned count = list.count();
-      list.head = nullptr;
-      __atomic_store_n(&list.room, list.cap, __ATOMIC_RELAXED);
-      heaps_->flush(heap_of_set(set), c, head, count, cache->local);
-    }
-  }
-  for (unsigned h = 0; h < heaps_->count(); h++) flush_large(cache, HeapId(h));
-}
-
-bool CpuCaches::drain(CpuId cpu) {
-  return drain_with(cpu, [this](CpuCache* cache) { flush_lists(cache); });
-}
-
-void CpuCaches::drain_all() {
-  if (caches_ == nullptr) return;
-  for (unsigned cpu = 0; cpu < config_.cpus; cpu++) drain(CpuId(static_cast<int>(cpu)));
-}
-
-CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
-  Totals t;
-  for (unsigned h = 0; h < heaps_->count(); h++) cached_per_heap[h] = 0;
-  for (unsigned cpu = 0; cpu < config_.cpus; cpu++) {
-    const CpuCache* cache = cache_of(static_cast<int>(cpu));
-    if (cache == nullptr) continue;
-    t.prepared++;
-    t.refills += __atomic_load_n(&cache->refills, __ATOMIC_RELAXED);
-    t.flushes += __atomic_load_n(&cache->flushes, __ATOMIC_RELAXED);
-    for (unsigned set = 0; set < list_sets(); set++) {
-      for (unsigned c = 2; c < kCachedClasses; c++) {
-        const std::uint64_t objects = cache->lists[set].of[c].count();
-        cached_per_heap[heap_of_set(set).value] += objects * size_class(static_cast<SpanClass>(c)).bytes;
-      }
-    }
-  }
-  for (unsigned h = 0; h < heaps_->count(); h++) t.cached_bytes += cached_per_heap[h];
-  return t;
-}
-
 CpuCache* CpuCaches::current_cache() {
   const CpuId cpu = current_cpu();
   const int index = cpu.valid() && static_cast<unsigned>(cpu.value) < config_.cpus ? cpu.value : 0;

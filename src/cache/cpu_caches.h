@@ -52,7 +52,11 @@ class CpuCaches {
 
   // Empties the cache of a CPU, whoever is running there. False: not possible in this mode (no membarrier).
   bool drain(CpuId cpu);
+  // Of all CPUs whose caches hold anything.
   void drain_all();
+  // Empties the cache of one CPU whose lists have not changed for `unused_ns`, as far as earlier calls have seen them. False:
+  // there was none. One caller at a time.
+  bool drain_one_unused(std::uint64_t unused_ns);
 
   struct Totals {
     std::uint64_t cached_bytes = 0;
@@ -113,6 +117,8 @@ class CpuCaches {
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
     return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];
   }
+  template <typename Visit> void for_each_used_set(const CpuCache& cache, Visit&& visit) const;
+  std::uint64_t lists_of(const CpuCache& cache) const;
   void flush_large(CpuCache* cache, HeapId h);
   bool has_sequences() const;
   template <typename Flush> bool drain_with(CpuId cpu, Flush&& flush);

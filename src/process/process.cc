@@ -11,6 +11,7 @@
 #include "base/bits.h"
 #include "base/check.h"
 #include "base/scan.h"
+#include "base/stderr.h"
 #include "central/free_mark.h"
 #include "numa/hwloc_topology.h"
 #include "numa/sysfs_topology.h"
@@ -189,6 +190,7 @@ void route_large_objects() {
 
 bool start() {
   Process& p = g_process;
+  note_stderr();
   static OptionProblems problems;
   read_options(&p.options, &problems);
   const OsOps& os = linux_os();

@@ -52,7 +52,7 @@ NH_EXPORT void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size) {
 
 NH_EXPORT size_t numaheap_trim() { return nh::started() ? nh::trim_all() : 0; }
 
-NH_EXPORT unsigned numaheap_heap_count() { return nh::ensure_started() ? nh::g_process.heaps.count() : 0; }
+NH_EXPORT unsigned numaheap_heap_count() { return nh::ensure_started() ? nh::reported_heaps() : 0; }
 
 NH_EXPORT int numaheap_get_heap_stats(unsigned index, numaheap_heap_stats* out, size_t size) {
   if (index >= numaheap_heap_count() || out == nullptr) {
@@ -61,7 +61,7 @@ NH_EXPORT int numaheap_get_heap_stats(unsigned index, numaheap_heap_stats* out, 
   }
   uint64_t cached[nh::kMaxHeaps];
   nh::g_caches.totals(cached);
-  const numaheap_heap_stats stats = nh::collect_heap(index, cached[index]);
+  const numaheap_heap_stats stats = nh::collect_heap(index, cached);
   // A caller of another version knows fewer fields, or more: those read as zero.
   std::memset(out, 0, size);
   std::memcpy(out, &stats, size < sizeof stats ? size : sizeof stats);

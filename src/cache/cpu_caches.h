@@ -57,13 +57,11 @@ class CpuCaches {
 
   // Empties the cache of a CPU, whoever is running there. False: not possible in this mode (no membarrier).
   bool drain(CpuId cpu);
+  // Of all CPUs whose caches hold anything.
   void drain_all();
-
-  // For whoever takes back what CPUs keep that are no longer used: a number that stays the same while no object is allocated
-  // or freed on that CPU, and very probably changes when one is. 0: nothing is kept there. It costs a walk
-  // over the CPU's lists and asks nothing of the fast path, so a program that is back at the very lists that were seen the
-  // last time looks idle. To drain it then is a matter of speed only.
-  std::uint64_t fingerprint(CpuId cpu) const;
+  // Empties the cache of one CPU whose lists have not changed for `unused_ns`, as far as earlier calls have seen them. False:
+  // there was none. One caller at a time.
+  bool drain_one_unused(std::uint64_t unused_ns);
 
   struct Totals {
     std::uint64_t cached_bytes = 0;
@@ -124,6 +122,8 @@ class CpuCaches {
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
     return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];
   }
+  template <typename Visit> void for_each_used_set(const CpuCache& cache, Visit&& visit) const;
+  std::uint64_t lists_of(const CpuCache& cache) const;
   void flush_large(CpuCache* cache, HeapId h);
   // Whether the calling thread may use sequences now; registers it if need be.
   bool has_sequences() const;

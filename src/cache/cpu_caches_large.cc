@@ -116,6 +116,7 @@ bool CpuCaches::keeps_large(const CpuCache& cache, HeapId h) const {
 CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
   Kept kept;
   for_each([&](CpuCache& cache) {
+    if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0) return;
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
       FreeList* list = large_list(cache, code, h);
       if (list == nullptr) return;

@@ -46,7 +46,7 @@ static_assert(sizeof(FreeList) == kListBytes && sizeof(ListSet) == kListSetBytes
 //     page map's class is the code.
 //   - First-touch memory is not touched by free(), since a page that nobody has written to would get its place then. Its
 //     extents are linked through their descriptors, and the code tells the number of units.
-inline constexpr unsigned kMaxKeptUnits = 16;
+inline constexpr unsigned kMaxKeptUnits = kMaxKeptBytes / kHugeSize;
 constexpr unsigned extent_code(unsigned units) { return kFirstBinClass + units - 1; }
 static_assert(extent_code(kMaxKeptUnits) < kClassCodes);
 inline constexpr unsigned kLargeCodes = kClassCodes - kFirstBinClass;
@@ -72,6 +72,8 @@ struct CpuCache {
   std::uint32_t tiny_offset;     // where the next tiny object may begin in tiny_block
   std::uintptr_t tiny_block;     // the 16 bytes being filled; 0 = none
   std::uint16_t* tiny_starts;    // its start bits
+  std::uint64_t lists_seen;        // of which lists drain_one_unused() has last found this cache to consist,
+  std::uint64_t lists_changed_ns;  // and when it first found them so
 };
 
 // Where the fast path finds a CPU's lists: one table for malloc(), which holds the local heap's lists, one for free(),

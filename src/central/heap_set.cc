@@ -74,8 +74,10 @@ bool HeapSet::ask_others(HeapId h, CpuId cpu, Attempt&& attempt) {
 }
 
 Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
-  const Batch batch = fetch_from(h, c, wanted, cpu, strict, untouched);
-  return batch.head != nullptr || !release_idle() ? batch : fetch_from(h, c, wanted, cpu, strict, untouched);
+  Batch batch = fetch_from(h, c, wanted, cpu, strict, untouched);
+  if (batch.head == nullptr && release_idle()) batch = fetch_from(h, c, wanted, cpu, strict, untouched);
+  heaps_[h->value].small_bytes.fetch_add(std::uint64_t{batch.count} * size_class(c).bytes, std::memory_order_relaxed);
+  return batch;
 }
 
 Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
@@ -103,6 +105,7 @@ Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bo
 void HeapSet::flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from) {
   // An object of the class exists, so its mcentral does.
   const unsigned n = heaps_[home.value].central[central_index(c)].load(std::memory_order_acquire)->flush(head, count);
+  heaps_[home.value].small_bytes.fetch_sub(std::uint64_t{n} * size_class(c).bytes, std::memory_order_relaxed);
   if (home != from) heaps_[home.value].remote_frees.fetch_add(n, std::memory_order_relaxed);
 }
 

@@ -16,6 +16,7 @@ namespace nh {
 struct alignas(kOsPageSize) NodeHeap {
   MHeap heap;
   std::atomic<Central*> central[2 * kCachedClasses];  // the second half for placed objects
+  std::atomic<std::uint64_t> small_bytes;    // in small objects that are with CPUs or the program
   std::atomic<std::uint64_t> remote_frees;   // objects that CPUs of other nodes sent home
   std::atomic<std::uint64_t> foreign_serves;  // spans and batches given to CPUs whose own heap had no memory left
   std::atomic<std::uint64_t> served_objects;  // handed out: in batches to CPUs, large ones one by one

@@ -217,7 +217,7 @@ void MHeap::free_span(MSpan* span) {
   const PageCount pages = span->pages();
   if (is_large(span->span_class)) {
     large_objects_.fetch_sub(1, std::memory_order_relaxed);
-    large_bytes_.fetch_sub(pages.bytes(), std::memory_order_relaxed);
+    large_bytes_.fetch_sub(span->alloc_cache, std::memory_order_relaxed);
   }
   space_->retract(span);
   spans_.fetch_sub(1, std::memory_order_relaxed);

@@ -30,6 +30,7 @@ inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny a
 inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
 inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
 inline constexpr unsigned kLargeBins = 52;       // sizes of large objects that CPU caches keep (heap/size_classes.h)
+inline constexpr std::size_t kMaxKeptBytes = 32 * MiB;  // no larger object waits in a CPU's cache
 inline constexpr unsigned kCachedClasses = 137;  // classes whose objects come from an mcentral
 inline constexpr unsigned kClassCodes = kFirstBinClass + 2 * kLargeBins;
 static_assert(kClassCodes <= 256);
@@ -63,7 +64,8 @@ struct alignas(64) MSpan {
   MSpan* prev;
   std::uintptr_t start_addr;
   std::size_t elem_size;      // bytes per object, 0 until init_objects() is done; of a large object: its usable bytes
-  std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free
+  std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free; of a large object: what it
+                              // counts as in statistics, in bytes
   union {
     std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory
     std::uint64_t fresh_from;   // others: objects from here on were never handed out, as far as note_taken() was told

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/scan.h"
+#include "base/stderr.h"
 #include "central/free_mark.h"
 #include "large/route.h"
 #include "numa/hwloc_topology.h"
@@ -176,6 +177,7 @@ void route_large_objects() {
 
 bool start_process() {
   Process& p = g_process;
+  note_stderr();
   read_options(&p.options);
   set_up_os(p.options);
   refuse_missing_pages(p.options);

@@ -190,9 +190,13 @@ bool FakeOs::exceeds_address_limit(std::size_t more) const {
   return used > address_limit_ || more > address_limit_ - used;
 }
 
-bool FakeOs::is_taken(Address begin, std::size_t bytes) const {
+bool FakeOs::has_obstacle(Address begin, std::size_t bytes) const {
   const auto obstacle = obstacles_.lower_bound(begin + bytes);
-  if (obstacle != obstacles_.begin() && std::prev(obstacle)->second > begin) return true;
+  return obstacle != obstacles_.begin() && std::prev(obstacle)->second > begin;
+}
+
+bool FakeOs::is_taken(Address begin, std::size_t bytes) const {
+  if (has_obstacle(begin, bytes)) return true;
   const auto mapping = space_.mappings().lower_bound(begin + bytes);
   return mapping != space_.mappings().begin() && std::prev(mapping)->second.end > begin;
 }

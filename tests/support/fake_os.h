@@ -156,6 +156,7 @@ class FakeOs {
   std::nullptr_t note_null(int error);
   bool exceeds_address_limit(std::size_t more) const;
   bool exceeds_commit_limit(Address begin, std::size_t bytes) const;
+  bool has_obstacle(Address begin, std::size_t bytes) const;
   bool is_taken(Address begin, std::size_t bytes) const;
   bool in_window(Address begin, std::size_t bytes) const;
   bool has_pool(std::size_t page_bytes) const;

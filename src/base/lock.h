@@ -24,6 +24,7 @@ enum class LockRank : std::uint8_t {
   kCentral,    // one mcentral
   kPageCache,  // a CPU's pageCache
   kHeap,       // one mheap
+  kWindow,     // the window of address space: tables grow, arenas are dealt
   kMetadata,   // a heap's metadata pool
   kScavenger,  // the scavenger's sleep
   kReport,     // lists of what was said once

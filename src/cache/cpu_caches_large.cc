@@ -34,7 +34,7 @@ SpanClass CpuCaches::list_class(const MSpan& span) const {
 
 // Those of another heap go straight home: nobody here would take them off their list.
 bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
-  return h == cache.local || h.value == config_.extent_heap;
+  return hands_out(cache, h) || h.value == config_.extent_heap;
 }
 
 // nullptr: this CPU keeps no large objects of that heap.
@@ -43,7 +43,8 @@ FreeList* CpuCaches::large_list(CpuCache& cache, SpanClass c, HeapId h) {
 }
 
 bool* CpuCaches::turned_away(CpuCache& cache, SpanClass c, HeapId h) const {
-  return &cache.turned_away[h.value == config_.extent_heap ? 1 : 0][c.list() - kFirstBinList];
+  const unsigned row = h.value == config_.extent_heap ? 2 : h == cache.local ? 0 : 1;
+  return &cache.turned_away[row][c.list() - kFirstBinList];
 }
 
 void CpuCaches::large_turned_away(const MSpan& span) {
@@ -116,6 +117,7 @@ bool CpuCaches::keeps_large(const CpuCache& cache, HeapId h) const {
 CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
   Kept kept;
   for_each([&](CpuCache& cache) {
+    if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0) return;
     for (unsigned number = kFirstBinList; number < kClassCodes; number++) {
       FreeList* list = large_list(cache, SpanClass(number), h);
       if (list == nullptr) return;

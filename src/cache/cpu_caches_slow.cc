@@ -68,10 +68,10 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
   constexpr unsigned kListsPerCall = 8;
   CpuCache& cache = access.cache();
   std::uint64_t used = __atomic_add_fetch(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
-  // Lists of heaps that this CPU never sent anything home to are not even looked at, since their memory was never touched,
+  // Lists of heaps of which this CPU never had anything are not even looked at, since their memory was never touched,
   // nor those of placed objects where there were none. Asked once: another thread of this CPU may change the answer.
   const bool placed = __atomic_load_n(&cache.has_placed, __ATOMIC_RELAXED);
-  const bool all_heaps = placed || __atomic_load_n(&cache.sends_home, __ATOMIC_RELAXED);
+  const bool all_heaps = placed || __atomic_load_n(&cache.has_other_heaps, __ATOMIC_RELAXED);
   const unsigned step = placed ? 1 : kListSetsPerHeap;
   const unsigned sets = (all_heaps ? list_sets() : kListSetsPerHeap) / step;
   const unsigned first = list_set(all_heaps ? HeapId(0) : cache.local, false);
@@ -94,11 +94,11 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
 
 // Doubles the list of a class. False: at its largest, or the CPU's limit is reached.
 template <typename Access>
-bool CpuCaches::grow_list(Access& access, FreeList& list, SpanClass c, bool local) {
-  if (!local) __atomic_store_n(&access.cache().sends_home, true, __ATOMIC_RELAXED);
+bool CpuCaches::grow_list(Access& access, FreeList& list, HeapId h, SpanClass c) {
+  if (h != access.cache().local) __atomic_store_n(&access.cache().has_other_heaps, true, __ATOMIC_RELAXED);
   if (c.is_placed()) __atomic_store_n(&access.cache().has_placed, true, __ATOMIC_RELAXED);
   const unsigned cap = __atomic_load_n(&list.cap, __ATOMIC_RELAXED);
-  const unsigned max = max_capacity(c, config_.bytes_per_cpu, local || c.is_placed());
+  const unsigned max = max_capacity(c, config_.bytes_per_cpu, hands_out(access.cache(), h) || c.is_placed());
   if (cap >= max) return false;
   const unsigned wanted = cap == 0 ? initial_capacity(c) : cap * 2;
   unsigned step = (wanted < max ? wanted : max) - cap;
@@ -147,7 +147,7 @@ void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict, 
   CpuCache& cache = access.cache();
   FreeList& list = list_of(cache, h, c);
   // A miss: too few objects go around on this CPU.
-  grow_list(access, list, c, h == cache.local);
+  grow_list(access, list, h, c);
   const unsigned cap = __atomic_load_n(&list.cap, __ATOMIC_RELAXED);
   const unsigned batch = batch_objects(c);
   const unsigned wanted = cap == 0 ? 1 : cap < batch ? cap : batch;
@@ -165,9 +165,9 @@ template <typename Access>
 bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   CpuCache& cache = access.cache();
   FreeList& list = list_of(cache, h, c);
-  const bool local = h == cache.local;
+  const bool local = hands_out(cache, h);
   if (access.put(list, p, p, 1)) return true;
-  if (grow_list(access, list, c, local) && access.put(list, p, p, 1)) return true;
+  if (grow_list(access, list, h, c) && access.put(list, p, p, 1)) return true;
 
   Batch out;
   if (!access.take(list, &out)) return false;
@@ -211,8 +211,10 @@ void* CpuCaches::alloc(SpanClass c, bool* untouched) {
   return alloc_uncached(local_heap(), c, config_.strict, untouched);
 }
 
+// A thread that moves to a CPU of another node in between takes its object from there: as if it had moved a moment later.
+void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap()), c, config_.strict); }
+
 void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
-  NH_ASSERT(c.is_placed());
   if (has_sequences()) {
     RseqAccess access(*this);
     if (access.usable()) return serve(access, h, c, strict, nullptr);

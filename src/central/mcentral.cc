@@ -274,7 +274,7 @@ void MCentral::repair_after_fork() {
   partial_ = full_ = SpanList();
   spare_starts_ = nullptr;
   spans_ = objects_out_ = empty_spans_ = 0;
-  heap_.space().for_each_span(heap_.region_start(), heap_.region_end_in_use(), [&](MSpan* span) {
+  heap_.for_each_span([&](MSpan* span) {
     // In no set: on its way in, perhaps half-made, or out. Nothing in it is in use, and nobody will go on with it.
     if (span->span_class != class_ || span->elem_size == 0 || span->set == SpanSet::kNone) return;
     unsigned free_objects = 0;

@@ -11,13 +11,17 @@
 // Zero-initialised it is none of these.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+
+#include "base/units.h"
 
 namespace nh {
 
 inline constexpr unsigned kSizeClasses = 68;    // 0 = large
 inline constexpr unsigned kSpanClasses = 136;   // size class << 1 | noscan
 inline constexpr unsigned kLargeBins = 52;      // sizes of large objects that CPU caches keep (heap/size_classes.h)
+inline constexpr std::size_t kMaxKeptBytes = 32 * MiB;  // no larger object waits in a CPU's cache
 inline constexpr unsigned kCachedClasses = 137;  // lists of classes whose objects come from an mcentral
 inline constexpr unsigned kFirstBinList = 138;  // from here on: bin << 1 | noscan
 inline constexpr unsigned kClassCodes = kFirstBinList + 2 * kLargeBins;  // numbers of lists

@@ -111,24 +111,6 @@ TEST_F(Caches, DrainEmptiesACpu) {
   EXPECT_GT(w.caches.totals(sums).cached_bytes, 0u) << "and goes on afterwards";
 }
 
-TEST_F(Caches, AFingerprintChangesWithUse) {
-  CacheWorld w(world());
-  EXPECT_EQ(w.caches.fingerprint(CpuId(0)), 0u) << "no cache";
-  void* p = w.alloc(200);
-  void* q = w.alloc(3000);
-  w.free(q);
-  const std::uint64_t before = w.caches.fingerprint(CpuId(0));
-  EXPECT_NE(before, 0u);
-  EXPECT_EQ(w.caches.fingerprint(CpuId(0)), before) << "looking changes nothing";
-  w.free(p);
-  const std::uint64_t after = w.caches.fingerprint(CpuId(0));
-  EXPECT_NE(after, before);
-  EXPECT_EQ(w.alloc(200), p);
-  EXPECT_NE(w.caches.fingerprint(CpuId(0)), after);
-  ASSERT_TRUE(w.caches.drain(CpuId(0)));
-  EXPECT_EQ(w.caches.fingerprint(CpuId(0)), 0u) << "nothing is kept";
-}
-
 // An object that reads as zero comes alone, and only where the list has none.
 TEST_F(Caches, UntouchedObjects) {
   CacheWorld w(world());

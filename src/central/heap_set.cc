@@ -118,12 +118,12 @@ void HeapSet::trim_centrals() {
   }
 }
 
-void HeapSet::repair_after_fork() {
+void HeapSet::repair_after_fork(bool lost) {
   // Heaps first: the mcentrals walk their page maps.
-  for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork();
+  for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork(lost);
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork();
+      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork(lost);
     }
   }
 }

@@ -293,8 +293,8 @@ CentralStats MCentral::stats() {
   return s;
 }
 
-void MCentral::repair_after_fork() {
-  if (!lock_.held() || lock_.held_by_me()) return;
+void MCentral::repair_after_fork(bool lost) {
+  if (lock_.held_by_me() || (!lock_.held() && !lost)) return;
   lock_.reset_after_fork();
   // The batches of the transfer cache are lost to the child: a slot may be half-written.
   nslots_ = 0;
@@ -302,6 +302,10 @@ void MCentral::repair_after_fork() {
   spare_starts_ = nullptr;
   spans_ = objects_out_ = empty_spans_ = 0;
   heap_.space().for_each_span(heap_.region_start(), heap_.region_end_in_use(), [&](MSpan* span) {
+    if (lost && heap_.is_lost(span->start_addr)) {
+      span->set = SpanSet::kNone;
+      return;
+    }
     // In no set: on its way in, perhaps half-made, or out. Nothing in it is in use, and nobody will go on with it.
     if (span->span_class != class_ || span->elem_size == 0 || span->set == SpanSet::kNone) return;
     unsigned free_objects = 0;

@@ -11,6 +11,7 @@ namespace {
 
 FallbackCounters g_fallbacks;
 bool g_quiet = false;
+std::atomic<bool> g_pool_left{false};
 
 struct FallbackInfo {
   const char* name;
@@ -42,6 +43,11 @@ std::uint64_t fallback_count(Fallback f) {
   return g_fallbacks.count[static_cast<unsigned>(f)].load(std::memory_order_relaxed);
 }
 void set_fallback_quiet(bool quiet) { g_quiet = quiet; }
+
+// relaxed: whoever leaves the pool takes each heap's lock afterwards, and whoever takes pages has had it since.
+void leave_pool() { g_pool_left.store(true, std::memory_order_relaxed); }
+void return_to_pool() { g_pool_left.store(false, std::memory_order_relaxed); }
+bool pool_is_left() { return g_pool_left.load(std::memory_order_relaxed); }
 
 void Backer::init(const OsOps& os, const Config& config) {
   os_ = &os;
@@ -189,6 +195,7 @@ bool Backer::map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint3
 
 bool Backer::gets_hugetlb(Extent* extent) const {
   using Answer = Extent::Answer;
+  if (pool_is_left()) return false;
   const bool wanted = config_.huge_pages == HugePagesOption::kAuto || config_.huge_pages == HugePagesOption::k2M ||
                       config_.huge_pages == HugePagesOption::k1G;
   if (extent->hugetlb == Answer::kOpen) {
@@ -305,11 +312,13 @@ void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units,
   });
   for_each_run(huge, [&](unsigned first, unsigned count) {
     const std::uint32_t bits = unit_bits(first, count);
-    if (config_.first_touch) {
+    if (config_.first_touch || pool_is_left()) {
       // A dropped page does not get its reservation back; the next fault could find the pool dry. Start over.
       if (os_->reset_to_reserved(at(base, first), count * kHugeSize) != 0) return;
+      if (arena.bound != BindMode::kDefault) os_->bind(at(base, first), count * kHugeSize, arena.bound, config_.nodes);
       arena.mapped &= ~bits;
       clear_units(arena.hugetlb, bits);
+      clear_units(arena.kept, bits);
       *released |= bits;
       return;
     }
@@ -335,7 +344,7 @@ void Backer::forget_unbacked(HeapArena& arena, std::uintptr_t base) {
 }
 
 bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
-  if (config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !reservation_counts(GiB))) return false;
+  if (pool_is_left() || config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !reservation_counts(GiB))) return false;
   for (std::size_t i = 0; i < kArenasPerGiB; i++) {
     NH_ASSERT(group[i].busy);
     if (group[i].decided || group[i].mapped != 0) return false;

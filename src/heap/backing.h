@@ -30,7 +30,7 @@ struct HeapArena {
   std::uint32_t huge_1g;   // of those, the ones inside a 1 GiB page
   std::uint32_t thp;       // mapped units advised to be transparent huge pages
   std::uint32_t lost;      // units whose addresses another mapping of the process got hold of: never to be touched
-  std::uint32_t frozen;    // hugetlb units made read-only to catch stores around a fork (relocate.h); not under `busy`
+  std::uint32_t kept;      // hugetlb units that children of fork do not get
   bool decided;            // the kind of mapping has been chosen
   bool busy;               // some thread maps, populates or releases units of it
   BindMode bound;          // the policy in force; kDefault: none
@@ -56,10 +56,15 @@ struct HeapArena {
   }
 };
 
-// Changes of single bits in a word of an arena. Atomic, because a rescue around a fork (relocate.h) may change those of
-// other units at the same time.
+// Changes of single bits in a word of an arena. Atomic, because a fork in a signal handler that interrupted a thread which
+// works on the arena changes those of other units.
 inline void set_units(std::uint32_t& word, std::uint32_t units) { __atomic_fetch_or(&word, units, __ATOMIC_RELAXED); }
 inline void clear_units(std::uint32_t& word, std::uint32_t units) { __atomic_fetch_and(&word, ~units, __ATOMIC_RELAXED); }
+
+// From its first fork on a process takes no more pages of hugetlb pools. A child may again.
+void leave_pool();
+void return_to_pool();
+bool pool_is_left();
 
 inline constexpr std::size_t kArenasPerGiB = GiB / kArenaSize;  // 16
 

@@ -122,8 +122,13 @@ class MHeap {
   std::uintptr_t region_start() const { return start_; }
   std::uintptr_t region_end_in_use() const { return start_ + arenas_in_use_ * kArenaSize; }
 
+  // After clearing the mark of arenas, with the lock held, which is released and taken again: others wait for that.
+  void end_busy_L();
+
   // In a fork child: makes the heap usable after another thread of the parent was inside it.
-  void repair_after_fork();
+  // lost: some units became lost; what CPUs hold of the heap's pages may lie there.
+  void repair_after_fork(bool lost = false);
+  bool is_lost(std::uintptr_t at) { return (arena((at - start_) / kArenaSize).lost >> (at % kArenaSize / kHugeSize) & 1) != 0; }
   // Audit: page allocator, arenas, spans and page map agree. Nothing else may run.
   bool check();
 
@@ -144,7 +149,6 @@ class MHeap {
   bool back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent* extent);
   bool try_1g_L(std::size_t index);
   void wait_L();
-  void end_busy_L();
   void fill_small_unit_L();
   bool find_idle_L(PageId* limit, std::uint32_t idle_ticks);
   PageAlloc::Run alloc_pages_L(PageCount pages, std::size_t align_pages);

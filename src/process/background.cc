@@ -13,7 +13,6 @@
 #include <sched.h>
 #include <unistd.h>
 
-#include "process/fork_pages.h"
 #include "process/process.h"
 #include "heap/scavenger.h"
 
@@ -129,12 +128,10 @@ void start_worker(unsigned worker) {
   Worker& w = g_worker[worker];
   bool expected = false;
   if (!w.running.compare_exchange_strong(expected, true, std::memory_order_acq_rel)) return;
-  // The program's signals are for its own threads; faults around a fork are not (fork_signals.h).
+  // Signals are for the program's own threads.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
-  sigdelset(&all, SIGSEGV);
-  sigdelset(&all, SIGBUS);
   pthread_sigmask(SIG_SETMASK, &all, &before);
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
@@ -221,7 +218,6 @@ void init_background() {
 }
 
 void memory_was_freed(const void* caller) {
-  release_guard(false);
   if (g_mode == ScavengeOption::kOff) return;
   bool worth = false;
   const unsigned nodes = g_process.topology.heap_count();

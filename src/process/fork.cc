@@ -1,235 +1,90 @@
-// What a fork does with huge pages of a pool. They are copy-on-write like all private memory, but a copy needs another
-// huge page, and where the pool is dry the kernel ends the process with SIGBUS. Measured with a dry pool (2 CPUs, Linux
-// 6.18; time in fork, and until the parent has written to every page again):
+// Why a child may go on with the heap although other threads of its parent were in the middle of anything.
 //
-//                     40 MiB              1 GiB
-//   relocate          12 ms               160 - 200 ms; no copies afterwards
-//   cow with rescue   0.4 ms + 13 ms      1 - 4 ms + 180 ms
-//   THP instead       0.2 ms + 1 ms       0.6 ms + 20 - 40 ms
+// The child sees a prefix of every thread's stores, and the prefixes fit together. While the kernel copies the page
+// tables it holds the lock that every page fault of the process needs. It makes each entry read-only, in the parent, too,
+// but the processors go on using entries that they have remembered until all of them are told to forget, at the end and
+// before that lock is released. So a thread stores to the very page that the child got, until it meets an entry that it has
+// to ask the kernel for, or until the end; from then on it waits, and repeats its store after the copy is complete, in a
+// page of the parent's own. The child has what was stored before and nothing of what comes after. And a thread that saw
+// another's store from after the copy was complete stores after that itself.
 //
-//   prepare (parent)     decides; where the child is to relocate, opens the window; freezes what a store of the parent
-//                        would take away from the child
-//   parent               waits until the child has let go of its pages, or is gone; closes the window
-//   child                relocates, lets the parent go on, repairs the heap's structures
+// Hence every structure that is guarded by a lock or by a busy mark is whole in the child where it finds the lock free,
+// because a store of a critical section comes with the one that took the lock. Where it finds it held by a thread that
+// does not exist here, the structure is repaired from what cannot be half-done: bits, descriptors, page map
+// (repair_after_fork() of each layer). What takes one store needs nothing: lists of CPUs, by restartable sequences.
 //
-// No lock is held across fork: libc takes its stdio locks between our handler and the fork itself, and another thread may
-// hold one of those while it waits for one of ours. Instead the child repairs what other threads were inside of.
+// No lock of ours is held across fork: libc takes its stdio locks between our handler and the fork itself, and another
+// thread may hold one of those while it waits for one of ours.
+//
+// Who repairs. Our handler in the child does, but it need not be the first one to run, and _Fork() and the bare system call
+// run none. So a word in a page that the kernel wipes in every child tells: where it is zero, the first wait for a lock or
+// for a busy mark repairs (about_to_wait()). Nothing that is half-done can be met before that. A child that shares
+// its parent's memory (vfork) shares the word, too, and leaves its locks alone.
 #include "process/fork.h"
 
+#include <atomic>
 #include <cerrno>
 
 #include <pthread.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "base/lock.h"
+#include "os/fork_advice.h"
+#include "os/room.h"
 #include "process/background.h"
-#include "process/fork_pages.h"
+#include "process/leave_pool.h"
+#include "process/pool_runs.h"
 #include "process/process.h"
 #include "process/upkeep.h"
-#include "heap/relocate.h"
 
 namespace nh {
 namespace {
 
-enum class Plan : std::uint8_t {
-  kNothing,      // no huge pages of a pool
-  kCopyOnWrite,  // the pool covers a copy of everything
-  kRelocate,     // the child copies everything at once
-  kRescue,       // copy-on-write, and pages whose copy fails are moved by hand
-};
+// Zero in a child that nobody has repaired. nullptr where the kernel does not wipe pages: then only our handler repairs.
+std::atomic<std::uint32_t>* g_repaired = nullptr;
 
-// One fork of one thread. A signal handler that interrupts a fork may fork, too.
-struct Fork {
-  unsigned depth;
-  Plan plan;
-  bool nested;  // a signal handler forked in between; its child shares pages
-  int ours;     // parent's and child's end of a socket pair: the child's end closes when it is done or dead
-  int theirs;
-};
-[[gnu::tls_model("initial-exec")]] thread_local Fork t_fork;
-
-// The ends that windows have open at the moment (+ 1), for children of other threads: an end that such a child inherits
-// would keep a parent waiting.
-constexpr unsigned kMaxWindows = 64;
-std::atomic<int> g_ends[2 * kMaxWindows];
-
-struct Needs {
-  std::size_t pages_2m = 0;
-  std::size_t pages_1g = 0;
-  bool shared = false;
-  bool covered = true;  // by the free pages of the nodes that heaps are bound to
-  std::size_t bytes() const { return pages_2m * kHugeSize + pages_1g * GiB; }
-};
-
-bool pool_covers(std::size_t page_bytes, NodeId node, std::size_t pages) {
-  if (pages == 0) return true;
-  HugePool pool;
-  if (!linux_os().huge_pool(page_bytes, node, &pool)) return false;
-  const std::size_t all = pool.free + pool.overcommit;
-  return all >= pool.reserved && all - pool.reserved >= pages;
+void repair_in_child() {
+  // First of all, since repairing may wait itself.
+  if (g_repaired != nullptr && g_repaired->exchange(1, std::memory_order_relaxed) != 0) return;
+  repair_leave_pool_in_child();
+  forget_background_threads();
+  const bool lost_small = lose_kept_runs();
+  g_process.heaps.repair_after_fork(lost_small);
+  g_caches.repair_after_fork(lost_small);
+  repair_reports_after_fork();
+  return_to_pool();
 }
 
-Needs count_needs() {
-  Needs needs;
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) {
-    MHeap& heap = g_process.heaps[HeapId(i)].heap;
-    std::size_t here_2m = 0, here_1g = 0;
-    for_each_huge_piece(heap, [&](const HugePiece& piece) {
-      (piece.page_bytes == GiB ? here_1g : here_2m) += piece.bytes / piece.page_bytes;
-    });
-    if (here_2m + here_1g == 0) continue;
-    needs.pages_2m += here_2m;
-    needs.pages_1g += here_1g;
-    needs.shared |= huge_kind(heap) == HugeKind::kShared;
-    const Backer::Config& config = heap.backer().config();
-    if (config.bind && config.bind_mode == BindMode::kBind && config.strict) {
-      needs.covered &= pool_covers(kHugeSize, heap.node(), here_2m) && pool_covers(GiB, heap.node(), here_1g);
-    }
-  }
-  needs.covered &= pool_covers(kHugeSize, NodeId(), needs.pages_2m) && pool_covers(GiB, NodeId(), needs.pages_1g);
-  return needs;
-}
-
-Plan choose_plan() {
-  const Needs needs = count_needs();
-  if (needs.bytes() == 0) return Plan::kNothing;
-  // Parent and child would write to the same memory.
-  if (needs.shared) return Plan::kRelocate;
-  switch (g_process.options.fork) {
-    case ForkOption::kRelocate: return Plan::kRelocate;
-    case ForkOption::kCow: break;
-    case ForkOption::kAuto:
-      if (!needs.covered && needs.bytes() <= g_process.options.fork_max) return Plan::kRelocate;
-      break;
-  }
-  return needs.covered ? Plan::kCopyOnWrite : Plan::kRescue;
-}
-
-// ---- the wait of the parent ---------------------------------------------------------------------------------------------
-// By system call: libc's functions are cancellation points.
-
-void close_end(int end) {
-  for (std::atomic<int>& slot : g_ends) {
-    int expected = end + 1;
-    if (slot.compare_exchange_strong(expected, 0)) break;
-  }
-  ::syscall(SYS_close, end);
-}
-
-bool open_ends(Fork& f) {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return false;
-  unsigned noted = 0;
-  for (std::atomic<int>& slot : g_ends) {
-    int free = 0;
-    if (noted < 2 && slot.compare_exchange_strong(free, ends[noted] + 1)) noted++;
-  }
-  f.ours = ends[0];
-  f.theirs = ends[1];
-  if (noted == 2) return true;
-  close_end(f.ours);
-  close_end(f.theirs);
-  return false;
-}
-
-// True where the child said that it goes on sharing pages.
-bool wait_for_child(int end) {
-  char word = 0;
-  for (;;) {
-    const long n = ::syscall(SYS_recvfrom, end, &word, 1, 0, nullptr, nullptr);
-    if (n == 1) return true;
-    if (n == 0 || errno != EINTR) return false;
-  }
-}
-
-void say_still_shared(int end) { ::syscall(SYS_sendto, end, "s", 1, MSG_NOSIGNAL, nullptr, 0); }
-
-// ---- handlers -------------------------------------------------------------------------------------------------------
-
-void before_fork() {
-  Fork& f = t_fork;
-  if (f.depth++ != 0) return;
+// A child that was made without our handlers and has threads of its own by now: their locks must not be torn away.
+// Whoever starts threads in such a child before it has used its heap keeps the risk that malloc hangs.
+void before_wait() {
+  if (g_repaired == nullptr || g_repaired->load(std::memory_order_relaxed) != 0) return;
   const int saved = errno;
-  release_guard(true);
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) g_process.heaps[HeapId(i)].heap.forget_places();
-  f.nested = false;
-  f.plan = choose_plan();
-  if (f.plan == Plan::kRelocate && !open_ends(f)) f.plan = Plan::kRescue;  // no descriptors left
-  if (f.plan != Plan::kNothing) {
-    set_forking(true);
-    leave_huge_stack();
-  }
-  switch (f.plan) {
-    case Plan::kNothing: break;
-    case Plan::kCopyOnWrite:
-      // Other processes, or the next fork, may use up the free pages that were counted.
-      guard_pages(true);
-      break;
-    case Plan::kRelocate:
-      open_window();
-      freeze_pages();
-      break;
-    case Plan::kRescue:
-      guard_pages(true);
-      freeze_pages();
-      break;
-  }
+  if (process_facts().threads <= 1) repair_in_child();
   errno = saved;
 }
 
-// Also after a fork that failed.
-void in_parent() {
-  Fork& f = t_fork;
-  if (f.depth == 0) return;
-  if (--f.depth != 0) {
-    f.nested = true;
-    return;
-  }
+void before_fork() {
   const int saved = errno;
-  if (f.plan != Plan::kRelocate) {
-    set_forking(false);
-    if (f.plan != Plan::kNothing) release_guard(true);  // nothing is shared if the fork failed
-  } else {
-    close_end(f.theirs);
-    window_waits();
-    const bool shared = wait_for_child(f.ours);
-    close_end(f.ours);
-    close_window(shared || f.nested);
-    set_forking(false);
-  }
+  for (unsigned i = 0; i < g_process.heaps.count(); i++) g_process.heaps[HeapId(i)].heap.forget_places();
+  leave_pool_before_fork();
   errno = saved;
 }
 
 void in_child() {
-  Fork& f = t_fork;
   const int saved = errno;
-  const Plan plan = f.depth != 0 ? f.plan : Plan::kNothing;
-  reset_pages_in_child();
-  bool own = false;
-  if (plan == Plan::kRelocate) own = relocate_pages_in_child();
-  if (plan != Plan::kNothing && !own) settle_pages_in_child();
-  if (own) drop_guard_in_child();
-  if (plan == Plan::kRelocate && f.depth == 1) {
-    if (!own) {
-      guard_pages(true);
-      say_still_shared(f.theirs);
-    }
-  }
-  for (std::atomic<int>& slot : g_ends) {
-    if (const int end = slot.exchange(0); end != 0) ::syscall(SYS_close, end - 1);
-  }
-  f = {};
-
-  forget_background_threads();
-  g_process.heaps.repair_after_fork();
-  g_caches.repair_after_fork();
-  repair_reports_after_fork();
+  repair_in_child();
   errno = saved;
 }
 
 }  // namespace
 
-void init_fork() { pthread_atfork(before_fork, in_parent, in_child); }
+void init_fork() {
+  if (void* const page = map_wiped_page(); page != nullptr) {
+    g_repaired = static_cast<std::atomic<std::uint32_t>*>(page);
+    g_repaired->store(1, std::memory_order_relaxed);
+    set_wait_hook(before_wait);
+  }
+  pthread_atfork(before_fork, nullptr, in_child);
+}
 
 }  // namespace nh

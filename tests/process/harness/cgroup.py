@@ -1,4 +1,4 @@
-"""A control group with a limit for huge pages of 2 MiB, in whichever hierarchy the machine offers."""
+"""Control groups with a limit for huge pages of 2 MiB or for memory, in whichever hierarchy the machine offers."""
 
 import contextlib
 import os
@@ -59,6 +59,16 @@ def hierarchy():
             subprocess.run(["umount", folder], check=True)
 
 
+def remove_group(path):
+    """A group can be removed only once its last process is gone for good, a moment after its end."""
+    for _ in range(100):
+        try:
+            os.rmdir(path)
+            break
+        except OSError:
+            time.sleep(0.02)
+
+
 @contextlib.contextmanager
 def hugetlb_group(kind, limit):
     """kind: "usage" limits pages as they are faulted in, "reservation" limits what may be mapped."""
@@ -72,10 +82,48 @@ def hugetlb_group(kind, limit):
                 file.write(str(limit))
             yield Group(path)
         finally:
-            # A group can be removed only once its last process is gone for good, a moment after its end.
-            for _ in range(100):
-                try:
-                    os.rmdir(path)
-                    break
-                except OSError:
-                    time.sleep(0.02)
+            remove_group(path)
+
+
+class MemoryGroup(Group):
+    def __init__(self, path, version):
+        super().__init__(path)
+        self.limit_file = "memory.limit_in_bytes" if version == 1 else "memory.max"
+        self.usage_file = "memory.usage_in_bytes" if version == 1 else "memory.current"
+
+    @contextlib.contextmanager
+    def room(self, size):
+        """Limits the group to what it uses now and so much more."""
+        with open(f"{self.path}/{self.usage_file}", encoding="ascii") as file:
+            used = int(file.read())
+        with open(f"{self.path}/{self.limit_file}", "w", encoding="ascii") as file:
+            file.write(str(used + size))
+        yield
+
+
+def mounted_memory():
+    with open("/proc/mounts", encoding="ascii") as file:
+        mounts = [line.split() for line in file]
+    for _, path, kind, options, *_ in mounts:
+        if kind == "cgroup" and "memory" in options.split(","):
+            return path, 1
+    for _, path, kind, *_ in mounts:
+        if kind == "cgroup2":
+            with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
+                if "memory" in file.read().split():
+                    return path, 2
+    raise Unavailable("no hierarchy with the memory controller is mounted")
+
+
+@contextlib.contextmanager
+def memory_group():
+    root, version = mounted_memory()
+    path = f"{root}/nh-test-{os.getpid()}"
+    try:
+        os.mkdir(path)
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be made: {error.strerror}") from None
+    try:
+        yield MemoryGroup(path, version)
+    finally:
+        remove_group(path)

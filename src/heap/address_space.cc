@@ -82,13 +82,12 @@ bool AddressSpace::init(const OsOps& os, const Config& config) {
   heap_table_bytes_ = planned(config.heap_table_bytes);
   const std::size_t table_bytes = TablePlan(max_bytes_).bytes() + heaps_ * heap_table_bytes_;
   for (unsigned attempt = 0; attempt < kWindowAttempts; attempt++) {
-    const std::uintptr_t base = os.find_window(max_bytes_, attempt);
-    if (base == 0) continue;
-    // A second place, and not in the way of the first.
-    const std::uintptr_t tables = os.find_window(table_bytes, attempt);
-    if (tables == 0 || (tables < base + max_bytes_ && base < tables + table_bytes)) continue;
-    base_ = base;
-    if (place_tables(tables)) return true;
+    const std::uintptr_t place = os.find_window(align_up(table_bytes, kArenaSize) + max_bytes_, 0, attempt);
+    if (place == 0) continue;
+    base_ = place + align_up(table_bytes, kArenaSize);
+    // A second random place, so that the tables' tells nothing of the window's; if there is none, the one in front of it.
+    const std::uintptr_t tables = os.find_window(table_bytes, base_, attempt);
+    if (place_tables(tables != 0 ? tables : place)) return true;
   }
   return false;
 }

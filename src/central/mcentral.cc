@@ -267,7 +267,7 @@ void MCentral::trim() {
       objects_out_ += batch.count;
       while (batch.head != nullptr) give_back_L(&batch.head, &empty);
     }
-    for (MSpan* span = partial_.first; span != nullptr;) {
+    for (MSpan* span = partial_.first; span != nullptr && empty_spans_ != 0;) {
       MSpan* next = span->next;
       if (span->alloc_count == 0) {
         move_L(span, SpanSet::kNone);

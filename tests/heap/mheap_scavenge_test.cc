@@ -99,16 +99,16 @@ TEST_P(Scavenge, ARefusedReleaseChangesNothing) {
 }
 
 TEST_P(Scavenge, MemoryMustHaveBeenIdle) {
-  w_.heap.set_tick(10, false);
+  w_.heap.set_tick(10);
   free_all();
-  w_.heap.set_tick(13, false);
+  w_.heap.set_tick(13);
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), 0u);
   MSpan* again = w_.heap.alloc_large(kPageSize, kHugeSize, false);  // touches the lowest unit anew
   w_.heap.free_span(again);
-  w_.heap.set_tick(14, false);
+  w_.heap.set_tick(14);
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), 15 * kHugeSize);
   EXPECT_TRUE(is_backed(0));
-  w_.heap.set_tick(17, false);
+  w_.heap.set_tick(17);
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), kHugeSize);
 }
 
@@ -131,12 +131,12 @@ constexpr std::uint64_t kMs = 1'000'000;
 
 TEST_P(Scavenge, TheDelayIsKept) {
   Scavenger s;
-  s.init(1000);
-  s.step(w_.heap, false, false);
+  s.init(1000, 0);
+  s.step(w_.heap, false);
   free_all();
   std::uint64_t waited = 0;
   for (;;) {
-    const Scavenger::Step step = s.step(w_.heap, false, false);
+    const Scavenger::Step step = s.step(w_.heap, false);
     if (step.released != 0) break;
     ASSERT_GT(step.wait_ns, 0u) << "there is something to wait for";
     w_.os.advance_ns(step.wait_ns);
@@ -150,28 +150,28 @@ TEST_P(Scavenge, TheDelayIsKept) {
 // Nobody kept the clock while there was nothing to do: what was freed meanwhile carries an old stamp.
 TEST_P(Scavenge, TheDelayIsKeptAfterASleepWithoutEnd) {
   Scavenger s;
-  s.init(1000);
-  s.step(w_.heap, true, false);
+  s.init(1000, 0);
+  s.step(w_.heap, false);
   w_.os.advance_ns(3600 * 1000 * kMs);
   free_all();
-  EXPECT_EQ(s.step(w_.heap, true, false).released, 0u);
+  EXPECT_EQ(s.step(w_.heap, false).released, 0u);
   w_.os.advance_ns(700 * kMs);
-  EXPECT_FALSE(s.look(w_.heap, false));
-  EXPECT_EQ(s.step(w_.heap, false, false).released, 0u);
+  EXPECT_FALSE(s.look(w_.heap));
+  EXPECT_EQ(s.step(w_.heap, false).released, 0u);
   w_.os.advance_ns(600 * kMs);
-  EXPECT_TRUE(s.look(w_.heap, false));
-  EXPECT_NE(s.step(w_.heap, false, false).released, 0u);
+  EXPECT_TRUE(s.look(w_.heap));
+  EXPECT_NE(s.step(w_.heap, false).released, 0u);
 }
 
 TEST_P(Scavenge, SlicesUntilAllIsGone) {
   Scavenger s;
-  s.init(100);
-  s.step(w_.heap, false, false);
+  s.init(100, 0);
+  s.step(w_.heap, false);
   free_all();
   w_.os.advance_ns(200 * kMs);
   std::size_t released = 0;
   for (int i = 0; i < 20; i++) {
-    const Scavenger::Step step = s.step(w_.heap, false, false);
+    const Scavenger::Step step = s.step(w_.heap, false);
     EXPECT_LE(step.released, Scavenger::kSlice);
     released += step.released;
     w_.os.advance_ns(step.wait_ns);
@@ -181,17 +181,17 @@ TEST_P(Scavenge, SlicesUntilAllIsGone) {
 
 TEST_P(Scavenge, NearTheLimitNothingIsWaitedFor) {
   Scavenger s;
-  s.init(60'000);
+  s.init(60'000, 0);
   free_all();
-  EXPECT_EQ(s.step(w_.heap, false, true).released, 16 * kHugeSize);
+  EXPECT_EQ(s.step(w_.heap, true).released, 16 * kHugeSize);
 }
 
 TEST(Scavenger, AHeapWithoutIdleMemoryLetsItSleep) {
   HeapWorld w;
   ASSERT_TRUE(w.set_up());
   Scavenger s;
-  s.init(1000);
-  EXPECT_EQ(s.step(w.heap, false, false).wait_ns, 0u);
+  s.init(1000, 0);
+  EXPECT_EQ(s.step(w.heap, false).wait_ns, 0u);
 }
 
 }  // namespace

@@ -17,8 +17,9 @@ alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
-constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps};
+constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
 constinit CpuCaches g_caches;
+__thread std::uint32_t t_rseq_aborts = 0;
 
 const char* cache_mode_name(CacheMode mode) {
   switch (mode) {
@@ -48,6 +49,8 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
   g_hot.extent_heap = config.extent_heap;
+  // Before start, and where there are no twins, the lists of the local heap serve.
+  g_hot.twin_lists = config.twins == kMaxHeaps ? 0 : static_cast<std::uint32_t>(list_offset(HeapId(config.twins), 0));
   g_hot.owners = space.owners();
   g_hot.base = space.base();
   // Last: from here on pointers are looked up.
@@ -86,6 +89,11 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
 void CpuCaches::withdraw(int cpu) {
   __atomic_store_n(&local_slots()[cpu], empty_, __ATOMIC_RELAXED);
   __atomic_store_n(&all_slots()[cpu], empty_, __ATOMIC_RELAXED);
+}
+
+// Here and nowhere else: whoever gets false does without sequences.
+bool CpuCaches::has_sequences() const {
+  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread() && rseq_got_through();
 }
 
 CpuCache* CpuCaches::current_cache() {

@@ -8,7 +8,7 @@ namespace nh {
 template <typename Visit>
 void CpuCaches::for_each_used_set(const CpuCache& cache, Visit&& visit) const {
   const bool placed = __atomic_load_n(&cache.has_placed, __ATOMIC_RELAXED);
-  const bool all = placed || __atomic_load_n(&cache.sends_home, __ATOMIC_RELAXED);
+  const bool all = placed || __atomic_load_n(&cache.has_other_heaps, __ATOMIC_RELAXED);
   for (unsigned set = 0; set < list_sets(); set++) {
     const HeapId h = heap_of_set(set);
     if (set % kListSetsPerHeap != 0 ? placed : all || keeps_large_of(cache, h)) visit(set, cache.lists[set]);

@@ -57,14 +57,15 @@ struct CpuCache {
   Lock lock{LockRank::kCache};  // only where restartable sequences are missing
   HeapId local;          // the heap that this CPU allocates from
   std::uint32_t cpu;
-  bool sends_home;               // objects of other heaps were freed here
+  bool has_other_heaps;          // objects of other heaps than the local one were allocated or freed here
   bool has_placed;               // placed objects were allocated or freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
   std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects
   std::uint64_t large_capacity_bytes;  // the same for large ones
-  // Large objects of these codes were turned away for want of capacity: [0] those of the CPU's own heap, [1] extents.
-  bool turned_away[2][kLargeCodes];
+  // Large objects of these codes were turned away for want of capacity: [0] those of the CPU's own heap, [1] of its twin,
+  // [2] extents.
+  bool turned_away[3][kLargeCodes];
   std::uint64_t refills;         // batches fetched
   std::uint64_t flushes;         // batches sent off
   Lock tiny_lock{LockRank::kTiny};

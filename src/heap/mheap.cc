@@ -183,7 +183,7 @@ MSpan* MHeap::make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages,
   span->elem_size = 0;  // not yet initialised; the descriptor may have had another life
   span->nelems = 0;
   span->set = SpanSet::kNone;
-  span->starts = nullptr;
+  span->fresh_from = 0;
   span->heap = static_cast<std::uint16_t>(config_.id.value);
   span->need_zero = run.scavenged != pages;
   spans_.fetch_add(1, std::memory_order_relaxed);

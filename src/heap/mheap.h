@@ -105,6 +105,11 @@ class MHeap {
     for (const auto& n : backed_) units += n.load(std::memory_order_relaxed);
     return units * kHugeSize;
   }
+  // Of these, the ones that are pages of a pool.
+  std::size_t hugetlb_committed() const {
+    return (backed_[static_cast<unsigned>(UnitKind::kHuge2M)].load(std::memory_order_relaxed) +
+            backed_[static_cast<unsigned>(UnitKind::kHuge1G)].load(std::memory_order_relaxed)) * kHugeSize;
+  }
   // Backed memory that no span uses, roughly; cheap.
   std::size_t idle_bytes() const {
     const std::size_t used = in_use_.load(std::memory_order_relaxed), all = committed();

@@ -22,7 +22,7 @@ namespace {
 
 Lock g_lock{LockRank::kInit};
 // The JSON object of a heap takes about 550 bytes.
-char g_buffer[kMaxHeaps * 700];
+char g_buffer[kMaxHeaps / 2 * 700];
 
 // Builds a text with `write` and hands it to `use`.
 template <typename Write, typename Use>

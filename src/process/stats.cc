@@ -46,7 +46,7 @@ void for_each_heap(Visit&& visit) {
   if (!started()) return;
   std::uint64_t cached[kMaxHeaps];
   g_caches.totals(cached);
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) visit(collect_heap(i, cached[i]));
+  for (unsigned i = 0; i < reported_heaps(); i++) visit(collect_heap(i, cached));
 }
 
 bool is_used(const numaheap_heap_stats& s) { return s.kind == NUMAHEAP_HEAP_NODE || s.arenas != 0; }
@@ -94,7 +94,9 @@ HeapUse heap_use(unsigned index, std::uint64_t cached_bytes) {
   return use;
 }
 
-numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
+namespace {
+
+numaheap_heap_stats collect_one(unsigned index, std::uint64_t cached_bytes) {
   NodeHeap& n = g_process.heaps[HeapId(index)];
   const HeapStats h = n.heap.stats();
   numaheap_heap_stats s = {};
@@ -103,7 +105,7 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
   s.kind = is_node ? NUMAHEAP_HEAP_NODE
                    : HeapId(index) == g_process.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
   for (auto& slot : n.central) {
-    MCentral* central = slot.load(std::memory_order_acquire);
+    Central* central = slot.load(std::memory_order_acquire);
     if (central == nullptr) continue;
     const CentralStats stats = central->stats();
     const std::uint64_t size = size_class(central->span_class()).bytes;
@@ -129,6 +131,18 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
   s.foreign_serves = n.foreign_serves.load(std::memory_order_relaxed);
   s.served_objects = n.served_objects.load(std::memory_order_relaxed);
   s.local_objects = n.local_objects.load(std::memory_order_relaxed);
+  return s;
+}
+
+}  // namespace
+
+unsigned reported_heaps() { return g_process.interleaved.value + 1; }
+
+numaheap_heap_stats collect_heap(unsigned index, const std::uint64_t* cached) {
+  const unsigned twin = paged_twin(HeapId(index)).value;
+  numaheap_heap_stats s = collect_one(index, cached[index]);
+  const numaheap_heap_stats more = collect_one(twin, cached[twin]);
+  for (const Field& f : kFields) s.*f.member += more.*f.member;
   return s;
 }
 

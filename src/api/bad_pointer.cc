@@ -53,7 +53,7 @@ void size_mismatch(const void* p, std::size_t claimed, std::size_t actual) {
   Text<400> text;
   text.text("size mismatch: ").ptr(p).text(" is freed as ").dec(claimed).text(" bytes, but its object has ").dec(actual);
   if (strict) fatal(text.c_str());
-  text.text("; it is freed as the object that it is, and so are others like it without a word (NUMAHEAP_CHECK=strict aborts)");
+  text.text("; it is freed all the same, and so are others, about which nothing is said (NUMAHEAP_CHECK=strict aborts)");
   warn_line(text.c_str());
 }
 

@@ -17,7 +17,7 @@
 
 #include "api/cxx_runtime.h"
 #include "api/heap_calls.h"
-#include "api/large_calls.h"
+#include "large/large.h"
 #include "base/bits.h"
 #include "base/build.h"
 #include "base/check.h"
@@ -176,7 +176,7 @@ void delete_here(const DeleteForms& forms, void* p, std::size_t size, std::size_
 // False: only the slow path can tell what is to be done.
 [[gnu::always_inline]] inline bool delete_fast(void* p, std::size_t size) {
   if (kTrustSizes && size - 1 < kMaxSmallSize) [[likely]] {
-    switch (mcache_free_trusting(p, size)) {
+    switch (mcache_free_trusting(p, size, g_hot.delete_bytes)) {
       case FreeOutcome::kDone: return true;
       case FreeOutcome::kOdd: return false;
       case FreeOutcome::kFull: return delete_marked(p, size), true;

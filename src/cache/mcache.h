@@ -184,10 +184,10 @@ struct LiveObject {
 
 // As mcache_free(), for an object of 1 to kMaxSmallSize bytes that malloc or operator new has given, by its size alone: it
 // is of the class of that size and not placed, and its heap is that of its arena. With a wrong size it lands on the list
-// of another class. kFull says nothing of p but that it has the mark now.
-[[gnu::always_inline]] inline FreeOutcome mcache_free_trusting(void* p, std::size_t size) {
+// of another class. kFull says nothing of p but that it has the mark now. bytes: g_hot.used_bytes, or what stands for it.
+[[gnu::always_inline]] inline FreeOutcome mcache_free_trusting(void* p, std::size_t size, std::size_t bytes) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at >= g_hot.delete_bytes) [[unlikely]] return FreeOutcome::kOdd;
+  if (at >= bytes) [[unlikely]] return FreeOutcome::kOdd;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
   constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), 0);
@@ -197,7 +197,7 @@ struct LiveObject {
 }
 
 // As mcache_free(), for an object that was asked for with `size` bytes. kOdd, too, where that size would be of another
-// class. bytes: g_hot.used_bytes, or what stands for it.
+// class. bytes: as above.
 [[gnu::always_inline]] inline FreeOutcome mcache_free_checked(void* p, std::size_t size, std::size_t bytes) {
   LiveObject object;
   if (!mcache_find(p, &object, bytes)) [[unlikely]] return FreeOutcome::kOdd;

@@ -1,5 +1,6 @@
 #include "os/random.h"
 
+#include <cstring>
 #include <ctime>
 
 #include <linux/random.h>
@@ -15,7 +16,9 @@ std::uint64_t random_word() {
   const linux_os_detail::ErrnoKeeper keep;
   std::uint64_t word = 0;
   if (::syscall(SYS_getrandom, &word, sizeof word, GRND_NONBLOCK) == long{sizeof word}) return word;
-  if (const auto* given = reinterpret_cast<const std::uint64_t*>(::getauxval(AT_RANDOM)); given != nullptr) {
+  if (const auto* bytes = reinterpret_cast<const char*>(::getauxval(AT_RANDOM)); bytes != nullptr) {
+    std::uint64_t given[2];
+    std::memcpy(given, bytes, sizeof given);
     // glibc's stack protector and pointer guard are these two words as they stand.
     return given[0] ^ (given[1] << 1 | given[1] >> 63);
   }

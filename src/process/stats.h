@@ -7,9 +7,8 @@
 
 namespace nh {
 
-// index below the number of heaps. cached_bytes: what CpuCaches::totals() found for this heap.
+// Of a heap and its paged twin together. index below reported_heaps(). cached: what CpuCaches::totals() found.
 numaheap_heap_stats collect_heap(unsigned index, const std::uint64_t* cached);
-// How many there are: a heap and its paged twin count as one.
 unsigned reported_heaps();
 
 // What mallinfo() needs of a heap: running counts, nothing that takes the locks of its classes.

@@ -112,6 +112,8 @@ TEST(Extents, AreClaimedByOneThread) {
         turn.store(3 * round + 1);
       }
       while (turn.load() < 3 * round + 1) std::this_thread::yield();
+      // The other thread sees that store later: for each round another wait, so that in some both come at once.
+      for (volatile int wait = thread == 0 ? round % 200 : 0; wait > 0;) wait = wait - 1;
       (mcache_free_extent(&span) == FreeOutcome::kOdd ? refused : claimed)++;
       turn.fetch_add(1);
       while (turn.load() < 3 * round + 3) std::this_thread::yield();

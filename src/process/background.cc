@@ -189,6 +189,12 @@ void main_thread_ends(void*) {
 bool watch_main_thread() {
   if (::syscall(SYS_gettid) != ::getpid()) return false;  // loaded later, by another thread
   if (pthread_key_create(&g_main_thread, main_thread_ends) != 0) return false;
+  // For later keys libc may have to allocate in a thread that has none of them yet, which one that has just forked must not.
+  constexpr pthread_key_t kKeysWithoutMemory = 32;
+  if (g_main_thread >= kKeysWithoutMemory) {
+    pthread_key_delete(g_main_thread);
+    return false;
+  }
   g_watches_main = true;
   return pthread_setspecific(g_main_thread, &g_main_thread) == 0;
 }

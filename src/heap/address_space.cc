@@ -164,8 +164,8 @@ int AddressSpace::deal(HeapId h, std::size_t count, std::size_t alignment, Arena
   std::uint32_t number = behind == kNone || begin == behind + 1 ? next : next + 1;
   auto* owners = static_cast<ArenaOwner*>(owners_.data());
   for (ArenaIndex i = begin; i < end; i++) {
-    owners[i].number = number++;
-    owners[i].heap = static_cast<std::uint16_t>(h.value + 1);
+    owners[i].place = ++number;
+    owners[i].lists = static_cast<std::uint32_t>(list_offset(h, 0));
   }
   used_bytes_.store(std::size_t{end} * kArenaSize, std::memory_order_release);
   if (mirror_ != nullptr) __atomic_store_n(mirror_, std::size_t{end} * kArenaSize, __ATOMIC_RELEASE);
@@ -204,14 +204,15 @@ void AddressSpace::retract(MSpan* span) {
 
 MSpan* AddressSpace::span_around(const void* p) const {
   if (!contains(p)) return nullptr;
-  for (std::uintptr_t a = align_down(address(p), kPageSize); owner(reinterpret_cast<const void*>(a)).heap == owner(p).heap;
-       a -= kPageSize) {
+  const ArenaOwner& mine = owner(p);
+  for (std::uintptr_t a = align_down(address(p), kPageSize);; a -= kPageSize) {
+    const ArenaOwner& here = owner(reinterpret_cast<const void*>(a));
+    if (here.has_heap() != mine.has_heap() || here.lists != mine.lists) return nullptr;
     if (MSpan* span = span_of(reinterpret_cast<const void*>(a)); span != nullptr) {
       return address(p) < span->end_addr() ? span : nullptr;
     }
     if (a == base_) return nullptr;
   }
-  return nullptr;
 }
 
 }  // namespace nh

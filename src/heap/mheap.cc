@@ -87,6 +87,7 @@ void MHeap::end_busy_L() {
 
 bool MHeap::grow_L(PageCount pages) {
   if (growing_) {
+    if (OsWork::under_way()) return false;
     wait_L();
     return true;  // the caller looks again
   }
@@ -107,6 +108,7 @@ bool MHeap::grow_L(PageCount pages) {
   }
 
   growing_ = true;
+  const OsWork work;
   lock_.unlock();
   const PageId end((first + count) * kPagesPerArena);
   const PageAllocLayout need = PageAlloc::needed_storage(end);
@@ -131,6 +133,7 @@ bool MHeap::try_1g_L(std::size_t index) {
   for (std::size_t i = first; i < first + kArenasPerGiB; i++) {
     if (arena(i).busy || arena(i).decided || arena(i).mapped != 0) return false;
   }
+  const OsWork work;
   for (std::size_t i = first; i < first + kArenasPerGiB; i++) arena(i).begin_work();
   lock_.unlock();
   const bool ok = backer_.map_1g(&arena(first), start_ + first * kArenaSize);
@@ -155,6 +158,7 @@ bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent*
   for (;;) {
     HeapArena& a = arena(index);
     if (a.busy) {
+      if (OsWork::under_way()) return false;
       wait_L();
       continue;
     }
@@ -168,6 +172,7 @@ bool MHeap::back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent*
     if (a.busy) continue;
     const std::uint32_t need = units & ~a.backed;
     if (need == 0) return true;
+    const OsWork work;
     a.begin_work();
     const std::uint32_t before = a.backed;
     lock_.unlock();

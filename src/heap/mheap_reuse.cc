@@ -76,6 +76,7 @@ bool MHeap::renew(PageId first, PageCount pages, bool* dropped) {
   for (std::size_t u = first.value / kPagesPerHuge; u < end;) {
     HeapArena& a = arena(u / kHugePerArena);
     if (a.busy) {
+      if (OsWork::under_way()) return false;
       wait_L();
       continue;
     }
@@ -84,6 +85,7 @@ bool MHeap::renew(PageId first, PageCount pages, bool* dropped) {
     const std::uint32_t units = unit_bits(static_cast<unsigned>(u % kHugePerArena), static_cast<unsigned>(stop - u));
     std::uint32_t released = 0;
     const std::uint32_t pool_units = a.hugetlb;
+    const OsWork work;
     a.begin_work();
     lock_.unlock();
     backer_.release(a, start_ + u / kHugePerArena * kArenaSize, units, &released);

@@ -60,6 +60,7 @@ std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
     if (!pages_.claim(unit, unit_pages)) continue;
     std::uint32_t released = bit;
     if ((a.backed & bit) != 0) {
+      const OsWork work;
       a.begin_work();
       const bool pool = (a.hugetlb & bit) != 0;
       lock_.unlock();
@@ -87,7 +88,7 @@ HeapStats MHeap::stats() {
   s.spans = spans_.load(std::memory_order_relaxed);
   s.in_use_bytes = in_use_.load(std::memory_order_relaxed);
   for (std::size_t i = 0; i < arenas_in_use_; i++) {
-    while (arena(i).busy) wait_L();
+    while (arena(i).busy && !OsWork::under_way()) wait_L();
     const HeapArena& a = arena(i);
     auto bytes = [](std::uint32_t units) { return static_cast<std::size_t>(__builtin_popcount(units)) * kHugeSize; };
     s.committed_bytes += bytes(a.backed);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "process/fork_pages.h"
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "heap/scavenger.h"
 
@@ -44,14 +45,6 @@ constexpr std::size_t kWorthwhile = 4 * MiB;
 // From here on a thread is started at once: a program that only computes from now on calls no free() that could notice
 // the age of what it has freed.
 constexpr std::size_t kALot = 64 * MiB;
-
-bool near_limit() {
-  const std::size_t limit = g_process.options.limit;
-  if (limit == 0) return false;
-  std::size_t all = 0;
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) all += g_process.heaps[HeapId(i)].heap.committed();
-  return all > limit - limit / 16;
-}
 
 // The worker of the first node also looks after the heaps of no node.
 template <typename Visit>
@@ -91,7 +84,7 @@ void* work(void* argument) {
   const OsOps& os = linux_os();
   for (bool restart = true, drained = false;;) {
     const std::uint32_t seen = self.wake.load(std::memory_order_acquire);
-    const bool urgent = near_limit();
+    const bool urgent = memory_is_tight();
     if (urgent) {
       g_caches.drain_all();
       g_process.heaps.trim_centrals();
@@ -172,7 +165,7 @@ bool my_turn(bool* restart) {
 void work_inline() {
   bool restart;
   if (!my_turn(&restart)) return;
-  const bool urgent = near_limit();
+  const bool urgent = memory_is_tight();
   for (unsigned h = 0; h < g_process.heaps.count(); h++) {
     g_scavenger.step(g_process.heaps[HeapId(h)].heap, restart, urgent);
   }
@@ -183,7 +176,7 @@ void work_inline() {
 bool thread_is_worthwhile(unsigned node) {
   std::size_t idle = 0;
   for_each_heap_of(node, [&](MHeap& heap) { idle += heap.idle_bytes(); });
-  if (idle >= kALot || near_limit()) return true;
+  if (idle >= kALot || memory_is_tight()) return true;
   bool restart;
   if (!my_turn(&restart)) return false;
   bool old = false;

@@ -72,6 +72,7 @@ bool pool_covers(std::size_t page_bytes, NodeId node, std::size_t pages) {
 
 Needs count_needs() {
   Needs needs;
+  linux_os().forget_state();  // another process may have emptied a pool a moment ago
   for (unsigned i = 0; i < g_process.heaps.count(); i++) {
     MHeap& heap = g_process.heaps[HeapId(i)].heap;
     std::size_t here_2m = 0, here_1g = 0;

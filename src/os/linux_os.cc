@@ -146,12 +146,7 @@ void futex_wake(std::atomic<std::uint32_t>* word, int count) {
 
 int unmap(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
-  if (counted_munmap(p, bytes) == 0) return 0;
-  // ENOMEM: a hole in the middle of a mapping needs one mapping more than vm.max_map_count allows. The addresses stay
-  // ours then, but the memory must not.
-  const int error = errno;
-  counted_madvise(p, bytes, MADV_DONTNEED);
-  return error;
+  return counted_munmap(p, bytes) == 0 ? 0 : errno;
 }
 
 void* reserve(std::size_t bytes, std::size_t alignment) {

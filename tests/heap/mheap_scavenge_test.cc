@@ -88,6 +88,7 @@ TEST_P(Scavenge, WhatWasNotReleasedSaysThatItNeedsZeroing) {
 
 TEST_P(Scavenge, ARefusedReleaseChangesNothing) {
   w_.os.fail_all(FakeCall::kDiscard, EINVAL);
+  w_.os.fail_all(FakeCall::kUnmap, ENOMEM);
   free_all();
   const std::size_t before = w_.heap.committed();
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 0), 0u);

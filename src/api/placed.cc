@@ -25,8 +25,6 @@ struct Request {
   bool noscan = false;
 };
 
-HeapId nearest_heap() { return first_heap(g_process.nearest, g_process.topology, g_caches.current_cpu(), 0); }
-
 // 0 or an errno value.
 int find_heap(const numaheap_placement& placement, std::size_t size, HeapId* heap) {
   const Process& p = g_process;

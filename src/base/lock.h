@@ -20,6 +20,7 @@ enum class LockRank : std::uint8_t {
   kDrain,      // emptying another CPU's cache
   kTiny,       // a CPU's tiny block
   kCache,      // a CPU's cache where restartable sequences are missing
+  kTransfer,   // one transfer cache
   kCentral,    // one mcentral
   kPageCache,  // a CPU's pageCache
   kHeap,       // one mheap

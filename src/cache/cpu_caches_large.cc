@@ -34,7 +34,7 @@ unsigned CpuCaches::large_code(const MSpan& span) const {
 
 // Those of another heap go straight home: nobody here would take them off their list.
 bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
-  return h == cache.local || h.value == config_.extent_heap;
+  return hands_out(cache, h) || h.value == config_.extent_heap;
 }
 
 // nullptr: this CPU keeps no large objects of that heap.
@@ -43,12 +43,8 @@ FreeList* CpuCaches::large_list(CpuCache& cache, unsigned code, HeapId h) {
 }
 
 bool* CpuCaches::turned_away(CpuCache& cache, unsigned code, HeapId h) const {
-  return &cache.turned_away[h.value == config_.extent_heap ? 1 : 0][code - kFirstBinClass];
-}
-
-// A thread that allocates nothing but large objects may not be registered yet.
-bool CpuCaches::has_sequences() const {
-  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread();
+  const unsigned row = h.value == config_.extent_heap ? 2 : h == cache.local ? 0 : 1;
+  return &cache.turned_away[row][code - kFirstBinClass];
 }
 
 void CpuCaches::large_turned_away(const MSpan& span) {
@@ -120,6 +116,7 @@ bool CpuCaches::keeps_large(const CpuCache& cache, HeapId h) const {
 CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
   Kept kept;
   for_each([&](CpuCache& cache) {
+    if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0) return;
     for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
       FreeList* list = large_list(cache, code, h);
       if (list == nullptr) return;

@@ -46,7 +46,7 @@ static_assert(sizeof(FreeList) == kListBytes && sizeof(ListSet) == kListSetBytes
 //     page map's class is the code.
 //   - First-touch memory is not touched by free(), since a page that nobody has written to would get its place then. Its
 //     extents are linked through their descriptors, and the code tells the number of units.
-inline constexpr unsigned kMaxKeptUnits = 16;
+inline constexpr unsigned kMaxKeptUnits = kMaxKeptBytes / kHugeSize;
 constexpr unsigned extent_code(unsigned units) { return kFirstBinClass + units - 1; }
 static_assert(extent_code(kMaxKeptUnits) < kClassCodes);
 inline constexpr unsigned kLargeCodes = kClassCodes - kFirstBinClass;
@@ -57,20 +57,23 @@ struct CpuCache {
   Lock lock{LockRank::kCache};  // only where restartable sequences are missing
   HeapId local;          // the heap that this CPU allocates from
   std::uint32_t cpu;
-  bool sends_home;               // objects of other heaps were freed here
+  bool has_other_heaps;          // objects of other heaps than the local one were allocated or freed here
   bool has_placed;               // placed objects were allocated or freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
   std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects
   std::uint64_t large_capacity_bytes;  // the same for large ones
-  // Large objects of these codes were turned away for want of capacity: [0] those of the CPU's own heap, [1] extents.
-  bool turned_away[2][kLargeCodes];
+  // Large objects of these codes were turned away for want of capacity: [0] those of the CPU's own heap, [1] of its twin,
+  // [2] extents.
+  bool turned_away[3][kLargeCodes];
   std::uint64_t refills;         // batches fetched
   std::uint64_t flushes;         // batches sent off
   Lock tiny_lock{LockRank::kTiny};
   std::uint32_t tiny_offset;     // where the next tiny object may begin in tiny_block
   std::uintptr_t tiny_block;     // the 16 bytes being filled; 0 = none
   std::uint16_t* tiny_starts;    // its start bits
+  std::uint64_t lists_seen;        // of which lists drain_one_unused() has last found this cache to consist,
+  std::uint64_t lists_changed_ns;  // and when it first found them so
 };
 
 // Where the fast path finds a CPU's lists: one table for malloc(), which holds the local heap's lists, one for free(),

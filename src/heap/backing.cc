@@ -45,12 +45,12 @@ void Backer::init(const OsOps& os, const Config& config) {
 bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
   HugePool pool;
   if (!os_->huge_pool(page_bytes, NodeId(), &pool)) return false;
-  const std::size_t machine_free = pool.free + pool.overcommit > pool.reserved ? pool.free + pool.overcommit - pool.reserved : 0;
   const bool interleaved = config_.policy == BindMode::kInterleave;
   const bool everywhere = first_touch() || interleaved;
   const std::size_t pages = div_up(bytes, page_bytes);
   const std::size_t wanted = first_touch() ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
-  if (machine_free < wanted) return false;
+  if (pool.available() + pool.overcommit < wanted) return false;
+  if (first_touch() && !pool.reservations_work) return false;
   if (!has_policy() && config_.nodes.count() <= 1) return true;
   // Pages added on demand come from whichever node the fault is on, so an overcommitted pool has them everywhere.
   if (pool.overcommit >= wanted) return true;
@@ -84,8 +84,8 @@ int Backer::decide(Request* request, bool unmapped) const {
     request->steps = request->hugetlb && !first_touch() && !os_->mappings_are_scarce();
   }
   if (unmapped && config_.huge_pages != HugePagesOption::kOff) {
-    request->thp = os_->thp_mode() != 0;
-    if (!request->thp) note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
+    request->thp = !request->no_thp && os_->thp_mode() != 0;
+    if (!request->thp && !request->no_thp) note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
   }
   // All of it or nothing: a request that fails half-way has filled the node for nothing.
   std::size_t from_pool = 0;
@@ -184,14 +184,16 @@ int Backer::prove_hugetlb(const Run& run) const {
     }
     note_fallback(error == EINVAL ? Fallback::kNoPopulate : Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
     if ((error = replace_with_thp(unit)) != 0) return error;
-    if ((error = prove_plain(unit)) != 0) return error;
+    if ((error = prove_plain(unit, false)) != 0) return error;
   }
   return 0;
 }
 
 // Bound while it is proven, so that its pages lie where they should; preferred from then on, so that the kernel may move
 // them for who uses them, and a copy after a fork may lie elsewhere rather than kill.
-int Backer::prove_plain(const Run& run) const {
+//
+// has_room: the node was found to have room for it.
+int Backer::prove_plain(const Run& run, bool has_room) const {
   const std::size_t bytes = run.count * kHugeSize;
   if (!has_policy()) {
     // The program's own faults do as well, and memory that it never touches costs nothing.
@@ -202,7 +204,7 @@ int Backer::prove_plain(const Run& run) const {
     note_fallback(Fallback::kNodeGone, true);
     if (config_.strict) return ENOMEM;
   }
-  if (node_lacks_room(bytes)) return ENOMEM;
+  if (!has_room && node_lacks_room(bytes)) return ENOMEM;
   const bool bound = bind(run.at(0), bytes, config_.policy) == 0;
   const int error = os_->populate(run.at(0), bytes);
   // Without the call plain memory is faulted in by use: slower the first time, as safe.
@@ -238,7 +240,7 @@ int Backer::back(const Run& run, std::size_t needed, const Request& request) con
     }
   });
   for_each_run(run.units, needed, is_mapped_plain, [&](std::size_t first, std::size_t n) {
-    if (error == 0) keep_first(prove_plain(run.part(first, n)));
+    if (error == 0) keep_first(prove_plain(run.part(first, n), true));
   });
   return error;
 }

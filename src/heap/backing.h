@@ -23,7 +23,9 @@ enum class HeapKind : std::uint8_t {
   kNode,         // bound to a node and proven to lie there; the pool first
   kFirstTouch,   // lies where the program first writes; objects of whole units, so that no two owners meet in one
   kInterleaved,  // unit by unit over several nodes, proven
-  kPaged,        // for memory on which programs make calls that take single OS pages (mprotect, madvise): never hugetlb
+  // For memory on which programs make calls that take single OS pages (mprotect, madvise): never hugetlb. Otherwise as the
+  // heap whose twin it is.
+  kPaged,
 };
 
 class Backer {
@@ -58,8 +60,9 @@ class Backer {
     bool hugetlb = false;
     bool thp = false;
     bool steps = false;        // hugetlb memory is mapped in long runs, beyond what is asked for
+    bool no_thp = false;       // memory is short (heap/growth.h)
   };
-  // Finds the answers. unmapped: some of it is not even mapped. 0, or ENOMEM: there is no room for all of it.
+  // Finds the other answers. unmapped: some of it is not even mapped. 0, or ENOMEM: there is no room for all of it.
   int decide(Request* request, bool unmapped) const;
 
   // Backs the first `needed` units, none of which is backed or lost; the others are reserved, and may be mapped along with
@@ -91,7 +94,7 @@ class Backer {
   int map_plain(const Run& run, bool thp) const;
   int replace_with_thp(const Run& unit) const;
   int prove_hugetlb(const Run& run) const;
-  int prove_plain(const Run& run) const;
+  int prove_plain(const Run& run, bool has_room) const;
   bool unmap(const Run& run) const;
   unsigned allowed_nodes() const;
   bool node_is_gone() const;

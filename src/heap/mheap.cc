@@ -183,7 +183,7 @@ MSpan* MHeap::make_span(MSpan* span, const PageAlloc::Run& run, PageCount pages,
   span->elem_size = 0;  // not yet initialised; the descriptor may have had another life
   span->nelems = 0;
   span->set = SpanSet::kNone;
-  span->starts = nullptr;
+  span->fresh_from = 0;
   span->heap = static_cast<std::uint16_t>(config_.id.value);
   span->need_zero = run.scavenged != pages;
   spans_.fetch_add(1, std::memory_order_relaxed);
@@ -217,7 +217,7 @@ void MHeap::free_span(MSpan* span) {
   const PageCount pages = span->pages();
   if (is_large(span->span_class)) {
     large_objects_.fetch_sub(1, std::memory_order_relaxed);
-    large_bytes_.fetch_sub(pages.bytes(), std::memory_order_relaxed);
+    large_bytes_.fetch_sub(span->alloc_cache, std::memory_order_relaxed);
   }
   space_->retract(span);
   spans_.fetch_sub(1, std::memory_order_relaxed);

@@ -80,15 +80,22 @@ class MHeap {
   // Gives free memory that has been idle for at least `idle_ticks` back to the OS, highest addresses first, until
   // `bytes` are released. Returns how many bytes were.
   std::size_t scavenge(std::size_t bytes, std::uint32_t idle_ticks);
-  // Whether scavenge() would find something.
-  bool has_idle(std::uint32_t idle_ticks);
+  // Whether there is memory for scavenge() to give back, now or later. *wait: in how many ticks the first of it will have
+  // been idle for `idle_ticks`; 0: it has been.
+  bool next_idle(std::uint32_t idle_ticks, std::uint32_t* wait);
   // Takes back what the CPUs' page caches hold.
   void flush_page_caches();
-  // The scavenger's clock. restart: nobody kept it for a while, so that what was freed meanwhile has a stamp that is too
-  // old; it all counts as freed now.
-  void set_tick(std::uint32_t tick, bool restart) {
-    if (restart) tick_floor_.store(tick, std::memory_order_relaxed);
-    tick_.store(tick, std::memory_order_relaxed);
+  // The scavenger's clock, in ticks that wrap around: they are compared by their differences. What is freed gets the tick
+  // as its stamp. A scavenger that will not look for a while sets the clock forward to its next look, so that what is freed
+  // meanwhile does not seem older than it is.
+  void set_tick(std::uint32_t tick) { tick_.store(tick, std::memory_order_relaxed); }
+  std::uint32_t tick() const { return tick_.load(std::memory_order_relaxed); }
+  // Nobody kept the clock since tick(): what got a stamp from then on counts as freed at `to`. If the last such time ended
+  // less than `delay` ticks ago, it still counts as part of this one.
+  void skip_ticks(std::uint32_t to, std::uint32_t delay) {
+    const std::uint32_t from = tick();
+    if (from - skipped_to_.load(std::memory_order_relaxed) >= delay) skipped_from_.store(from, std::memory_order_relaxed);
+    skipped_to_.store(to, std::memory_order_relaxed);
   }
 
   HeapStats stats();
@@ -97,6 +104,11 @@ class MHeap {
     std::size_t units = 0;
     for (const auto& n : backed_) units += n.load(std::memory_order_relaxed);
     return units * kHugeSize;
+  }
+  // Of these, the ones that are pages of a pool.
+  std::size_t hugetlb_committed() const {
+    return (backed_[static_cast<unsigned>(UnitKind::kHuge2M)].load(std::memory_order_relaxed) +
+            backed_[static_cast<unsigned>(UnitKind::kHuge1G)].load(std::memory_order_relaxed)) * kHugeSize;
   }
   // Backed memory that no span uses, roughly; cheap.
   std::size_t idle_bytes() const {
@@ -166,6 +178,7 @@ class MHeap {
   void wait_L();
   void end_busy_L();
   void fill_small_unit_L();
+  std::uint32_t age_of_L(const Unit& unit) const;
   bool find_idle_L(PageId* limit, std::uint32_t idle_ticks);
   PageAlloc::Run alloc_pages_L(PageCount pages, std::size_t align_pages);
   PageAlloc::Run cut_aligned_L(const PageAlloc::Run& run, PageCount all, PageCount pages, std::size_t align_bytes);
@@ -185,6 +198,7 @@ class MHeap {
     return backer_.first_touch() && !config_.backing.policy_places && config_.backing.nodes.count() > 1;
   }
   bool extend(PageId end, PageCount more, NodeId asker);
+  void count_large(MSpan* span, std::size_t bytes);
   bool is_last_of_window() const;
   bool has_hugetlb(PageId first, PageCount pages) const;
   bool lies_on(PageId first, PageCount pages, NodeId node);
@@ -205,7 +219,8 @@ class MHeap {
   unsigned waiters_ = 0;
   std::atomic<std::uint32_t> epoch_{0};  // counts the ends of waits for the OS; sleepers wait for it to change
   std::atomic<std::uint32_t> tick_{0};
-  std::atomic<std::uint32_t> tick_floor_{0};
+  std::atomic<std::uint32_t> skipped_from_{0};
+  std::atomic<std::uint32_t> skipped_to_{0};
   std::atomic<std::size_t> backed_[4] = {};  // units, by UnitKind
   std::atomic<std::size_t> in_use_{0};
   std::atomic<std::size_t> spans_{0};

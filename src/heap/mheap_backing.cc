@@ -3,6 +3,7 @@
 
 #include "base/bits.h"
 #include "base/check.h"
+#include "heap/growth.h"
 #include "heap/mheap.h"
 
 namespace nh {
@@ -147,6 +148,7 @@ bool MHeap::back_L(PageId first, PageCount pages) {
   }
   if (request.bytes != 0) {
     lock_.unlock();
+    request.no_thp = advise_growth(request.bytes).no_thp;
     const int error = backer_.decide(&request, unmapped);
     lock_.lock();
     if (error != 0) return false;

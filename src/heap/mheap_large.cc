@@ -31,11 +31,21 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan,
   span->shift_object(0);
   span->nelems = noscan ? MSpan::kLargeNoscan : 0;  // see MSpan::noscan()
   large_objects_.fetch_add(1, std::memory_order_relaxed);
-  large_bytes_.fetch_add(pages.bytes(), std::memory_order_relaxed);
+  span->alloc_cache = 0;
+  count_large(span, bytes);
   space_->publish(span);
   if (settle(span, asker)) return span;
   free_span(span);
   return nullptr;
+}
+
+// Statistics count large objects by the memory that was asked for, in whole pages of the OS, as programs expect that know
+// glibc. What CPUs may keep counts as its span, since they do not know what was asked for.
+void MHeap::count_large(MSpan* span, std::size_t bytes) {
+  const std::size_t all = span->pages().bytes();
+  const std::size_t counted = all <= kMaxKeptBytes ? all : align_up(bytes, kOsPageSize);
+  large_bytes_.fetch_add(counted - span->alloc_cache, std::memory_order_relaxed);
+  span->alloc_cache = counted;
 }
 
 // Takes free pages that begin where an object ends.
@@ -65,7 +75,6 @@ bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
     return false;
   }
   in_use_.fetch_add(more.bytes(), std::memory_order_relaxed);
-  large_bytes_.fetch_add(more.bytes(), std::memory_order_relaxed);
   return true;
 }
 
@@ -73,18 +82,21 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId ask
   if (bytes > space_->max_bytes()) return false;
   const PageCount old = span->pages();
   const PageCount pages = pages_for(bytes + span->free_index * kCacheLine);
-  if (pages == old) return true;
+  if (pages == old) {
+    count_large(span, bytes);
+    return true;
+  }
   const PageId first = arenas_.page_of(span->start_addr);
   if (pages < old) {
     LockGuard guard(lock_);
     arenas_.pages().free(first + pages, old - pages);
     note_freed_L(first + pages, old - pages);
     in_use_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
-    large_bytes_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
   } else if (!extend(first + old, pages - old, asker)) {
     return false;
   }
   span->npages = static_cast<std::uint32_t>(pages.value);
+  count_large(span, bytes);
   span->shift_object(span->free_index);
   span->span_class = c;
   space_->publish(span);

@@ -22,27 +22,44 @@ void MHeap::flush_page_caches() {
   }
 }
 
+// For how many ticks a unit has been free. Differences of ticks are right as long as no unit stays free for half of the
+// range, 248 days with the shortest ticks; one that does only goes later.
+std::uint32_t MHeap::age_of_L(const Unit& unit) const {
+  const std::uint32_t from = skipped_from_.load(std::memory_order_relaxed), to = skipped_to_.load(std::memory_order_relaxed);
+  const std::uint32_t since = unit.freed_tick - from < to - from ? to : unit.freed_tick;
+  const auto age = static_cast<std::int32_t>(tick() - since);
+  return age > 0 ? static_cast<std::uint32_t>(age) : 0;  // a stamp may lie ahead
+}
+
 // The highest free unit below *limit that may be released: *limit becomes its first page. A unit inside a 1 GiB page
 // cannot go alone.
 bool MHeap::find_idle_L(PageId* limit, std::uint32_t idle_ticks) {
-  const std::uint32_t now = tick_.load(std::memory_order_relaxed);
-  const std::uint32_t floor = tick_floor_.load(std::memory_order_relaxed);
   PageId page;
   while (arenas_.pages().find_free_unit_below(*limit, &page)) {
     *limit = page;
     const Unit& unit = arenas_.unit_of(page);
     if (unit.busy() || (unit.mapped() && unit.kind == UnitKind::kHuge1G)) continue;
-    const std::uint32_t since = unit.freed_tick > floor ? unit.freed_tick : floor;
-    // The clock may go back by a tick where two threads set it at once.
-    if (idle_ticks == 0 || (now >= since && now - since >= idle_ticks)) return true;
+    if (idle_ticks == 0 || age_of_L(unit) >= idle_ticks) return true;
   }
   return false;
 }
 
-bool MHeap::has_idle(std::uint32_t idle_ticks) {
+bool MHeap::next_idle(std::uint32_t idle_ticks, std::uint32_t* wait) {
   LockGuard guard(lock_);
-  PageId limit = arenas_.pages().end();
-  return find_idle_L(&limit, idle_ticks);
+  bool found = false;
+  *wait = idle_ticks;
+  PageId page = arenas_.pages().end();
+  while (*wait != 0 && arenas_.pages().find_free_unit_below(page, &page)) {
+    const Unit& unit = arenas_.unit_of(page);
+    if (unit.mapped() && unit.kind == UnitKind::kHuge1G) continue;
+    found = true;
+    const std::uint32_t age = age_of_L(unit);
+    // Of a unit that somebody works on nobody knows what it will be; there will be something to see in a tick.
+    const std::uint32_t least = unit.busy() ? 1 : 0;
+    const std::uint32_t left = age + least < idle_ticks ? idle_ticks - age : least;
+    if (left < *wait) *wait = left;
+  }
+  return found;
 }
 
 std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {

@@ -30,6 +30,7 @@ inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny a
 inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
 inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
 inline constexpr unsigned kLargeBins = 52;       // sizes of large objects that CPU caches keep (heap/size_classes.h)
+inline constexpr std::size_t kMaxKeptBytes = 32 * MiB;  // no larger object waits in a CPU's cache
 inline constexpr unsigned kCachedClasses = 137;  // classes whose objects come from an mcentral
 inline constexpr unsigned kClassCodes = kFirstBinClass + 2 * kLargeBins;
 static_assert(kClassCodes <= 256);
@@ -55,7 +56,7 @@ enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcen
 enum class SpanUse : std::uint8_t {
   kNone,
   kInUse,  // from the moment the page map names it until its pages are freed
-  kKept,   // a large object that was freed and waits in a CPU's cache, linked by its descriptor
+  kFreed,  // a large object that was freed: on its way into the heap, or kept in a CPU's cache, linked by its descriptor
 };
 
 struct alignas(64) MSpan {
@@ -63,17 +64,21 @@ struct alignas(64) MSpan {
   MSpan* prev;
   std::uintptr_t start_addr;
   std::size_t elem_size;      // bytes per object, 0 until init_objects() is done; of a large object: its usable bytes
-  std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free
-  std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory; else nullptr
+  std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free; of a large object: what it
+                              // counts as in statistics, in bytes
+  union {
+    std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory
+    std::uint64_t fresh_from;   // others: objects from here on were never handed out, as far as note_taken() was told
+  };
   std::uint32_t npages;
   std::uint16_t nelems;
   std::uint16_t alloc_count;  // objects handed out, to caches or to the program
   std::uint16_t free_index;   // start of the window, a multiple of 64; of a large object: the cache lines before it
   std::uint16_t heap;         // HeapId
   SpanClass span_class;
-  SpanSet set;
+  SpanSet set : 7;
   bool need_zero : 1;         // some page was written since the OS gave it
-  SpanUse use : 7;
+  SpanUse use;                // a byte of its own: who frees a large object claims it by an atomic exchange
   std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
 
   PageCount pages() const { return PageCount(npages); }
@@ -131,6 +136,17 @@ struct alignas(64) MSpan {
       taken++;
     }
     return taken;
+  }
+
+  // For spans of few objects, from which those at the lowest addresses are taken first. Such a span knows which of them nobody
+  // has had yet.
+  static constexpr unsigned kMostToKnowUntouched = 64;
+  void note_taken(unsigned index) {
+    if (index >= fresh_from) fresh_from = index + 1;
+  }
+  // Whether the next object to be taken reads as zero and was never written to. Not for a full span.
+  bool next_is_untouched() const {
+    return !need_zero && static_cast<unsigned>(std::countr_zero(alloc_cache)) >= fresh_from;
   }
 
   // Gives object `index` back. False where it was free already: a double free.

@@ -149,6 +149,9 @@ inline constexpr std::size_t kRoundedAlignments = [] {
   return mask;
 }();
 static_assert((kRoundedAlignments & 64) != 0 && (kRoundedAlignments & 4096) != 0, "cache lines and pages");
+constexpr bool rounding_aligns_below_page(std::size_t alignment) {
+  return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments & (kOsPageSize - 1)) != 0;
+}
 // False for what is no power of two.
 constexpr bool rounding_aligns(std::size_t alignment) {
   return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments) != 0;

@@ -71,16 +71,11 @@ inline constexpr int kReservedFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERV
 
 // Functions of the table that live beside their relatives; see os.h for the contracts.
 void* reserve(std::size_t bytes, std::size_t alignment);
-int unmap(void* p, std::size_t bytes);
 std::uintptr_t find_window(std::size_t bytes, unsigned attempt);
 bool is_unmapped(void* p, std::size_t bytes);
 bool mappings_are_scarce();
 bool has_room(void* p, std::size_t bytes);
 int map_new_hugetlb(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
-bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out);
-bool node_has_room(NodeId node, std::size_t bytes);
-bool allowed_nodes(NodeSet* out);
-int thp_mode();
 
 // mmap() at an address where nothing is mapped. EEXIST: something is; nothing changed.
 int map_unmapped(void* at, std::size_t bytes, int protection, int flags, int fd);

@@ -1,6 +1,5 @@
-// The production table: hugetlb memory and its pools.
+// The production table: hugetlb memory.
 #include <cerrno>
-#include <cstring>
 
 #include <fcntl.h>
 #include <linux/memfd.h>
@@ -13,7 +12,7 @@
 #include "base/format.h"
 #include "os/linux_calls.h"
 #include "os/os.h"
-#include "os/procfs.h"
+#include "os/machine_state.h"
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 8u  // Linux 6.3
@@ -109,51 +108,9 @@ class Mapper {
 int map_new_hugetlb(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation) {
   const ErrnoKeeper keep;
   NH_ASSERT(is_pow2(page_bytes) && is_aligned(address(at), page_bytes) && is_aligned(bytes, page_bytes));
-  return Mapper(page_bytes, source, reservation).map(at, bytes);
-}
-
-bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out) {
-  // .../hugepages-2048kB/, the counters are files in it.
-  Text<160> path;
-  if (node.valid()) {
-    path.text("/sys/devices/system/node/node").dec(static_cast<std::uint64_t>(node.value)).text("/hugepages");
-  } else {
-    path.text("/sys/kernel/mm/hugepages");
-  }
-  path.text("/hugepages-").dec(page_bytes / KiB).text("kB/");
-  const auto read_counter = [&path](std::string_view name, std::size_t* value) {
-    Text<200> file;
-    file.text(path.view()).text(name);
-    std::uint64_t number = 0;
-    if (!read_number(file.c_str(), &number)) return false;
-    *value = number;
-    return true;
-  };
-
-  HugePool pool;
-  if (!read_counter("nr_hugepages", &pool.total) || !read_counter("free_hugepages", &pool.free)) return false;
-  if (!node.valid()) {
-    // Missing counters mean zero: nothing promised, nothing to be had on demand.
-    read_counter("resv_hugepages", &pool.reserved);
-    std::size_t allowed = 0;
-    std::size_t surplus = 0;
-    read_counter("nr_overcommit_hugepages", &allowed);
-    read_counter("surplus_hugepages", &surplus);
-    pool.overcommit = allowed > surplus ? allowed - surplus : 0;
-  }
-  *out = pool;
-  return true;
-}
-
-int thp_mode() {
-  char text[128];
-  if (read_file("/sys/kernel/mm/transparent_hugepage/enabled", text, sizeof text) <= 0) return -1;
-  // "always [madvise] never": the brackets mark the one in force.
-  static constexpr const char* kModes[] = {"[never]", "[madvise]", "[always]"};
-  for (int mode = 0; mode < 3; mode++) {
-    if (std::strstr(text, kModes[mode]) != nullptr) return mode;
-  }
-  return -1;
+  const int error = Mapper(page_bytes, source, reservation).map(at, bytes);
+  if (error == 0 && reservation == Reservation::kFull) note_reserved(page_bytes, bytes / page_bytes);
+  return error;
 }
 
 }  // namespace nh::linux_os_detail

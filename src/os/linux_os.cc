@@ -15,8 +15,8 @@
 
 #include "base/bits.h"
 #include "base/check.h"
-#include "os/cgroup.h"
 #include "os/linux_calls.h"
+#include "os/machine_state.h"
 
 namespace nh {
 namespace linux_os_detail {
@@ -60,19 +60,25 @@ int populate(void* p, std::size_t bytes) {
   // Interrupted calls keep what they have faulted in, so a retry makes progress. The bound is there because a caller
   // of malloc must never hang: whatever repeats a thousand times is an answer.
   for (int attempt = 0;; attempt++) {
-    if (counted_madvise(p, bytes, MADV_POPULATE_WRITE) == 0) return 0;
-    if ((errno != EINTR && errno != EAGAIN) || attempt == 1000) return errno;
+    const bool ok = counted_madvise(p, bytes, MADV_POPULATE_WRITE) == 0;
+    if (!ok && (errno == EINTR || errno == EAGAIN) && attempt < 1000) continue;
+    note_populated(ok);
+    return ok ? 0 : errno;
   }
 }
 
 int discard(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
-  return counted_madvise(p, bytes, MADV_DONTNEED) == 0 ? 0 : errno;
+  if (counted_madvise(p, bytes, MADV_DONTNEED) != 0) return errno;
+  note_given_back();
+  return 0;
 }
 
 int punch(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
-  return counted_madvise(p, bytes, MADV_REMOVE) == 0 ? 0 : errno;
+  if (counted_madvise(p, bytes, MADV_REMOVE) != 0) return errno;
+  note_given_back();
+  return 0;
 }
 
 int move_mapping(void* from, void* to, std::size_t bytes) {
@@ -119,6 +125,13 @@ int nodes_of(const void* const* addresses, std::size_t count, int* result) {
   return ::syscall(SYS_move_pages, 0, count, addresses, nullptr, result, 0) >= 0 ? 0 : errno;
 }
 
+// Asked each time: it is one system call and no file, and strict placement rests on the answer.
+bool allowed_nodes(NodeSet* out) {
+  const ErrnoKeeper keep;
+  *out = NodeSet();
+  return ::syscall(SYS_get_mempolicy, nullptr, out->words(), (unsigned long){NodeSet::kBits}, nullptr, MPOL_F_MEMS_ALLOWED) == 0;
+}
+
 // ---- time and sleep --------------------------------------------------------------------------------------------
 
 std::uint64_t now_ns() {
@@ -146,7 +159,9 @@ void futex_wake(std::atomic<std::uint32_t>* word, int count) {
 
 int unmap(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
-  return counted_munmap(p, bytes) == 0 ? 0 : errno;
+  const int error = counted_munmap(p, bytes) == 0 ? 0 : errno;
+  note_given_back();
+  return error;
 }
 
 void* reserve(std::size_t bytes, std::size_t alignment) {
@@ -210,8 +225,10 @@ constexpr OsOps kLinuxOs = {
     .huge_pool = detail::huge_pool,
     .node_has_room = detail::node_has_room,
     .allowed_nodes = detail::allowed_nodes,
-    .hugetlb_fault_limited = [](std::size_t page_bytes) { return cgroup_limits_hugetlb("", page_bytes); },
+    .hugetlb_fault_limited = detail::hugetlb_fault_limited,
     .thp_mode = detail::thp_mode,
+    .memory_limit = detail::memory_limit,
+    .forget_state = detail::forget_machine_state,
     .now_ns = detail::now_ns,
     .futex_wait = detail::futex_wait,
     .futex_wake = detail::futex_wake,
@@ -222,6 +239,8 @@ constexpr OsOps kLinuxOs = {
 const OsOps& linux_os() { return kLinuxOs; }
 
 void configure_linux_os(const OsConfig& config) { detail::g_config = config; }
+
+void repair_os_after_fork() { detail::repair_machine_state_after_fork(); }
 
 std::uint64_t memory_syscalls() { return detail::g_memory_syscalls.load(std::memory_order_relaxed); }
 

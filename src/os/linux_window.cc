@@ -97,7 +97,7 @@ bool has_room(void* p, std::size_t bytes) {
   // Inaccessible memory counts for RLIMIT_AS, but is not charged.
   const int protection = charges_all() ? PROT_READ | PROT_WRITE : PROT_NONE;
   const int error = map_unmapped(p, bytes, protection, kReservedFlags, -1);
-  if (error == 0) unmap(p, bytes);
+  if (error == 0) counted_munmap(p, bytes);
   return error == 0 || error == EEXIST;
 }
 

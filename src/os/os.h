@@ -48,6 +48,18 @@ struct HugePool {
   std::size_t free = 0;
   std::size_t reserved = 0;  // promised but not yet faulted; 0 in per-node files, which have no such counter
   std::size_t overcommit = 0;  // may still be added on demand (nr_overcommit - surplus); 0 in per-node files
+  // False while the kernel's counter of promised pages is below zero, which one of its faults brings about: then it
+  // promises pages that it does not have, and a reservation does not keep a fault from ending in SIGBUS.
+  bool reservations_work = true;
+
+  // Pages that nobody was promised. Those that may be added on demand come on top.
+  std::size_t available() const { return free > reserved ? free - reserved : 0; }
+};
+
+// A limit of ordinary memory, in bytes. Pages of the hugetlb pools do not count.
+struct MemoryLimit {
+  std::uint64_t limit = 0;
+  std::uint64_t used = 0;  // what the kernel could drop instead (files) counts for half
 };
 
 struct OsOps {
@@ -106,11 +118,13 @@ struct OsOps {
   int (*nodes_of)(const void* const* addresses, std::size_t count, int* result);
 
   // ---- information ---------------------------------------------------------------------------------------------
+  // What takes files of /proc and /sys to answer is read at most once in some ms and kept (machine_state.h). So an answer
+  // may be that old; what this process has given back, reserved or been refused since counts at once.
   // The pool of huge pages of this size; node invalid = the whole machine. false where there is none.
   bool (*huge_pool)(std::size_t page_bytes, NodeId node, HugePool* out);
   // Whether a node can be made to give that many bytes of ordinary memory without a visit of the kernel's killer, which
-  // comes when memory that is bound to a full node is faulted in; populate() does not fail there. A snapshot, with a
-  // margin for what others take meanwhile. true where the kernel does not tell.
+  // comes when memory that is bound to a full node is faulted in; populate() does not fail there. With a margin for what
+  // others take meanwhile; what a true has granted counts as taken. true where the kernel does not tell.
   bool (*node_has_room)(NodeId node, std::size_t bytes);
   // The nodes whose memory the process may use at the moment. false: the kernel does not tell.
   bool (*allowed_nodes)(NodeSet* out);
@@ -118,6 +132,11 @@ struct OsOps {
   bool (*hugetlb_fault_limited)(std::size_t page_bytes);
   // THP mode: 0 never, 1 madvise, 2 always; -1 unknown.
   int (*thp_mode)();
+  // The limit of the control group that has the least left, our own or one above it. false: none is lower than the
+  // machine's memory.
+  bool (*memory_limit)(MemoryLimit* out);
+  // Has the answers above read anew when they are next asked for, for decisions that an old one would make dangerous.
+  void (*forget_state)();
 
   // ---- time and sleep --------------------------------------------------------------------------------------------
   std::uint64_t (*now_ns)();  // monotonic
@@ -134,6 +153,9 @@ struct OsConfig {
 // The production table.
 const OsOps& linux_os();
 void configure_linux_os(const OsConfig& config);
+
+// To be called in a fork child, whose parent's other threads may have been inside of this layer.
+void repair_os_after_fork();
 
 // The number of system calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind).
 std::uint64_t memory_syscalls();

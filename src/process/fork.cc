@@ -17,6 +17,7 @@ void before_fork() {
 
 void in_child() {
   const int saved = errno;
+  repair_os_after_fork();
   forget_background_threads();
   g_process.heaps.repair_after_fork();
   g_caches.repair_after_fork();

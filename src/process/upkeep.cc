@@ -4,6 +4,7 @@
 
 #include "process/background.h"
 #include "process/fork.h"
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "base/format.h"
 #include "numa/hwloc_topology.h"
@@ -31,6 +32,7 @@ void confirm_topology() {
 
 void start_upkeep() {
   confirm_topology();
+  init_memory_limit();
   init_background();
   prepare_report();
   init_fork();

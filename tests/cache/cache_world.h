@@ -103,12 +103,15 @@ class CacheWorld {
         caches.free(p, entry_class(central.space.entry(p)), central.space.heap_of(p));
         return;
       case FreeOutcome::kOdd:
-        if (span == nullptr || span->span_class != kLargeClass || span->use != SpanUse::kInUse) {
+        if (span == nullptr || span->span_class != kLargeClass) {
           errors++;
-        } else if (!mcache_keep_extent(span)) {
-          free_large(span);
+          return;
         }
-        return;
+        switch (mcache_free_extent(span)) {
+          case FreeOutcome::kDone: return;
+          case FreeOutcome::kOdd: errors++; return;
+          case FreeOutcome::kFull: return free_large(span);
+        }
     }
   }
   void taken(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(1) != 0; }
@@ -209,7 +212,7 @@ class CacheWorld {
         for (void* p : members(list.head)) {
           const MSpan* span = extent ? static_cast<MSpan*>(p) : central.space.span_of(p);
           const bool here = span != nullptr && span->heap == h && span->pages().bytes() == bytes;
-          const bool marked = here && (extent ? span->use == SpanUse::kKept
+          const bool marked = here && (extent ? span->use == SpanUse::kFreed
                                               : span->span_class == code && mark_word(p) == free_mark(p));
           if (!marked) wrong += name + " holds something else;";
         }

@@ -68,7 +68,7 @@ CASE(the_structures_of_a_heap_lie_on_its_node) {
     REQUIRE(own != nullptr);
     heaps.pages.add(own, sizeof *own);
     for (auto& slot : own->central) {
-      if (const nh::MCentral* central = slot.load(); central != nullptr) centrals.pages.add(central, sizeof *central);
+      if (const nh::Central* central = slot.load(); central != nullptr) centrals.pages.add(central, sizeof *central);
     }
     for (std::size_t i = 0; i < objects.count; i++) {
       const void* p = objects.list[i].p;

@@ -41,6 +41,7 @@ void use_directory(const char* path) {
 
 std::size_t free_pages() {
   HugePool pool;
+  os.forget_state();
   return os.huge_pool(kHugeSize, NodeId(), &pool) ? pool.free : 0;
 }
 

@@ -49,6 +49,7 @@ class Hugetlb : public testing::Test {
   }
   static HugePool pool(NodeId node = NodeId()) {
     HugePool out;
+    os.forget_state();
     EXPECT_TRUE(os.huge_pool(kHugeSize, node, &out));
     return out;
   }
@@ -254,6 +255,7 @@ TEST_F(Hugetlb, OneGigabytePages) {
   HugePoolGuard guard(1, GiB);
   HugePool before;
   int error = 0;
+  os.forget_state();
   if (!os.huge_pool(GiB, NodeId(), &before)) {
     EXPECT_EQ(map(1, Reservation::kNone, &error, GiB), nullptr);
     EXPECT_EQ(error, EINVAL);

@@ -338,6 +338,13 @@ struct FakeOps {
     const Guard guard(f.mutex_);
     return f.enter(FakeCall::kThpMode) != 0 ? -1 : f.space_.thp_mode();
   }
+  static bool memory_limit(MemoryLimit* out) {
+    const MemoryLimit& limit = os().config_.memory_limit;
+    if (limit.limit != 0) *out = limit;
+    return limit.limit != 0;
+  }
+  static void forget_state() {}  // the fake's answers are never old
+
   static std::uint64_t now_ns() {
     FakeOs& f = os();
     f.count(FakeCall::kNowNs);
@@ -374,6 +381,8 @@ const OsOps& FakeOs::ops() const {
       .allowed_nodes = FakeOps::allowed_nodes,
       .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
       .thp_mode = FakeOps::thp_mode,
+      .memory_limit = FakeOps::memory_limit,
+      .forget_state = FakeOps::forget_state,
       .now_ns = FakeOps::now_ns,
       .futex_wait = FakeOps::futex_wait,
       .futex_wake = FakeOps::futex_wake,

@@ -68,6 +68,7 @@ struct FakeOsConfig {
   int thp_mode = 1;
   bool hugetlb_fault_limited = false;  // by a cgroup
   std::size_t node_room = SIZE_MAX;    // what node_has_room() answers by
+  MemoryLimit memory_limit = {};       // of a cgroup; limit 0: there is none
   bool has_populate = true;                // false: EINVAL, as before Linux 5.14
   bool can_discard_hugetlb = true;         // false: EINVAL, as before Linux 5.18
   std::vector<std::size_t> huge_sizes = {2 * MiB, GiB};  // the pools that exist, empty ones included

@@ -1,4 +1,4 @@
-"""A control group with a limit for huge pages of 2 MiB, in whichever hierarchy the machine offers."""
+"""Control groups with a limit for huge pages of 2 MiB or for memory, in whichever hierarchy the machine offers."""
 
 import contextlib
 import os
@@ -24,35 +24,35 @@ def controllers():
         return {fields[0]: fields for fields in (line.split() for line in file) if fields and fields[0] != "#subsys_name"}
 
 
-def mounted():
+def mounted(controller):
     """(path, version) of a hierarchy that already has the controller, or None."""
     with open("/proc/mounts", encoding="ascii") as file:
         mounts = [line.split() for line in file]
     for _, path, kind, options, *_ in mounts:
-        if kind == "cgroup" and "hugetlb" in options.split(","):
+        if kind == "cgroup" and controller in options.split(","):
             return path, 1
     for _, path, kind, *_ in mounts:
         if kind == "cgroup2":
             with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
-                if "hugetlb" in file.read().split():
+                if controller in file.read().split():
                     return path, 2
     return None
 
 
 @contextlib.contextmanager
-def hierarchy():
+def hierarchy(controller):
     """Where groups with the controller can be made: as mounted, else a v1 hierarchy mounted for the purpose."""
-    if "hugetlb" not in controllers():
-        raise Unavailable("the kernel has no hugetlb controller (CONFIG_CGROUP_HUGETLB)")
-    found = mounted()
+    if controller not in controllers():
+        raise Unavailable(f"the kernel has no {controller} controller")
+    found = mounted(controller)
     if found is not None:
         yield found
         return
     with tempfile.TemporaryDirectory(prefix="nh-cgroup-") as folder:
-        mount = subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "none", folder], capture_output=True, text=True,
+        mount = subprocess.run(["mount", "-t", "cgroup", "-o", controller, "none", folder], capture_output=True, text=True,
                                check=False)
         if mount.returncode != 0:
-            raise Unavailable(f"the hugetlb controller is in no mounted hierarchy and cannot be mounted: {mount.stderr.strip()}")
+            raise Unavailable(f"the {controller} controller is in no mounted hierarchy and cannot be mounted: {mount.stderr.strip()}")
         try:
             yield folder, 1
         finally:
@@ -60,13 +60,14 @@ def hierarchy():
 
 
 @contextlib.contextmanager
-def hugetlb_group(kind, limit):
-    """kind: "usage" limits pages as they are faulted in, "reservation" limits what may be mapped."""
-    with hierarchy() as (root, version):
+def group_with_limit(controller, stem, limit):
+    with hierarchy(controller) as (root, version):
         path = f"{root}/nh-test-{os.getpid()}"
-        os.mkdir(path)
         try:
-            stem = "hugetlb.2MB" + (".rsvd" if kind == "reservation" else "")
+            os.mkdir(path)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be made: {error.strerror}") from None
+        try:
             name = f"{stem}.limit_in_bytes" if version == 1 else f"{stem}.max"
             with open(f"{path}/{name}", "w", encoding="ascii") as file:
                 file.write(str(limit))
@@ -79,3 +80,12 @@ def hugetlb_group(kind, limit):
                     break
                 except OSError:
                     time.sleep(0.02)
+
+
+def hugetlb_group(kind, limit):
+    """kind: "usage" limits pages as they are faulted in, "reservation" limits what may be mapped."""
+    return group_with_limit("hugetlb", "hugetlb.2MB" + (".rsvd" if kind == "reservation" else ""), limit)
+
+
+def memory_group(limit):
+    return group_with_limit("memory", "memory", limit)

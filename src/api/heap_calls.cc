@@ -6,7 +6,7 @@
 
 #include "api/bad_pointer.h"
 #include "api/classify.h"
-#include "api/large_calls.h"
+#include "large/large.h"
 #include "api/placed.h"
 #include "base/bits.h"
 #include "cache/tiny.h"

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "api/large_calls.h"
+#include "large/large.h"
 #include "base/bits.h"
 #include "cache/mcache.h"
 

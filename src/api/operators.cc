@@ -17,7 +17,7 @@
 
 #include "api/cxx_runtime.h"
 #include "api/heap_calls.h"
-#include "api/large_calls.h"
+#include "large/large.h"
 #include "base/bits.h"
 #include "base/build.h"
 #include "base/check.h"

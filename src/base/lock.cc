@@ -4,6 +4,7 @@ namespace nh {
 namespace {
 
 LockWaiter g_waiter;
+void (*g_wait_hook)() = nullptr;
 
 // Longer spins only help while the holder runs on another CPU; measured holds are well below a microsecond.
 constexpr int kSpins = 60;
@@ -11,6 +12,12 @@ constexpr int kSpins = 60;
 }  // namespace
 
 void set_lock_waiter(const LockWaiter& waiter) { g_waiter = waiter; }
+
+void set_wait_hook(void (*hook)()) { g_wait_hook = hook; }
+
+void about_to_wait() {
+  if (g_wait_hook != nullptr) g_wait_hook();
+}
 
 void Lock::lock_slow() {
   for (int i = 0; i < kSpins; i++) {
@@ -21,6 +28,7 @@ void Lock::lock_slow() {
     }
     __builtin_ia32_pause();
   }
+  about_to_wait();
   // From here on we take the lock as 2: we cannot know whether others sleep, and a needless wake is harmless.
   while (word_.exchange(2, std::memory_order_acquire) != 0) {
     if (g_waiter.wait != nullptr) {

@@ -38,6 +38,12 @@ struct LockWaiter {
 };
 void set_lock_waiter(const LockWaiter& waiter);
 
+// To be called before a thread waits for another one, for a lock or for anything else that the other one is to finish. In a
+// fork child that one may not exist, so the process layer repairs here what it was in the middle of: then what is waited
+// for has happened when this returns. Locks that the caller itself holds stay as they are.
+void about_to_wait();
+void set_wait_hook(void (*hook)());
+
 class Lock {
  public:
   explicit constexpr Lock(LockRank rank) : rank_(rank) {}

@@ -21,7 +21,7 @@ enum class HugePagesOption : std::uint8_t { kAuto, k2M, k1G, kThp, kOff, kLast =
 enum class HugeSourceOption : std::uint8_t { kAnonymous, kMemfd, kHugetlbfs, kLast = kHugetlbfs };
 enum class ScavengeOption : std::uint8_t { kBackground, kInline, kOff, kLast = kOff };
 enum class LargeOption : std::uint8_t { kFirstTouch, kLocal, kInterleave, kLast = kInterleave };
-enum class ForkOption : std::uint8_t { kAuto, kCow, kRelocate, kLast = kRelocate };
+enum class ForkOption : std::uint8_t { kAuto, kCow, kLast = kCow };
 enum class CheckOption : std::uint8_t { kLenient, kStrict, kLast = kStrict };
 enum class RseqOption : std::uint8_t { kAuto, kOwn, kOff, kLast = kOff };
 

@@ -110,18 +110,18 @@ CpuId CpuCaches::current_cpu() const {
 
 HeapId CpuCaches::local_heap() { return heap_of_cpu_(current_cpu()); }
 
-void CpuCaches::repair_after_fork() {
+void CpuCaches::repair_after_fork(bool lost) {
   if (drain_lock_.held() && !drain_lock_.held_by_me()) drain_lock_.reset_after_fork();
   for (unsigned cpu = 0; cpu < config_.cpus && caches_ != nullptr; cpu++) {
     CpuCache* cache = cache_of(static_cast<int>(cpu));
     if (cache == nullptr) continue;
     // Lists of a sequence that was cut short by the fork are whole: it had not committed. Under a lock they may not be.
-    if (cache->lock.held() && !cache->lock.held_by_me()) {
+    if (!cache->lock.held_by_me() && (cache->lock.held() || lost)) {
       cache->lock.reset_after_fork();
       for (unsigned set = 0; set < list_sets(); set++) cache->lists[set] = ListSet{};
       cache->capacity_bytes = 0;
     }
-    if (cache->tiny_lock.held() && !cache->tiny_lock.held_by_me()) {
+    if (!cache->tiny_lock.held_by_me() && (cache->tiny_lock.held() || lost)) {
       cache->tiny_lock.reset_after_fork();
       cache->tiny_block = 0;  // its last bytes are lost to the child
     }

@@ -101,7 +101,8 @@ class CpuCaches {
   }
   CpuId current_cpu() const;
   HeapId local_heap();
-  void repair_after_fork();
+  // lost: objects that CPUs hold may lie in memory that this child does not have.
+  void repair_after_fork(bool lost = false);
   void set_fences(bool available) { fences_ = available; }
 
  private:

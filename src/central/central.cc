@@ -54,9 +54,9 @@ CentralStats Central::stats() {
   return s;
 }
 
-void Central::repair_after_fork() {
-  transfer_.repair_after_fork();
-  spans_.repair_after_fork();
+void Central::repair_after_fork(bool lost) {
+  transfer_.repair_after_fork(lost);
+  spans_.repair_after_fork(lost);
 }
 
 }  // namespace nh

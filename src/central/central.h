@@ -30,7 +30,7 @@ class Central {
   TransferCache& transfer() { return transfer_; }
   MCentral& spans() { return spans_; }
 
-  void repair_after_fork();
+  void repair_after_fork(bool lost = false);  // see HeapSet
   // Audit: sets, counts, chains and bits agree.
   bool check() { return transfer_.check() && spans_.check(); }
 

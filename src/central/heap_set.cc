@@ -164,13 +164,13 @@ void HeapSet::trim_centrals() {
   }
 }
 
-void HeapSet::repair_after_fork() {
+void HeapSet::repair_after_fork(bool lost) {
   space_->repair_after_fork();
   // Heaps first: the mcentrals walk their page maps.
-  for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork();
+  for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork(lost);
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      if (Central* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork();
+      if (Central* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork(lost);
     }
   }
 }

@@ -65,7 +65,8 @@ class HeapSet {
   // Empties the transfer caches, gives empty spans and page caches back.
   void trim_centrals();
 
-  void repair_after_fork();
+  // lost: units of small objects do not exist in this child; nothing of them may be handed out.
+  void repair_after_fork(bool lost = false);
   bool check();
 
  private:

@@ -268,13 +268,17 @@ CentralStats MCentral::stats() {
   return s;
 }
 
-void MCentral::repair_after_fork() {
-  if (!lock_.held() || lock_.held_by_me()) return;
+void MCentral::repair_after_fork(bool lost) {
+  if (lock_.held_by_me() || (!lock_.held() && !lost)) return;
   lock_.reset_after_fork();
   partial_ = full_ = SpanList();
   spare_starts_ = nullptr;
   spans_ = objects_out_ = empty_spans_ = 0;
   heap_.for_each_span([&](MSpan* span) {
+    if (lost && heap_.is_lost(span->start_addr)) {
+      span->set = SpanSet::kNone;
+      return;
+    }
     // In no set: on its way in, perhaps half-made, or out. Nothing in it is in use, and nobody will go on with it.
     if (span->span_class != class_ || span->elem_size == 0 || span->set == SpanSet::kNone) return;
     unsigned free_objects = 0;

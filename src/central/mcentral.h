@@ -48,7 +48,7 @@ class alignas(64) MCentral {
   Lock& lock() { return lock_; }
 
   // In a fork child where another thread was inside: forgets the sets and finds the spans again through the page map.
-  void repair_after_fork();
+  void repair_after_fork(bool lost = false);  // see HeapSet
   // Audit: sets, counts and bits agree.
   bool check();
 

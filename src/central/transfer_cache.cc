@@ -44,8 +44,8 @@ bool TransferCache::put(const Batch& batch) {
   return true;
 }
 
-void TransferCache::repair_after_fork() {
-  if (!lock_.held() || lock_.held_by_me()) return;
+void TransferCache::repair_after_fork(bool lost) {
+  if (lock_.held_by_me() || (!lock_.held() && !lost)) return;
   lock_.reset_after_fork();
   filled_.store(0, std::memory_order_relaxed);
   objects_.store(0, std::memory_order_relaxed);

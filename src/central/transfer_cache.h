@@ -42,7 +42,7 @@ class alignas(64) TransferCache {
 
   Lock& lock() { return lock_; }
   // In a fork child where another thread was inside: a slot may be half-written, so all batches are lost to the child.
-  void repair_after_fork();
+  void repair_after_fork(bool lost = false);  // see HeapSet
   // Audit: counts and chains agree.
   bool check();
 

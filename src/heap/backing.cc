@@ -1,5 +1,6 @@
 #include "heap/backing.h"
 
+#include <atomic>
 #include <cerrno>
 
 #include "base/bits.h"
@@ -22,6 +23,7 @@ void set_mapped(const Backer::Run& run, UnitKind kind) {
   for (std::size_t i = 0; i < run.count; i++) {
     run.units[i].kind = kind;
     run.units[i].bound = BindMode::kDefault;
+    run.units[i].kept = false;
     run.units[i].state = UnitState::kMapped;
   }
 }
@@ -29,7 +31,14 @@ void set_bound(const Backer::Run& run, BindMode mode) {
   for (std::size_t i = 0; i < run.count; i++) run.units[i].bound = mode;
 }
 
+std::atomic<bool> g_pool_left{false};
+
 }  // namespace
+
+// relaxed: whoever leaves the pool takes each heap's lock afterwards, and whoever takes pages has had it since.
+void leave_pool() { g_pool_left.store(true, std::memory_order_relaxed); }
+void return_to_pool() { g_pool_left.store(false, std::memory_order_relaxed); }
+bool pool_is_left() { return g_pool_left.load(std::memory_order_relaxed); }
 
 void Backer::init(const OsOps& os, const Config& config) {
   os_ = &os;
@@ -75,7 +84,7 @@ bool Backer::node_lacks_room(std::size_t bytes) const {
 }
 
 int Backer::decide(Request* request, bool unmapped) const {
-  const bool may_hugetlb = unmapped && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages);
+  const bool may_hugetlb = unmapped && !pool_is_left() && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages);
   if (may_hugetlb) {
     const bool may = !first_touch() || reservations_hold(kHugeSize);
     request->hugetlb = may && pool_has(kHugeSize, request->bytes);
@@ -222,7 +231,8 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
 }
 
 int Backer::back(const Run& run, std::size_t needed, const Request& request) const {
-  if (request.hugetlb) {
+  // Asked again: the process may have forked since the request was decided.
+  if (request.hugetlb && !pool_is_left()) {
     const std::size_t span = request.steps ? run.count : needed;
     for_each_run(run.units, span, is_reserved, [&](std::size_t first, std::size_t n) { map_hugetlb(run.part(first, n)); });
   }
@@ -284,7 +294,7 @@ void Backer::release(const Run& run) const {
   for_each_run(run.units, run.count, is_plain, [&](std::size_t first, std::size_t n) { give_back(first, n, scarce, false); });
   // A page that is dropped does not get its reservation back; the next fault could find the pool dry.
   for_each_run(run.units, run.count, is_2m, [&](std::size_t first, std::size_t n) {
-    give_back(first, n, scarce || first_touch(), config_.source == HugeSource::kSharedFile);
+    give_back(first, n, scarce || first_touch() || pool_is_left(), config_.source == HugeSource::kSharedFile);
   });
   for (std::size_t i = 0; i < run.count; i++) {
     if (!run.units[i].backed()) __atomic_store_n(&run.units[i].place, std::int16_t{0}, __ATOMIC_RELAXED);
@@ -303,7 +313,7 @@ void Backer::forget_unbacked(const Run& run) const {
 
 bool Backer::map_1g(const Run& group) const {
   NH_ASSERT(group.count * kHugeSize == GiB && is_aligned(group.start, GiB));
-  if (config_.huge_pages != HugePagesOption::k1G || config_.kind == HeapKind::kPaged) return false;
+  if (config_.huge_pages != HugePagesOption::k1G || config_.kind == HeapKind::kPaged || pool_is_left()) return false;
   if (first_touch() && !reservations_hold(GiB)) return false;
   if (!pool_has(GiB, GiB)) {
     note_fallback(Fallback::kHugetlbDry, true);

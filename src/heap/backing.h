@@ -19,6 +19,12 @@
 
 namespace nh {
 
+// A process that has forked takes no more pages of the pools, and pages of them that it gives up are unmapped: they would
+// be served from the pool again. Its children start anew.
+void leave_pool();
+void return_to_pool();
+bool pool_is_left();
+
 enum class HeapKind : std::uint8_t {
   kNode,         // bound to a node and proven to lie there; the pool first
   kFirstTouch,   // lies where the program first writes; objects of whole units, so that no two owners meet in one

@@ -52,6 +52,7 @@ void MHeap::wait_L() {
   const std::uint32_t epoch = epoch_.load(std::memory_order_relaxed);
   waiters_++;
   lock_.unlock();
+  about_to_wait();
   os_->futex_wait(&epoch_, epoch, 0);
   lock_.lock();
   waiters_--;

@@ -136,15 +136,26 @@ class MHeap {
       space_->for_each_span(arenas_.window_index(units.first.arena()), visit);
     });
   }
-  // Calls visit(UnitRange, address, kind) for every run of neighbouring backed units of hugetlb memory. Looks without the
-  // lock: for fork, which has made sure that the units it acts on are in use.
+  // For fork (process/pool_runs.h). Calls visit(run) for the units of every arena.
   template <typename Visit>
-  void for_each_hugetlb_run(Visit&& visit) const;
-  // Such a run is ordinary memory of the same contents now.
-  void note_plain(UnitRange units, bool thp);
+  void for_each_arena(Visit&& visit) {
+    arenas_.for_each_arena([&](UnitRange units, std::uintptr_t) { visit(run_of(units)); });
+  }
+  // The units at an address of the heap. They must lie in arenas side by side.
+  Backer::Run units_at(const void* start, std::size_t bytes) {
+    const UnitId first = UnitId::of(arenas_.page_of(address(start)));
+    return run_of({first, first + UnitCount(bytes >> kHugeShift)});
+  }
+  // Hugetlb memory that is ordinary memory of the same contents now.
+  void note_plain(const Backer::Run& run, bool thp);
+
+  // After clearing the mark of arenas, with the lock held, which is released and taken again: others wait for that.
+  void end_busy_L();
 
   // In a fork child: makes the heap usable after another thread of the parent was inside it.
-  void repair_after_fork();
+  // lost: some units became lost; what CPUs hold of the heap's pages may lie there.
+  void repair_after_fork(bool lost = false);
+  bool is_lost(std::uintptr_t at) { return arenas_.unit_of(arenas_.page_of(at)).state == UnitState::kLost; }
   // Audit: page allocator, arenas, spans and page map agree. Nothing else may run.
   bool check();
 
@@ -176,7 +187,6 @@ class MHeap {
   template <typename Work>
   void work_on_L(UnitRange units, Work&& work);
   void wait_L();
-  void end_busy_L();
   void fill_small_unit_L();
   std::uint32_t age_of_L(const Unit& unit) const;
   bool find_idle_L(PageId* limit, std::uint32_t idle_ticks);
@@ -228,18 +238,5 @@ class MHeap {
   std::atomic<std::size_t> large_bytes_{0};
   std::size_t released_ = 0;
 };
-
-template <typename Visit>
-void MHeap::for_each_hugetlb_run(Visit&& visit) const {
-  arenas_.for_each_arena([&](UnitRange arena, std::uintptr_t start) {
-    for (const UnitKind kind : {UnitKind::kHuge2M, UnitKind::kHuge1G}) {
-      const auto is_one = [kind](const Unit& u) { return u.backed() && u.kind == kind; };
-      for_each_run(&arenas_.unit(arena.first), kUnitsPerArena, is_one, [&](std::size_t first, std::size_t n) {
-        const UnitId begin = arena.first + UnitCount(first);
-        visit(UnitRange{begin, begin + UnitCount(n)}, start + first * kHugeSize, kind);
-      });
-    }
-  });
-}
 
 }  // namespace nh

@@ -226,13 +226,13 @@ bool MHeap::free_unbacked_L(PageId first, PageCount pages) {
   return all;
 }
 
-void MHeap::note_plain(UnitRange units, bool thp) {
-  for (UnitId u = units.first; u < units.end; ++u) {
-    Unit& unit = arenas_.unit(u);
-    backed_[static_cast<unsigned>(unit.kind)].fetch_sub(1, std::memory_order_relaxed);
-    unit.kind = thp ? UnitKind::kThp : UnitKind::kBase;
-    backed_[static_cast<unsigned>(unit.kind)].fetch_add(1, std::memory_order_relaxed);
+void MHeap::note_plain(const Backer::Run& run, bool thp) {
+  count_units(run.units, run.count, false);
+  for (std::size_t i = 0; i < run.count; i++) {
+    run.units[i].kind = thp ? UnitKind::kThp : UnitKind::kBase;
+    run.units[i].kept = false;
   }
+  count_units(run.units, run.count, true);
 }
 
 }  // namespace nh

@@ -105,15 +105,15 @@ HeapStats MHeap::stats() {
   return s;
 }
 
-void MHeap::repair_after_fork() {
+void MHeap::repair_after_fork(bool lost) {
   // Whoever held a lock does not exist here. The thread that forked may hold one itself (fork in a signal handler that
   // interrupted the allocator): it goes on where it was, so that lock and what it guards are left alone.
   CpuPages* all = cpu_pages_.load(std::memory_order_relaxed);
   for (unsigned i = 0; i < config_.cpus && all != nullptr; i++) {
     CpuPages& c = all[i];
-    if (!c.lock.held() || c.lock.held_by_me()) continue;
+    if (c.lock.held_by_me() || (!c.lock.held() && !lost)) continue;
     c.lock.reset_after_fork();
-    c.pages = PageCache();  // half-changed: its pages are lost to the child
+    c.pages = PageCache();  // half-changed, or no longer there: its pages are lost to the child
     c.spare = nullptr;
   }
   metadata_.repair_after_fork();

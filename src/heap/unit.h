@@ -24,8 +24,9 @@ enum class UnitKind : std::uint8_t { kBase, kThp, kHuge2M, kHuge1G };
 
 struct Unit {
   UnitState state;
-  UnitKind kind : 4;   // of a unit that is mapped or backed
-  BindMode bound : 4;  // the policy in force; kDefault: none
+  UnitKind kind : 3;   // of a unit that is mapped or backed
+  BindMode bound : 3;  // the policy in force; kDefault: none
+  bool kept : 1;       // hugetlb memory that does not exist in fork children
   // First-touch memory of several nodes: the node on which all its pages are known to lie, + 1; 0 = not known. Belongs to
   // whoever owns the unit; atomic, because a fork makes all of them forgotten.
   std::int16_t place;

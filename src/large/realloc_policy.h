@@ -6,7 +6,7 @@
 
 #include "base/units.h"
 #include "heap/size_classes.h"
-#include "large/route.h"
+#include "cache/large_route.h"
 
 namespace nh {
 

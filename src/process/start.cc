@@ -13,7 +13,7 @@
 #include "base/scan.h"
 #include "base/stderr.h"
 #include "central/free_mark.h"
-#include "large/route.h"
+#include "cache/large_route.h"
 #include "numa/hwloc_topology.h"
 #include "numa/topology_text.h"
 #include "os/procfs.h"

@@ -251,12 +251,12 @@ TEST_F(Caches, ATrustedSizeChoosesTheListThatThePageMapNames) {
       for (const std::size_t named : {smallest, size}) {
         list = {nullptr, 1, 1};
         mark_word(p) = 0;
-        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.bytes), FreeOutcome::kDone);
+        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.used_bytes), FreeOutcome::kDone);
         EXPECT_EQ(list.head, p) << "heap " << heap << ", " << named << " bytes";
         EXPECT_EQ(mark_word(p), free_mark(p));
-        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.bytes), FreeOutcome::kOdd) << "freed already";
+        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.used_bytes), FreeOutcome::kOdd) << "freed already";
         mark_word(p) = 0;
-        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.bytes), FreeOutcome::kFull);
+        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.used_bytes), FreeOutcome::kFull);
         EXPECT_EQ(mark_word(p), free_mark(p));
       }
       list = before;
@@ -264,7 +264,7 @@ TEST_F(Caches, ATrustedSizeChoosesTheListThatThePageMapNames) {
     }
   }
   void* foreign[2] = {};
-  EXPECT_EQ(mcache_free_trusting(foreign, 64, g_hot.bytes), FreeOutcome::kOdd);
+  EXPECT_EQ(mcache_free_trusting(foreign, 64, g_hot.used_bytes), FreeOutcome::kOdd);
 }
 
 TEST_F(Caches, ADoubleFreeIsSeenByTheFastPath) {

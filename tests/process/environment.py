@@ -92,9 +92,9 @@ class Bench:
     def run(self, program, case, env=(), before_exec=None):
         return self.finish(self.start(program, case, env, before_exec))
 
-    def run_in_two_parts(self, program, case, between, env=()):
+    def run_in_two_parts(self, program, case, between, env=(), before_exec=None):
         """Runs up to "ready", holds the context manager `between` from then on, and runs to the end."""
-        process = self.start(program, case, env)
+        process = self.start(program, case, env, before_exec)
         try:
             wait_for_ready(process)
             with between:
@@ -301,37 +301,33 @@ def cgroup_limit_for_faults(bench):
     under_a_cgroup(bench, "usage")
 
 
-def forks(bench, cases, settings):
+def forks(bench, cases):
     with machine.exclusive(), machine.pool(40):
         for name in cases:
-            for setting in settings:
-                try:
-                    bench.run_in_two_parts("environment_fork", name, hog_free_pages(), setting)
-                except Failed as error:
-                    raise Failed(f"{name} {' '.join(setting)}: {error}") from None
-
-
-MODES = ([], ["NUMAHEAP_FORK=cow"], ["NUMAHEAP_FORK=relocate"], ["NUMAHEAP_FORK_MAX=4M"])
+            try:
+                bench.run_in_two_parts("environment_fork", name, hog_free_pages())
+            except Failed as error:
+                raise Failed(f"{name}: {error}") from None
 
 
 @case("fork")
 def fork_with_a_dry_pool(bench):
-    forks(bench, ["both_write_everything", "many_children", "children_of_children"], MODES)
+    forks(bench, ["both_write_everything", "many_children", "children_of_children"])
 
 
 @case("fork")
 def fork_while_threads_write(bench):
-    forks(bench, ["other_threads_keep_writing"], MODES)
+    forks(bench, ["other_threads_keep_writing"])
 
 
 @case("fork")
 def fork_and_a_sigbus_handler(bench):
-    forks(bench, ["the_programs_own_sigbus_handler_stays"], MODES)
+    forks(bench, ["the_programs_own_sigbus_handler_stays"])
 
 
 @case("fork")
 def fork_with_a_full_pool(bench):
-    """Enough huge pages for two: plain copy-on-write, nothing to prevent."""
+    """Enough huge pages for two, and yet none is shared."""
     with machine.exclusive(), machine.pool(160):
         for name in ("both_write_everything", "other_threads_keep_writing"):
             bench.run_in_two_parts("environment_fork", name, contextlib.nullcontext())

@@ -1,6 +1,5 @@
 // fork() while the pool of huge pages is dry: environment.py empties it at "ready". Parent and child write everything
-// they have; a copy-on-write fault finds no huge page then, and the kernel ends the process with SIGBUS if nobody
-// prevents it.
+// they have; a copy-on-write fault would find no huge page then, and the kernel would end the process with SIGBUS.
 #include <signal.h>
 #include <string.h>
 #include <sys/wait.h>

@@ -59,6 +59,16 @@ def hierarchy(controller):
             subprocess.run(["umount", folder], check=True)
 
 
+def remove_group(path):
+    """A group can be removed only once its last process is gone for good, a moment after its end."""
+    for _ in range(100):
+        try:
+            os.rmdir(path)
+            break
+        except OSError:
+            time.sleep(0.02)
+
+
 @contextlib.contextmanager
 def group_with_limit(controller, stem, limit):
     with hierarchy(controller) as (root, version):
@@ -73,19 +83,48 @@ def group_with_limit(controller, stem, limit):
                 file.write(str(limit))
             yield Group(path)
         finally:
-            # A group can be removed only once its last process is gone for good, a moment after its end.
-            for _ in range(100):
-                try:
-                    os.rmdir(path)
-                    break
-                except OSError:
-                    time.sleep(0.02)
+            remove_group(path)
 
 
+class MemoryGroup(Group):
+    def __init__(self, path, version):
+        super().__init__(path)
+        self.limit_file = "memory.limit_in_bytes" if version == 1 else "memory.max"
+        self.usage_file = "memory.usage_in_bytes" if version == 1 else "memory.current"
+
+    @contextlib.contextmanager
+    def room(self, size):
+        """Limits the group to what it uses now and so much more."""
+        with open(f"{self.path}/{self.usage_file}", encoding="ascii") as file:
+            used = int(file.read())
+        self.limit(used + size)
+        yield
+
+    def limit(self, size):
+        with open(f"{self.path}/{self.limit_file}", "w", encoding="ascii") as file:
+            file.write(str(size))
+
+
+@contextlib.contextmanager
+def memory_group(limit=None):
+    with hierarchy("memory") as (root, version):
+        path = f"{root}/nh-test-{os.getpid()}"
+        try:
+            os.mkdir(path)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be made: {error.strerror}") from None
+        group = MemoryGroup(path, version)
+        try:
+            if limit is not None:
+                group.limit(limit)
+            yield group
+        finally:
+            remove_group(path)
+
+
+@contextlib.contextmanager
 def hugetlb_group(kind, limit):
     """kind: "usage" limits pages as they are faulted in, "reservation" limits what may be mapped."""
-    return group_with_limit("hugetlb", "hugetlb.2MB" + (".rsvd" if kind == "reservation" else ""), limit)
-
-
-def memory_group(limit):
-    return group_with_limit("memory", "memory", limit)
+    stem = "hugetlb.2MB" + (".rsvd" if kind == "reservation" else "")
+    with group_with_limit("hugetlb", stem, limit) as group:
+        yield group

@@ -1,7 +1,9 @@
-// The moment of a fork whose huge pages have to be moved: what parent and child find in their memory. fork_windows.py
+// A fork of a process whose heap lies on huge pages of a pool: what parent and child find in their memory. fork_pool.py
 // sets the pool up, empties it at "ready" and goes through the modes; environment_fork.cc holds the everyday cases.
-#include "fork_windows.h"
+#include "fork_pool.h"
 
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -108,28 +110,6 @@ CASE(a_writer_holds_the_lock_that_fork_needs) {
   writer.join();
 }
 
-// Whoever writes while the child copies waits, and keeps its huge pages.
-CASE(relocation_costs_the_parent_no_huge_page) {
-  std::vector<Counter*> counters;
-  for (const size_t bytes : {8 * kMiB, 8 * kMiB, kMiB}) counters.push_back(new Counter(bytes));
-  hand_over();
-  const long long before = hugetlb_bytes();
-  require_huge_pages(16 * kMiB);
-  for (Counter* c : counters) c->start();
-  for (int round = 0; round < 4; round++) {
-    const pid_t child = fork();
-    if (child == 0) {
-      // Statistics are kept per process: nothing of the child lies in the pool any more.
-      EXPECT(hugetlb_bytes() == 0, "%lld bytes of the child are on hugetlb", hugetlb_bytes());
-      end_child();
-    }
-    expect_good_end(child);
-  }
-  for (Counter* c : counters) c->finish();
-  // A thread that stores between our handler and the fork itself may move its page by hand.
-  EXPECT(hugetlb_bytes() >= before - static_cast<long long>(6 * kHuge), "%lld of %lld bytes left", hugetlb_bytes(), before);
-}
-
 CASE(two_threads_fork_at_once) {
   const std::vector<Array> heap = make_heap(32);
   require_huge_pages(24 * kMiB);
@@ -176,7 +156,7 @@ CASE(grandchildren) {
   for (const Array& a : heap) expect_contents(a, 4, "parent");
 }
 
-// What a library keeps back (RDMA registrations) is not there in the child; everything else is, and nothing crashes.
+// What a library keeps back (RDMA registrations) keeps its pages and is not there in the child; everything else is.
 CASE(ranges_kept_back_with_dontfork) {
   const Array kept = make_array(16 * kMiB, 1);
   const Array other = make_array(16 * kMiB, 2);
@@ -197,14 +177,15 @@ CASE(ranges_kept_back_with_dontfork) {
       REQUIRE(p != MAP_FAILED);
       EXPECT(p + kHuge <= begin || p >= begin + bytes, "a mapping lies in the heap");
     }
-    for (size_t i = 0; i < bytes; i += 4096) EXPECT(begin[i] == 0, "byte %zu of the range came along", i);
+    unsigned char residency;
+    EXPECT(mincore(begin, 4096, &residency) == 0, "there is a hole in the heap");
     const size_t behind = static_cast<size_t>(begin - kept.p) + bytes;
     EXPECT(kept.p[behind] != 0 || kept.p[behind + 1] != 0, "what lies behind the range is gone, too");
-    free(kept.p);
     free(other.p);
     for (int i = 0; i < 1000; i++) free(malloc(static_cast<size_t>(i) * 10000));
     end_child();
   }
+  EXPECT(status_kib("HugetlbPages") == static_cast<long>(bytes / 1024), "%ld KiB on huge pages", status_kib("HugetlbPages"));
   refill(kept, 5);
   refill(other, 5);
   expect_good_end(child);
@@ -263,4 +244,104 @@ CASE(forks_on_stacks_in_the_heap) {
   }
   refill(other, 2);
   expect_contents(other, 2, "parent");
+}
+
+// Pages are free at the fork and gone before anybody writes: used up by others, or the pool made smaller.
+CASE(pool_is_used_up_later) {
+  const std::vector<Array> heap = make_heap(32);
+  require_huge_pages(24 * kMiB);
+  int go[2];
+  REQUIRE(pipe(go) == 0);
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    char byte;
+    close(go[1]);
+    EXPECT(read(go[0], &byte, 1) == 0);
+    for (const Array& a : heap) expect_contents(a, 0, "child");
+    for (const Array& a : heap) refill(a, 1);
+    for (const Array& a : heap) expect_contents(a, 1, "child");
+    end_child();
+  }
+  if (getenv("NH_TEST_SHRINK") != nullptr) {
+    const int pool = open("/proc/sys/vm/nr_hugepages", O_WRONLY | O_CLOEXEC);
+    EXPECT(write(pool, "0", 1) == 1);
+    close(pool);
+  } else {
+    EXPECT(eat_the_pool() > 0);
+  }
+  for (const Array& a : heap) refill(a, 2);
+  close(go[1]);
+  expect_good_end(child);
+  for (const Array& a : heap) expect_contents(a, 2, "parent");
+}
+
+// After its first fork a process takes no more pages of the pool; a child may.
+CASE(nothing_of_the_pool_is_taken_any_more) {
+  const Array a = make_array(8 * kMiB, 1);
+  require_huge_pages(8 * kMiB);
+  for (int round = 0; round < 3; round++) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      expect_contents(a, 0, "child");
+      const Array own = make_array(48 * kMiB, 2);  // more than what the parent has freed
+      EXPECT(status_kib("HugetlbPages") >= 32 * 1024, "%ld KiB on huge pages", status_kib("HugetlbPages"));
+      expect_contents(own, 0, "child");
+      end_child();
+    }
+    expect_good_end(child);
+    const std::vector<Array> more = make_heap(16);
+    EXPECT(status_kib("HugetlbPages") == 0, "%ld KiB on huge pages", status_kib("HugetlbPages"));
+    for (const Array& b : more) free(b.p);
+  }
+}
+
+// However many huge pages are moved, the mappings stay few.
+CASE(mappings_stay_few) {
+  const std::vector<Array> heap = make_heap(128);
+  require_huge_pages(112 * kMiB);
+  const auto count = [] {
+    int lines = 0;
+    FILE* const maps = fopen("/proc/self/maps", "re");
+    for (int c; (c = getc(maps)) != EOF;) lines += c == '\n';
+    fclose(maps);
+    return lines;
+  };
+  count();
+  const int before = count();
+  const pid_t child = fork();
+  if (child == 0) end_child();
+  expect_good_end(child);
+  EXPECT(count() <= before + 8, "%d mappings instead of %d", count(), before);
+  for (const Array& a : heap) expect_contents(a, 0, "parent");
+}
+
+// What the program has made read-only or inaccessible stays so, in both processes.
+CASE(protection_is_kept) {
+  const Array a = make_array(32 * kMiB, 1);
+  require_huge_pages(32 * kMiB);
+  char* const begin = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(a.p) + kHuge - 1) / kHuge * kHuge);
+  REQUIRE(mprotect(begin + kHuge, 2 * kHuge, PROT_READ) == 0);
+  REQUIRE(mprotect(begin + 5 * kHuge, kHuge, PROT_NONE) == 0);
+  const auto dies_of = [](char* p, bool store) {
+    const pid_t child = fork();
+    if (child == 0) {
+      const char before = *const_cast<volatile char*>(p);
+      if (store) *const_cast<volatile char*>(p) = before;
+      _exit(0);
+    }
+    const int status = end_of_child(child);
+    return WIFSIGNALED(status) ? WTERMSIG(status) : 0;
+  };
+  EXPECT(dies_of(begin, true) == 0);
+  EXPECT(dies_of(begin + kHuge, false) == 0);
+  EXPECT(dies_of(begin + kHuge, true) == SIGSEGV);
+  EXPECT(dies_of(begin + 5 * kHuge, false) == SIGSEGV);
+  EXPECT(dies_of(begin + 6 * kHuge, true) == 0);
+  REQUIRE(mprotect(begin + kHuge, 2 * kHuge, PROT_READ | PROT_WRITE) == 0);
+  REQUIRE(mprotect(begin + 5 * kHuge, kHuge, PROT_READ | PROT_WRITE) == 0);
+  expect_contents(a, 0, "parent");
+  refill(a, 1);
+  expect_contents(a, 1, "parent");
 }

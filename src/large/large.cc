@@ -1,4 +1,4 @@
-#include "api/large_calls.h"
+#include "large/large.h"
 
 #include <cerrno>
 #include <cstdint>

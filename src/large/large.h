@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "cache/mcache.h"
-#include "large/route.h"
+#include "cache/large_route.h"
 
 namespace nh {
 

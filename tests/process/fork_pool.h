@@ -1,11 +1,11 @@
-// What the two halves of fork_windows share: arrays with a pattern, a thread that writes all the time, comparisons of
-// handlers.
+// What the parts of fork_pool share: arrays with a pattern, a thread that writes all the time.
 #pragma once
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 
 #include <atomic>
@@ -61,6 +61,14 @@ inline std::vector<Array> make_heap(size_t mib) {
   return heap;
 }
 
+// Takes all free huge pages of the pool, for good.
+inline int eat_the_pool() {
+  int pages = 0;
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_POPULATE;
+  while (mmap(nullptr, kHuge, PROT_READ | PROT_WRITE, flags, -1, 0) != MAP_FAILED) pages++;
+  return pages;
+}
+
 // 0, or what waitpid tells.
 inline int end_of_child(pid_t child) {
   int status = -1;
@@ -71,6 +79,10 @@ inline int end_of_child(pid_t child) {
 inline void expect_good_end(pid_t child) {
   const int status = end_of_child(child);
   EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child ended with status %#x", static_cast<unsigned>(status));
+}
+inline void expect_signal(pid_t child, int signal) {
+  const int status = end_of_child(child);
+  EXPECT(WIFSIGNALED(status) && WTERMSIG(status) == signal, "the child ended with status %#x", static_cast<unsigned>(status));
 }
 [[noreturn]] inline void end_child() { _exit(failures() == 0 ? 0 : 1); }
 
@@ -114,19 +126,3 @@ struct Counter {
     for (size_t i = 0; i < n; i++) words[i] = value;
   }
 };
-
-inline void expect_handler(int signal, const struct sigaction& wanted) {
-  struct sigaction now;
-  REQUIRE(sigaction(signal, nullptr, &now) == 0);
-  // libc adds SA_RESTORER to whatever it is asked to install; of the mask the kernel knows 64 signals.
-  constexpr int kRestorer = 0x04000000;
-  EXPECT(now.sa_sigaction == wanted.sa_sigaction && (now.sa_flags | kRestorer) == (wanted.sa_flags | kRestorer) &&
-             memcmp(&now.sa_mask, &wanted.sa_mask, 8) == 0,
-         "the handler of signal %d was not put back", signal);
-}
-
-inline struct sigaction handler_now(int signal) {
-  struct sigaction now;
-  REQUIRE(sigaction(signal, nullptr, &now) == 0);
-  return now;
-}

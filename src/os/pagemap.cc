@@ -1,0 +1,44 @@
+#include "os/pagemap.h"
+
+#include <cstdint>
+
+#include <fcntl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/bits.h"
+#include "base/units.h"
+#include "os/linux_calls.h"
+#include "os/raw_call.h"
+
+namespace nh {
+namespace {
+
+// Of an entry: Documentation/admin-guide/mm/pagemap.rst.
+constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;
+constexpr std::uint64_t kExclusive = std::uint64_t{1} << 56;  // Linux 4.2
+
+}  // namespace
+
+PageMap::PageMap() {
+  const linux_os_detail::ErrnoKeeper keep;
+  fd_ = static_cast<int>(::syscall(SYS_openat, AT_FDCWD, "/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
+}
+
+PageMap::~PageMap() {
+  if (fd_ >= 0) linux_os_detail::raw_call(SYS_close, static_cast<std::uintptr_t>(fd_));
+}
+
+PageFacts PageMap::facts(const void* p) const {
+  PageFacts facts;
+  std::uint64_t entry = 0;
+  const std::uintptr_t offset = address(p) / kOsPageSize * sizeof entry;
+  if (fd_ < 0) return facts;
+  const long n = linux_os_detail::raw_call(SYS_pread64, static_cast<std::uintptr_t>(fd_), address(&entry), sizeof entry, offset);
+  facts.known = n == static_cast<long>(sizeof entry);
+  facts.present = (entry & kPresent) != 0;
+  facts.exclusive = (entry & kExclusive) != 0;
+  return facts;
+}
+
+}  // namespace nh

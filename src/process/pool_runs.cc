@@ -1,0 +1,170 @@
+#include "process/pool_runs.h"
+
+#include "base/bits.h"
+#include "heap/mheap.h"
+#include "os/fork_advice.h"
+#include "process/process.h"
+
+namespace nh {
+namespace {
+
+// Marks the arenas that fork works on. Not the thread's own mark, which is there where a signal handler interrupted it.
+constinit char g_claim = 0;
+
+template <typename Visit>
+void for_each_heap(Visit&& visit) {
+  for (unsigned i = 0; i < g_process.heaps.count(); i++) visit(g_process.heaps[HeapId(i)].heap);
+}
+
+bool is_claimed(const Unit& u) { return u.worker == &g_claim; }
+bool is_unused_pool(const Unit& u) { return is_claimed(u) && u.state == UnitState::kMapped && u.hugetlb(); }
+
+// Claims what lies in a pool. Other memory needs no claim: whoever backs it from now on sees that the pool is left. False:
+// another thread works on some unit.
+bool claim_L(const Backer::Run& arena) {
+  bool all = true;
+  for (std::size_t i = 0; i < arena.count; i++) {
+    Unit& u = arena.units[i];
+    if (u.busy()) {
+      all &= u.is_mine() || is_claimed(u);
+    } else if (u.hugetlb()) {
+      u.worker = &g_claim;
+    }
+  }
+  return all;
+}
+
+// Whether an object begins in the unit: of a large one only the first page is in the page map.
+bool holds_small(MHeap& heap, std::uintptr_t unit) {
+  if (heap.whole_units()) return false;
+  for (std::uintptr_t at = unit; at < unit + kHugeSize; at += kPageSize) {
+    if (heap.space().entry(reinterpret_cast<const void*>(at)) != 0) return true;
+  }
+  return false;
+}
+
+template <typename Visit>
+void for_each_run_of(MHeap& heap, Visit&& visit) {
+  PoolRun run;
+  run.heap = heap.id();
+  run.shared = heap.backer().config().source == HugeSource::kSharedFile;
+  heap.for_each_arena([&](const Backer::Run& arena) {
+    const Unit& first = arena.units[0];
+    if (first.backed() && first.kind == UnitKind::kHuge1G) {
+      if (arena.start % GiB != 0) return;
+      run.start = static_cast<char*>(arena.at(0));
+      run.bytes = run.page_bytes = GiB;
+      run.bound = first.bound;
+      run.small = !heap.whole_units();
+      run.kept = first.kept;
+      visit(run);
+      return;
+    }
+    run.page_bytes = kHugeSize;
+    run.bytes = 0;
+    for (std::size_t i = 0; i <= arena.count; i++) {
+      const Unit* u = i < arena.count && arena.units[i].backed() && arena.units[i].hugetlb() ? &arena.units[i] : nullptr;
+      const bool small = u != nullptr && holds_small(heap, address(arena.at(i)));
+      const bool ends = u == nullptr || small != run.small || u->kept != run.kept || u->bound != run.bound;
+      if (run.bytes != 0 && ends) {
+        visit(run);
+        run.bytes = 0;
+      }
+      if (u == nullptr) continue;
+      if (run.bytes == 0) run.start = static_cast<char*>(arena.at(i));
+      run.small = small;
+      run.kept = u->kept;
+      run.bound = u->bound;
+      run.bytes += kHugeSize;
+    }
+  });
+}
+
+Backer::Run units_of(const PoolRun& part) { return g_process.heaps[part.heap].heap.units_at(part.start, part.bytes); }
+
+}  // namespace
+
+bool holds_a_heap() {
+  bool holds = locks_held() != 0;
+  for_each_heap([&](MHeap& heap) { holds |= heap.lock().held_by_me(); });
+  return holds;
+}
+
+bool pool_in_use() {
+  bool any = false;
+  for_each_heap([&](MHeap& heap) {
+    heap.for_each_arena([&](const Backer::Run& arena) {
+      for (std::size_t i = 0; i < arena.count; i++) any |= arena.units[i].hugetlb() && !arena.units[i].kept;
+    });
+  });
+  return any;
+}
+
+void release_idle_pool_pages() {
+  for_each_heap([](MHeap& heap) {
+    if (heap.hugetlb_committed() != 0) heap.scavenge(SIZE_MAX, 0);
+  });
+}
+
+void claim_pool_units() {
+  for_each_heap([](MHeap& heap) {
+    for (bool all = false; !all;) {
+      all = true;
+      {
+        LockGuard guard(heap.lock());
+        heap.for_each_arena([&](const Backer::Run& arena) { all &= claim_L(arena); });
+      }
+      if (all) break;
+      about_to_wait();
+      std::atomic<std::uint32_t> never{0};
+      heap.os().futex_wait(&never, 0, 50'000);
+    }
+    heap.for_each_arena([&](const Backer::Run& arena) {
+      for_each_run(arena.units, arena.count, is_unused_pool,
+                   [&](std::size_t first, std::size_t n) { heap.backer().forget_unbacked(arena.part(first, n)); });
+    });
+  });
+}
+
+void unclaim_pool_units() {
+  for_each_heap([](MHeap& heap) {
+    LockGuard guard(heap.lock());
+    heap.for_each_arena([](const Backer::Run& arena) {
+      for (std::size_t i = 0; i < arena.count; i++) {
+        if (is_claimed(arena.units[i])) arena.units[i].worker = nullptr;
+      }
+    });
+    heap.end_busy_L();
+  });
+}
+
+void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* argument) {
+  for_each_heap([&](MHeap& heap) { for_each_run_of(heap, [&](const PoolRun& run) { visit(argument, run); }); });
+}
+
+const NodeSet& nodes_of_heap(HeapId heap) { return g_process.heaps[heap].heap.backer().config().nodes; }
+
+void note_ordinary(const PoolRun& part, bool thp) { g_process.heaps[part.heap].heap.note_plain(units_of(part), thp); }
+
+void note_kept(const PoolRun& part) {
+  const Backer::Run run = units_of(part);
+  for (std::size_t i = 0; i < run.count; i++) run.units[i].kept = true;
+}
+
+bool lose_kept_runs() {
+  bool small = false;
+  for_each_heap([&](MHeap& heap) {
+    for_each_run_of(heap, [&](const PoolRun& run) {
+      if (!run.kept || close_hole(run.start, run.bytes) != 0) return;
+      small |= run.small;
+      const Backer::Run units = units_of(run);
+      for (std::size_t i = 0; i < units.count; i++) {
+        units.units[i].state = UnitState::kLost;
+        units.units[i].kept = false;
+      }
+    });
+  });
+  return small;
+}
+
+}  // namespace nh

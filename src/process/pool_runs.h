@@ -1,0 +1,51 @@
+// What fork has to know of a heap's memory on huge pages of a pool, and what the heap has to know of what fork did to it.
+// This file and pool_runs.cc are all of fork that knows how a heap keeps its units.
+#pragma once
+
+#include <cstddef>
+
+#include "base/node_set.h"
+#include "base/units.h"
+#include "os/os.h"
+
+namespace nh {
+
+// Neighbouring huge pages of one size that hold memory in use.
+struct PoolRun {
+  char* start = nullptr;
+  std::size_t bytes = 0;
+  std::size_t page_bytes = 0;
+  HeapId heap;
+  BindMode bound = BindMode::kDefault;  // the policy in force
+  bool shared = false;  // a file that is mapped shared
+  bool small = false;   // holds small objects, or an object begins there
+  bool kept = false;    // an earlier fork has kept it from children
+};
+
+// Whether the calling thread is inside a heap, with its lock held: a signal handler that interrupted it forks.
+bool holds_a_heap();
+
+// Whether any heap has huge pages of a pool. Cheap.
+bool pool_in_use();
+// Gives free memory of the heaps that have huge pages of a pool back to the system.
+void release_idle_pool_pages();
+
+// Claims the units of all heaps, waiting for threads that work on some: nobody backs or releases units until
+// unclaim_pool_units(). Units that are mapped from a pool and not in use are given back. The caller is not inside a heap.
+void claim_pool_units();
+void unclaim_pool_units();
+
+// With the units claimed, or in a fork child. Calls visit(argument, run) for all of a pool that is in use.
+void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* argument);
+// The nodes that run.bound speaks of.
+const NodeSet& nodes_of_heap(HeapId heap);
+
+// A part of a run is ordinary memory now, with the same content. thp: advised to be transparent huge pages.
+void note_ordinary(const PoolRun& part, bool thp);
+// A part of a run does not exist in children.
+void note_kept(const PoolRun& part);
+
+// In a fork child: takes what was kept from it out of the heaps. True: small objects were among it.
+bool lose_kept_runs();
+
+}  // namespace nh

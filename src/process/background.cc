@@ -40,6 +40,7 @@ std::atomic<ScavengeOption> g_mode{ScavengeOption::kOff};
 std::atomic<bool> g_main_ended{false};
 std::atomic<std::uint64_t> g_next_turn{0};
 std::atomic<std::uint64_t> g_next_look{0};
+std::atomic<std::size_t> g_useless[kMaxNodes];  // free memory of which the last look could make nothing
 std::atomic<bool> g_alone{false};  // at the last turn the kernel knew of no other thread
 pthread_key_t g_main_thread;
 bool g_watches_main = false;
@@ -72,10 +73,14 @@ void for_each_heap_of(unsigned worker, Visit&& visit) {
   for (unsigned h = nodes; h < g_process.heaps.count(); h++) visit(g_process.heaps[HeapId(h)].heap);
 }
 
-bool is_worthwhile(unsigned worker) {
-  bool worth = false;
-  for_each_heap_of(worker, [&](MHeap& heap) { worth |= heap.idle_bytes() >= kWorthwhile; });
-  return worth;
+// What the heaps of a worker have that may be worth a wake-up.
+std::size_t worthwhile_bytes(unsigned worker) {
+  std::size_t bytes = 0;
+  for_each_heap_of(worker, [&](MHeap& heap) {
+    const std::size_t idle = heap.idle_bytes();
+    if (idle >= kWorthwhile) bytes += idle;
+  });
+  return bytes;
 }
 
 // Caches of CPUs that nobody has used for some seconds go home, one at a time and at most 1 % of the time.
@@ -132,6 +137,7 @@ void* work(void* argument) {
   bool sent_home = false, looked_again = false;
   for (;;) {
     const std::uint32_t seen = self.begin_look();
+    g_useless[worker].store(0, std::memory_order_relaxed);
     if (g_main_ended.load()) return nullptr;
     if (worker == 0) take_back_unused_caches();
     const Round round = work_once(worker);
@@ -144,9 +150,11 @@ void* work(void* argument) {
       sent_home = true;
       if (send_kept_home()) continue;
     }
-    // Free memory in pieces of which no unit consists. A program that goes on freeing such memory calls for work again and
-    // again, but is looked at only once per delay.
-    if (is_worthwhile(worker) && !looked_again) {
+    // Free memory in pieces of which no unit consists. Calls for work begin again when there is more of it, and a program
+    // that goes on freeing and using it is looked at only once per delay.
+    const std::size_t useless = worthwhile_bytes(worker);
+    g_useless[worker].store(useless, std::memory_order_relaxed);
+    if (useless != 0 && !looked_again) {
       looked_again = true;
       self.sleep(Sleep::kUntilOld, seen, g_scavenger.delay_ns());
       if (self.was_called()) continue;
@@ -181,6 +189,12 @@ void main_thread_ends(void*) {
 bool watch_main_thread() {
   if (::syscall(SYS_gettid) != ::getpid()) return false;  // loaded later, by another thread
   if (pthread_key_create(&g_main_thread, main_thread_ends) != 0) return false;
+  // For later keys libc may have to allocate in a thread that has none of them yet, which one that has just forked must not.
+  constexpr pthread_key_t kKeysWithoutMemory = 32;
+  if (g_main_thread >= kKeysWithoutMemory) {
+    pthread_key_delete(g_main_thread);
+    return false;
+  }
   g_watches_main = true;
   return pthread_setspecific(g_main_thread, &g_main_thread) == 0;
 }
@@ -268,10 +282,14 @@ void memory_was_freed(const void* caller) {
   bool work_here = false;
   const unsigned nodes = g_process.topology.heap_count();
   for (unsigned node = 0; node < nodes; node++) {
-    if (!is_worthwhile(node)) continue;
+    const std::size_t worth = worthwhile_bytes(node);
+    if (worth == 0) continue;
     Worker& w = g_worker[node];
     if (w.runs()) {
-      w.call();
+      std::atomic<std::size_t>& useless = g_useless[node];
+      const std::size_t before = useless.load(std::memory_order_relaxed);
+      if (worth < before) useless.store(worth, std::memory_order_relaxed);
+      if (before == 0 || worth >= before + kWorthwhile) w.call();
       if (near_limit()) w.hurry();
     } else if (!may_start) {
       work_here = true;

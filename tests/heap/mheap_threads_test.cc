@@ -54,7 +54,7 @@ void traffic(const HeapWorldConfig& config, bool may_refuse) {
   }
   std::thread scavenger([&] {
     for (std::uint32_t tick = 1; !stop; tick++) {
-      w.heap.set_tick(tick, false);
+      w.heap.set_tick(tick);
       w.heap.scavenge(4 * MiB, tick % 2);
       w.heap.flush_page_caches();
       w.heap.stats();

@@ -19,7 +19,7 @@ class Model {
  public:
   Model(const HeapWorldConfig& c, std::uint64_t seed, bool refusals) : w_(c), random_(seed) {
     ok_ = w_.set_up();
-    scavenger_.init(100);
+    scavenger_.init(100, 0);
     if (!refusals) return;
     w_.os.fail_randomly(FakeCall::kPopulate, EFAULT, 0.05, seed);
     w_.os.fail_randomly(FakeCall::kMapNew, seed % 2 == 0 ? ENOMEM : EEXIST, 0.05, seed);
@@ -71,7 +71,7 @@ class Model {
     } else if (action < 93) {
       w_.os.advance_ns(below(60) * 1'000'000);
       say("scavenger", action);
-      scavenger_.step(w_.heap, false, action == 92);
+      scavenger_.step(w_.heap, action == 92);
     } else if (action < 96) {
       const std::size_t bytes = below(20 * MiB);
       say("scavenge", bytes);

@@ -65,8 +65,9 @@ struct MemoryLimit {
 struct OsOps {
   // ---- address space -------------------------------------------------------------------------------------------
   // Where a window of up to that many bytes, which grows by map_new(), can lie: nothing is mapped there at the moment, and
-  // nothing is mapped by this. A multiple of kArenaSize, another one for each attempt (0, 1, ...); 0: no further place.
-  std::uintptr_t (*find_window)(std::size_t bytes, unsigned attempt);
+  // nothing is mapped by this. A multiple of kArenaSize, another one for each attempt (0, 1, ...). below: what it must end
+  // at or before, 0: anywhere. 0: no such place was found; another attempt may be luckier.
+  std::uintptr_t (*find_window)(std::size_t bytes, std::uintptr_t below, unsigned attempt);
   // Whether nothing is mapped in a range. True where that cannot be told (RLIMIT_AS).
   bool (*is_unmapped)(void* p, std::size_t bytes);
   // Whether every mapping counts, so that what is not in use has to go: RLIMIT_AS limits their sum, or

@@ -42,21 +42,26 @@
   "movq %[scratch], %%fs:8(%[rseq])\n"                    \
   "771:\n\t"
 
-// Ends it, with the abort handler. exit: the label, as "%l[name]", to which every kAbortsToLeave-th abort goes; before_exit:
-// instructions that make true what the code behind that label takes for granted.
-#define NH_RSEQ_END(before_exit, exit)                    \
+// Ends it, with the abort handler that consists of these instructions.
+#define NH_RSEQ_END_WITH(handler)                         \
   "772:\n\t"                                              \
   ".pushsection .text.nh_rseq_abort, \"ax\"\n\t"          \
   ".byte 0x0f, 0xb9, 0x3d\n\t"                            \
   ".long 0x53053053\n"                                    \
   "774:\n\t"                                              \
+  handler                                                 \
+  ".popsection\n\t"
+
+// exit: the label, as "%l[name]", to which every kAbortsToLeave-th abort goes; before_exit: instructions that make true what
+// the code behind that label takes for granted.
+#define NH_RSEQ_END(before_exit, exit)                    \
+  NH_RSEQ_END_WITH(                                       \
   "movq nh_rseq_aborts@gottpoff(%%rip), %[scratch]\n\t"   \
   "addl $1, %%fs:(%[scratch])\n\t"                        \
   "testl $7, %%fs:(%[scratch])\n\t"                       \
   "jnz 770b\n\t"                                          \
   before_exit                                             \
-  "jmp " exit "\n\t"                                      \
-  ".popsection\n\t"
+  "jmp " exit "\n\t")
 
 namespace nh {
 

@@ -195,7 +195,8 @@ class MHeap {
   bool back_L(PageId first, PageCount pages);
   bool back_run_L(UnitRange wanted, const Backer::Request& request, UnitId* done);
   bool back_small_L();
-  UnitId step_end_L(UnitId from) const;
+  UnitId giant_end(UnitId u) const;
+  UnitId step_end_L(UnitRange units) const;
   bool try_1g_L(UnitId around);
   void release_L(UnitRange units);
   template <typename Work>

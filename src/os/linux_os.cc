@@ -161,9 +161,6 @@ void futex_wake(std::atomic<std::uint32_t>* word, int count) {
 int unmap(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
   const int error = counted_munmap(p, bytes) == 0 ? 0 : errno;
-  // ENOMEM: a hole in the middle of a mapping needs one mapping more than vm.max_map_count allows. The addresses stay
-  // ours then, but the memory must not.
-  if (error != 0) counted_madvise(p, bytes, MADV_DONTNEED);
   note_given_back();
   return error;
 }

@@ -82,8 +82,8 @@ struct OsOps {
   // Makes reserved anonymous memory accessible; pages are zero until written. Contents of accessible pages stay.
   // ENOMEM under vm.overcommit_memory=2 when the commit limit is reached.
   int (*make_writable)(void* p, std::size_t bytes);
-  // Unmaps, whatever was mapped there; pages and pool reservations are returned. ENOMEM: too many mappings; then the range
-  // is still mapped, its contents lost.
+  // Unmaps, whatever was mapped there; pages and pool reservations are returned. ENOMEM: a hole in the middle of a mapping
+  // needs one mapping more than vm.max_map_count allows; nothing has changed then.
   int (*unmap)(void* p, std::size_t bytes);
   // Maps fresh anonymous memory where nothing is mapped, read-write or read-only. EEXIST: something is; nothing changed.
   int (*map_new)(void* p, std::size_t bytes);

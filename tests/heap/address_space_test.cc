@@ -3,12 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <atomic>
 #include <cerrno>
-#include <thread>
 #include <vector>
 
 #include "heap/heap_world.h"
@@ -19,6 +14,7 @@ namespace {
 using test::FakeCall;
 using test::FakeNode;
 using test::FakeOs;
+using test::in_child_during;
 using test::PageState;
 using test::window_of;
 
@@ -319,30 +315,18 @@ TEST(AddressSpace, AfterAForkTablesGrowOnFromWhereTheyWere) {
   s.mirror_used_bytes(&copy);
   Dealer d{s, HeapId(0)};
   ASSERT_EQ(d.deal(1), 0u);
-  std::atomic<bool> inside{false}, forked{false};
-  os.on_call(FakeCall::kAdviseThp, [&] {
-    inside = true;
-    while (!forked) std::this_thread::yield();
-  });
-  std::thread other([&] {
+  const auto grow = [&] {
     Dealer growing{s, HeapId(0), 0, 1};
     growing.deal(300);
-  });
-  while (!inside) std::this_thread::yield();
-  const pid_t pid = fork();
-  if (pid == 0) {
-    os.on_call(FakeCall::kAdviseThp, {});
+  };
+  const auto child = [&] {
     s.repair_after_fork();
-    if (copy != kArenaSize) _exit(1);
-    if (d.deal(300) != 1) _exit(2);
-    if (copy != 301 * kArenaSize) _exit(3);
-    _exit(s.entry(at(s.arena_address(300))) == 0 ? 0 : 4);
-  }
-  forked = true;
-  other.join();
-  int status = 0;
-  ASSERT_EQ(waitpid(pid, &status, 0), pid);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    if (copy != kArenaSize) return 1;
+    if (d.deal(300) != 1) return 2;
+    if (copy != 301 * kArenaSize) return 3;
+    return s.entry(at(s.arena_address(300))) == 0 ? 0 : 4;
+  };
+  EXPECT_EQ(in_child_during(os, FakeCall::kAdviseThp, grow, child), 0);
 }
 
 // ---- spans -------------------------------------------------------------------------------------------------------

@@ -152,11 +152,7 @@ struct FakeOps {
     require_range("unmap", p, bytes);
     if (!f.in_window(at(p), bytes)) f.space_.require_mapped("unmap", at(p), bytes);
     if (f.has_obstacle(at(p), bytes)) contract_violation("unmap", "somebody else's mapping", at(p), bytes);
-    if (const int error = f.enter(FakeCall::kUnmap); error != 0) {
-      f.space_.require_mapped("unmap", at(p), bytes);
-      f.drop("unmap", p, bytes);
-      return f.note(error);
-    }
+    if (const int error = f.enter(FakeCall::kUnmap); error != 0) return f.note(error);
     f.space_.unmap("unmap", at(p), bytes);
     real_unmap(f, p, bytes);
     return 0;

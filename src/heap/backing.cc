@@ -344,7 +344,8 @@ void Backer::forget_unbacked(HeapArena& arena, std::uintptr_t base) {
 }
 
 bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
-  if (pool_is_left() || config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !reservation_counts(GiB))) return false;
+  if (pool_is_left()) return false;
+  if (config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !reservation_counts(GiB))) return false;
   for (std::size_t i = 0; i < kArenasPerGiB; i++) {
     NH_ASSERT(group[i].busy);
     if (group[i].decided || group[i].mapped != 0) return false;

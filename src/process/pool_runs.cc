@@ -39,11 +39,19 @@ void drop_unused(MHeap& heap, HeapArena& a, std::uintptr_t base) {
   });
 }
 
-// Whether an object begins in the unit: of a large one only the first page is in the page map.
+// Whether an object begins in the unit, or one reaches into it that is smaller than a unit. Of a large object only the
+// first page is in the page map. Objects come and go meanwhile; it is only a question of which units come first.
 bool holds_small(MHeap& heap, std::uintptr_t unit) {
   if (heap.whole_units()) return false;
+  const auto begins_at = [&](std::uintptr_t at) { return heap.space().entry(reinterpret_cast<const void*>(at)) != 0; };
   for (std::uintptr_t at = unit; at < unit + kHugeSize; at += kPageSize) {
-    if (heap.space().entry(reinterpret_cast<const void*>(at)) != 0) return true;
+    if (begins_at(at)) return true;
+  }
+  const std::uintptr_t before = unit - heap.region_start() < kHugeSize ? unit : unit - kHugeSize;
+  for (std::uintptr_t at = unit; at > before; at -= kPageSize) {
+    if (!begins_at(at - kPageSize)) continue;
+    const MSpan* const span = heap.space().span_of(reinterpret_cast<const void*>(at - kPageSize));
+    return span != nullptr && span->pages().bytes() < kHugeSize;
   }
   return false;
 }

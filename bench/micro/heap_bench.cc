@@ -64,7 +64,7 @@ void span_of(benchmark::State& state) {
 // mapped there: the request of the later rounds asks for nothing.
 void commit(benchmark::State& state, nh::HugePagesOption kind, nh::Backing expected) {
   const nh::OsOps& os = nh::linux_os();
-  const std::uintptr_t base = os.find_window(nh::kArenaSize, 0);
+  const std::uintptr_t base = os.find_window(nh::kArenaSize, 0, 0);
   if (base == 0) bench::die("no address space for a unit");
   auto* const memory = reinterpret_cast<volatile char*>(base);
   nh::Backer::Config config;

@@ -202,11 +202,11 @@ void AddressSpace::retract(MSpan* span) {
 }
 
 MSpan* AddressSpace::span_around(const void* p) const {
-  if (!contains(p)) return nullptr;
+  if (!contains(p) || !owner(p).has_heap()) return nullptr;
   const ArenaOwner& mine = owner(p);
   for (std::uintptr_t a = align_down(address(p), kPageSize);; a -= kPageSize) {
     const ArenaOwner& here = owner(reinterpret_cast<const void*>(a));
-    if (here.has_heap() != mine.has_heap() || here.lists != mine.lists) return nullptr;
+    if (!here.has_heap() || here.lists != mine.lists) return nullptr;
     if (MSpan* span = span_of(reinterpret_cast<const void*>(a)); span != nullptr) {
       return address(p) < span->end_addr() ? span : nullptr;
     }

@@ -34,7 +34,7 @@ struct Dealer {
     const int result = space.deal(heap, count, alignment, last, next, &first);
     if (error != nullptr) *error = result;
     if (result != 0) return kNone;
-    next = space.owner(at(space.arena_address(first))).number + static_cast<std::uint32_t>(count);
+    next = static_cast<std::uint32_t>(space.owner(at(space.arena_address(first))).number() + count);
     last = first + static_cast<ArenaIndex>(count) - 1;
     return first;
   }
@@ -80,7 +80,7 @@ TEST(AddressSpace, ArenasAreDealtOneBehindTheOther) {
   for (ArenaIndex i = 0; i < 5; i++) {
     for (const std::uintptr_t p : {s.arena_address(i), s.arena_address(i) + kArenaSize - 1}) {
       EXPECT_EQ(s.heap_of(at(p)).value, heaps[i]) << i;
-      EXPECT_EQ(s.owner(at(p)).number, numbers[i]) << i;
+      EXPECT_EQ(s.owner(at(p)).number(), numbers[i]) << i;
     }
   }
 }
@@ -159,11 +159,11 @@ TEST(AddressSpace, ObstaclesAreGoneAroundForGood) {
   Dealer d{s, HeapId(0)};
   EXPECT_EQ(d.deal(2), 0u);
   EXPECT_EQ(d.deal(1), 3u);
-  EXPECT_EQ(s.owner(at(s.arena_address(3))).number, 3u) << "2 is left out";
+  EXPECT_EQ(s.owner(at(s.arena_address(3))).number(), 3u) << "2 is left out";
   EXPECT_EQ(s.used_bytes(), 4 * kArenaSize);
   const void* const inside = at(s.arena_address(2) + 3 * kPageSize);
   EXPECT_TRUE(s.contains(inside));
-  EXPECT_EQ(s.owner(inside).heap, 0u) << "nobody's";
+  EXPECT_FALSE(s.owner(inside).has_heap());
   EXPECT_EQ(s.entry(inside), 0);
   EXPECT_EQ(s.span_of(inside), nullptr);
   EXPECT_EQ(s.span_around(inside), nullptr);
@@ -192,7 +192,7 @@ TEST(AddressSpace, AHugeObstacleCostsFewCallsAndNoTables) {
       ASSERT_EQ(s.entry(at(a)), 0);
       ASSERT_EQ(s.span_of(at(a)), nullptr);
     }
-    for (ArenaIndex i = 2; i < behind; i++) ASSERT_EQ(s.owners()[i].heap, 0u);
+    for (ArenaIndex i = 2; i < behind; i++) ASSERT_FALSE(s.owners()[i].has_heap());
     EXPECT_EQ(s.heap_of(at(s.arena_address(behind))), HeapId(0));
     EXPECT_EQ(s.entry(at(s.arena_address(behind) + kArenaSize - 1)), 0);
   }

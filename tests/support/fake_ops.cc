@@ -64,17 +64,16 @@ struct FakeOps {
   using Guard = std::lock_guard<std::mutex>;
 
   // ---- address space -------------------------------------------------------------------------------------------
-  static std::uintptr_t find_window(std::size_t bytes, unsigned attempt) {
-    constexpr unsigned kAttempts = 16;
+  static std::uintptr_t find_window(std::size_t bytes, std::uintptr_t below, unsigned) {
     FakeOs& f = os(FakeCall::kFindWindow);
     const Guard guard(f.mutex_);
     require_range("find_window", nullptr, bytes);
-    if (f.enter(FakeCall::kFindWindow) != 0 || attempt >= kAttempts) {
-      f.note(ENOMEM);
-      return 0;
-    }
     bytes = align_up(bytes, kArenaSize);
-    void* const p = real_reserve(bytes, kArenaSize);
+    void* p = f.enter(FakeCall::kFindWindow) == 0 ? real_reserve(bytes, kArenaSize) : nullptr;
+    if (p != nullptr && below != 0 && at(p) + bytes > below) {
+      real("fake OS: munmap", ::munmap(p, bytes) == 0);
+      p = nullptr;
+    }
     if (p == nullptr) {
       f.note(ENOMEM);
       return 0;

@@ -34,7 +34,7 @@ PointerKind kind_in_small(const void* p, const MSpan& span, SpanClass c) {
 Found without_entry(const void* p) {
   AddressSpace& space = g_process.space;
   if (MSpan* span = space.span_around(p); span != nullptr) return {PointerKind::kInterior, 0, span};
-  return {space.owner(p).heap != 0 ? PointerKind::kFreePages : PointerKind::kForeign};
+  return {space.owner(p).has_heap() ? PointerKind::kFreePages : PointerKind::kForeign};
 }
 
 }  // namespace

@@ -190,9 +190,7 @@ struct LiveObject {
   if (at >= bytes) [[unlikely]] return FreeOutcome::kOdd;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
-  constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), SpanClass());
-  const std::size_t heap = g_hot.owners[at >> kArenaShift].heap - std::size_t{1};
-  const std::size_t offset = heap * kListsOfHeap + kListOffset[(size + 15) / 16];
+  const std::size_t offset = std::size_t{g_hot.owners[at >> kArenaShift].lists} + kListOffset[(size + 15) / 16];
   return rseq_push(all_slots(), offset, p, mark) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 

@@ -244,7 +244,7 @@ void MCentral::trim() {
   SpanList empty;
   {
     LockGuard guard(lock_);
-    for (MSpan* span = partial_.first; span != nullptr;) {
+    for (MSpan* span = partial_.first; span != nullptr && empty_spans_ != 0;) {
       MSpan* next = span->next;
       if (span->alloc_count == 0) {
         move_L(span, SpanSet::kNone);

@@ -82,13 +82,12 @@ bool AddressSpace::init(const OsOps& os, const Config& config) {
   heap_table_bytes_ = planned(config.heap_table_bytes);
   const std::size_t table_bytes = TablePlan(max_bytes_).bytes() + heaps_ * heap_table_bytes_;
   for (unsigned attempt = 0; attempt < kWindowAttempts; attempt++) {
-    const std::uintptr_t base = os.find_window(max_bytes_, attempt);
-    if (base == 0) continue;
-    // A second place, and not in the way of the first.
-    const std::uintptr_t tables = os.find_window(table_bytes, attempt);
-    if (tables == 0 || (tables < base + max_bytes_ && base < tables + table_bytes)) continue;
-    base_ = base;
-    if (place_tables(tables)) return true;
+    const std::uintptr_t place = os.find_window(align_up(table_bytes, kArenaSize) + max_bytes_, 0, attempt);
+    if (place == 0) continue;
+    base_ = place + align_up(table_bytes, kArenaSize);
+    // A second random place, so that the tables' tells nothing of the window's; if there is none, the one in front of it.
+    const std::uintptr_t tables = os.find_window(table_bytes, base_, attempt);
+    if (place_tables(tables != 0 ? tables : place)) return true;
   }
   return false;
 }
@@ -164,8 +163,8 @@ int AddressSpace::deal(HeapId h, std::size_t count, std::size_t alignment, Arena
   std::uint32_t number = behind == kNone || begin == behind + 1 ? next : next + 1;
   auto* owners = static_cast<ArenaOwner*>(owners_.data());
   for (ArenaIndex i = begin; i < end; i++) {
-    owners[i].number = number++;
-    owners[i].heap = static_cast<std::uint16_t>(h.value + 1);
+    owners[i].place = ++number;
+    owners[i].lists = static_cast<std::uint32_t>(list_offset(h, SpanClass()));
   }
   used_bytes_.store(std::size_t{end} * kArenaSize, std::memory_order_release);
   if (mirror_ != nullptr) __atomic_store_n(mirror_, std::size_t{end} * kArenaSize, __ATOMIC_RELEASE);
@@ -203,15 +202,16 @@ void AddressSpace::retract(MSpan* span) {
 }
 
 MSpan* AddressSpace::span_around(const void* p) const {
-  if (!contains(p)) return nullptr;
-  for (std::uintptr_t a = align_down(address(p), kPageSize); owner(reinterpret_cast<const void*>(a)).heap == owner(p).heap;
-       a -= kPageSize) {
+  if (!contains(p) || !owner(p).has_heap()) return nullptr;
+  const ArenaOwner& mine = owner(p);
+  for (std::uintptr_t a = align_down(address(p), kPageSize);; a -= kPageSize) {
+    const ArenaOwner& here = owner(reinterpret_cast<const void*>(a));
+    if (!here.has_heap() || here.lists != mine.lists) return nullptr;
     if (MSpan* span = span_of(reinterpret_cast<const void*>(a)); span != nullptr) {
       return address(p) < span->end_addr() ? span : nullptr;
     }
     if (a == base_) return nullptr;
   }
-  return nullptr;
 }
 
 }  // namespace nh

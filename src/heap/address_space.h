@@ -66,9 +66,12 @@ class WindowTable {
 
 // One arena of the window.
 struct ArenaOwner {
-  std::uint32_t number;  // its place among the arenas of its heap (heap/heap_arenas.h)
-  std::uint16_t heap;    // HeapId + 1; 0 = nobody's
-  std::uint16_t unused;
+  std::uint32_t place;  // its number among the arenas of its heap (heap/heap_arenas.h), + 1; 0 = nobody's
+  std::uint32_t lists;  // where the lists of its heap begin, as a page entry says it
+
+  bool has_heap() const { return place != 0; }
+  HeapId heap() const { return HeapId(lists / static_cast<std::uint32_t>(list_offset(HeapId(1), SpanClass()))); }
+  std::size_t number() const { return place - std::size_t{1}; }
 };
 static_assert(sizeof(ArenaOwner) == 8);
 
@@ -103,7 +106,7 @@ class AddressSpace {
   // p must be contained.
   const ArenaOwner& owner(const void* p) const { return owners()[(address(p) - base_) >> kArenaShift]; }
   // p must lie in an arena that was dealt.
-  HeapId heap_of(const void* p) const { return HeapId(owner(p).heap - 1u); }
+  HeapId heap_of(const void* p) const { return owner(p).heap(); }
   std::uintptr_t arena_address(ArenaIndex i) const { return base_ + std::uintptr_t{i} * kArenaSize; }
   // Places for the tables of a heap, heap_table_bytes of them, where nothing is mapped.
   std::uintptr_t heap_tables(HeapId h) const { return heap_tables_ + h.value * heap_table_bytes_; }

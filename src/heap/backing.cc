@@ -217,7 +217,10 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
   const bool bound = bind(run.at(0), bytes, config_.policy) == 0;
   const int error = os_->populate(run.at(0), bytes);
   // Without the call plain memory is faulted in by use: slower the first time, as safe.
-  if (error != 0 && error != EINVAL) return error;
+  if (error != 0 && error != EINVAL) {
+    os_->discard(run.at(0), bytes);  // what was to be had would be nobody's
+    return error;
+  }
   if (bound) {
     const bool softens = config_.policy == BindMode::kBind && !config_.strict;
     const bool soft = softens && os_->bind(run.at(0), bytes, BindMode::kPreferred, config_.nodes) == 0;
@@ -280,12 +283,13 @@ void Backer::release(const Run& run) const {
   const auto give_back = [&](std::size_t first, std::size_t n, bool unmaps, bool file) {
     const Run part = run.part(first, n);
     const std::size_t bytes = n * kHugeSize;
+    const auto drop = [&] { return (file ? os_->punch(part.at(0), bytes) : os_->discard(part.at(0), bytes)) == 0; };
     // Locked memory keeps its pages while it is mapped, and so does hugetlb memory before Linux 5.18.
-    if (!unmaps && (file ? os_->punch(part.at(0), bytes) : os_->discard(part.at(0), bytes)) == 0) {
-      set_all(part, UnitState::kMapped);
-    } else {
-      unmap(part);
-    }
+    if (!unmaps && drop()) return set_all(part, UnitState::kMapped);
+    // Where there are too many mappings the pages alone can go. If their reservation goes with them, a store of the
+    // program could find the pool dry: nobody may use these addresses any more.
+    if (unmap(part) || !unmaps || !drop()) return;
+    set_all(part, first_touch() && part.units->hugetlb() ? UnitState::kLost : UnitState::kMapped);
   };
   for_each_run(run.units, run.count, is_plain, [&](std::size_t first, std::size_t n) { give_back(first, n, scarce, false); });
   // A page that is dropped does not get its reservation back; the next fault could find the pool dry.

@@ -68,7 +68,7 @@ int HeapArenas::prepare(std::size_t count) {
 }
 
 void HeapArenas::add(ArenaIndex first, std::size_t count) {
-  const std::size_t number = space_->owner(reinterpret_cast<const void*>(space_->arena_address(first))).number;
+  const std::size_t number = space_->owner(reinterpret_cast<const void*>(space_->arena_address(first))).number();
   NH_ASSERT(number == end_ || number == end_ + 1);
   auto* places = static_cast<std::uint32_t*>(places_.data());
   for (std::size_t i = 0; i < count; i++) places[number + i] = first + static_cast<std::uint32_t>(i) + 1;

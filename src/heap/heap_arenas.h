@@ -55,7 +55,7 @@ class HeapArenas {
   // a must lie in one of our arenas.
   PageId page_of(std::uintptr_t a) const {
     const ArenaOwner& owner = space_->owner(reinterpret_cast<const void*>(a));
-    return PageId(std::size_t{owner.number} * kPagesPerArena + (a - space_->base()) % kArenaSize / kPageSize);
+    return PageId(owner.number() * kPagesPerArena + (a - space_->base()) % kArenaSize / kPageSize);
   }
   Unit& unit(UnitId u) const { return static_cast<Unit*>(units_.data())[u.value]; }
   Unit& unit_of(PageId p) const { return unit(UnitId::of(p)); }

@@ -31,6 +31,7 @@ void MHeap::work_on_L(UnitRange units, Work&& work) {
     NH_ASSERT(!run.units[i].busy());
     run.units[i].worker = __builtin_thread_pointer();
   }
+  const OsWork os_work;
   count_units(run.units, run.count, false);
   lock_.unlock();
   work(run);
@@ -44,7 +45,7 @@ void MHeap::work_on_L(UnitRange units, Work&& work) {
 
 bool MHeap::grow_L(PageCount pages) {
   if (growth_.running) {
-    if (growth_.thread == __builtin_thread_pointer()) return false;
+    if (OsWork::under_way()) return false;
     wait_L();
     return true;  // the caller looks again
   }
@@ -61,6 +62,7 @@ bool MHeap::grow_L(PageCount pages) {
   const auto next = static_cast<std::uint32_t>(arenas_.end());
 
   growth_ = {true, __builtin_thread_pointer()};
+  const OsWork os_work;
   lock_.unlock();
   ArenaIndex first = 0;
   // Tables for address space that could not be used would cost what is scarce.
@@ -99,25 +101,31 @@ bool MHeap::try_1g_L(UnitId around) {
   return ok;
 }
 
-// Where a long hugetlb mapping from a unit on ends: where a GiB of arenas or what lies side by side does, or something else
-// is mapped.
-UnitId MHeap::step_end_L(UnitId from) const {
-  const UnitId limit((from.arena() / kArenasPerGiB + 1) * kArenasPerGiB * kUnitsPerArena);
-  UnitId u = from;
+// Where the GiB of addresses ends that a unit lies in.
+UnitId MHeap::giant_end(UnitId u) const {
+  return u + UnitCount((GiB - arenas_.address_of(u) % GiB) >> kHugeShift);
+}
+
+// Where a long hugetlb mapping over `units` ends: where a GiB or what lies side by side does, or something else is mapped.
+UnitId MHeap::step_end_L(UnitRange units) const {
+  const UnitId limit = giant_end(UnitId(units.end.value - 1));
+  UnitId u = units.end;
   while (u < limit && arenas_.exists(u.arena()) && arenas_.unit(u).state == UnitState::kReserved && !arenas_.unit(u).busy()) ++u;
   return u;
 }
 
 // Backs the units from wanted.first on as far as they can be worked on together. *done: where to go on.
 bool MHeap::back_run_L(UnitRange wanted, const Backer::Request& request, UnitId* done) {
+  // The next GiB may be had in one page.
+  const UnitId limit = config_.backing.huge_pages == HugePagesOption::k1G ? giant_end(wanted.first) : wanted.end;
   UnitId end = wanted.first;
-  while (end < wanted.end) {
+  while (end < wanted.end && end < limit) {
     const Unit& unit = arenas_.unit(end);
     if (unit.busy() || unit.backed() || unit.state == UnitState::kLost) break;
     ++end;
   }
   const std::size_t needed = (end - wanted.first).value;
-  const UnitId claimed = request.steps ? step_end_L(end) : end;
+  const UnitId claimed = request.steps ? step_end_L({wanted.first, end}) : end;
   int error = 0;
   work_on_L({wanted.first, claimed}, [&](const Backer::Run& run) { error = backer_.back(run, needed, request); });
   *done = end;
@@ -150,16 +158,18 @@ bool MHeap::back_L(PageId first, PageCount pages) {
   for (UnitId u = range.first; u < range.end;) {
     const Unit& unit = arenas_.unit(u);
     if (unit.busy()) {
-      if (unit.is_mine()) return false;
+      if (OsWork::under_way()) return false;
       wait_L();
     } else if (unit.backed()) {
       ++u;
     } else if (unit.state == UnitState::kLost) {
       return false;
+    } else if (config_.backing.huge_pages == HugePagesOption::k1G && try_1g_L(u)) {
+      // It is backed now.
     } else if (is_small(u)) {
       if (!back_small_L()) return false;
-    } else if (config_.backing.huge_pages != HugePagesOption::k1G || !try_1g_L(u)) {
-      if (!back_run_L({u, range.end}, request, &u)) return false;
+    } else if (!back_run_L({u, range.end}, request, &u)) {
+      return false;
     }
   }
   if (!small_unit_full_ && committed() > kHugeSize) fill_small_unit_L();
@@ -184,6 +194,7 @@ void MHeap::fill_small_unit_L() {
 void MHeap::release_L(UnitRange units) {
   for (UnitId u = units.first; u < units.end;) {
     if (arenas_.unit(u).busy()) {
+      if (OsWork::under_way()) return;  // they stay backed
       wait_L();
       continue;
     }

@@ -71,7 +71,7 @@ inline constexpr int kReservedFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERV
 
 // Functions of the table that live beside their relatives; see os.h for the contracts.
 void* reserve(std::size_t bytes, std::size_t alignment);
-std::uintptr_t find_window(std::size_t bytes, unsigned attempt);
+std::uintptr_t find_window(std::size_t bytes, std::uintptr_t below, unsigned attempt);
 bool is_unmapped(void* p, std::size_t bytes);
 bool mappings_are_scarce();
 bool has_room(void* p, std::size_t bytes);

@@ -11,6 +11,7 @@
 #include <linux/futex.h>
 #include <linux/mempolicy.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -160,9 +161,6 @@ void futex_wake(std::atomic<std::uint32_t>* word, int count) {
 int unmap(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
   const int error = counted_munmap(p, bytes) == 0 ? 0 : errno;
-  // ENOMEM: a hole in the middle of a mapping needs one mapping more than vm.max_map_count allows. The addresses stay
-  // ours then, but the memory must not.
-  if (error != 0) counted_madvise(p, bytes, MADV_DONTNEED);
   note_given_back();
   return error;
 }
@@ -242,6 +240,13 @@ constexpr OsOps kLinuxOs = {
 const OsOps& linux_os() { return kLinuxOs; }
 
 void configure_linux_os(const OsConfig& config) { detail::g_config = config; }
+
+std::uint64_t machine_memory_bytes() {
+  const detail::ErrnoKeeper keep;
+  struct sysinfo info;
+  if (::sysinfo(&info) != 0) return 0;
+  return std::uint64_t{info.totalram} * info.mem_unit;
+}
 
 void repair_os_after_fork() { detail::repair_machine_state_after_fork(); }
 

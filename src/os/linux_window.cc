@@ -18,6 +18,7 @@
 #include "base/bits.h"
 #include "os/linux_calls.h"
 #include "os/procfs.h"
+#include "os/random.h"
 
 // Other tools that lay out the address space for themselves, and allow nothing but what the kernel chooses.
 extern "C" {
@@ -29,18 +30,10 @@ namespace nh::linux_os_detail {
 namespace {
 
 constexpr std::uintptr_t kTop = 80 * TiB;
-// 2^18 places.
-constexpr std::size_t kSpread = 16 * TiB;
+constexpr std::uintptr_t kLegacyTop = 44 * TiB;  // a process of that layout gets so far with more than a TiB of mappings
+constexpr std::size_t kSpread = 16 * TiB;        // 2^18 places
 constexpr unsigned kRandomAttempts = 8;
 constexpr unsigned kAttempts = 16;
-
-std::uint64_t random_word() {
-  std::uint64_t word = 0;
-  // GRND_NONBLOCK: early in boot there is no entropy yet, and a guess has to do.
-  constexpr unsigned kNonBlock = 1;
-  if (::syscall(SYS_getrandom, &word, sizeof word, kNonBlock) == sizeof word) return word;
-  return linux_os().now_ns() * 0x9e3779b97f4a7c15u;
-}
 
 // Where the kernel would put it.
 std::uintptr_t kernels_choice(std::size_t bytes) {
@@ -52,12 +45,20 @@ std::uintptr_t kernels_choice(std::size_t bytes) {
 
 }  // namespace
 
-std::uintptr_t find_window(std::size_t bytes, unsigned attempt) {
+std::uintptr_t find_window(std::size_t bytes, std::uintptr_t below, unsigned attempt) {
   const ErrnoKeeper keep;
   if (attempt >= kAttempts) return 0;
-  const bool random = &__tsan_init == nullptr && &__msan_init == nullptr && bytes + kSpread + TiB < kTop;
-  if (!random || attempt >= kRandomAttempts) return kernels_choice(bytes);
-  const std::uintptr_t base = kTop - align_up(bytes, kArenaSize) - random_word() % (kSpread / kArenaSize) * kArenaSize;
+  const std::uintptr_t top = below == 0 ? kTop : align_down(below, kArenaSize);
+  bytes = align_up(bytes, kArenaSize);
+  const bool chooses = &__tsan_init == nullptr && &__msan_init == nullptr && attempt < kRandomAttempts;
+  if (!chooses || bytes + TiB > top) {
+    const std::uintptr_t place = kernels_choice(bytes);
+    return below == 0 || place + bytes <= below ? place : 0;
+  }
+  const std::uintptr_t highest = top - bytes;
+  std::uintptr_t lowest = highest > kSpread ? highest - kSpread : kArenaSize;
+  if (highest > kLegacyTop && lowest < kLegacyTop) lowest = kLegacyTop;
+  const std::uintptr_t base = highest - nh::random_word() % ((highest - lowest) / kArenaSize + 1) * kArenaSize;
   // Refused where processes have less address space than that.
   return is_unmapped(reinterpret_cast<void*>(base), kArenaSize) ? base : 0;
 }

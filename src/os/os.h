@@ -65,8 +65,9 @@ struct MemoryLimit {
 struct OsOps {
   // ---- address space -------------------------------------------------------------------------------------------
   // Where a window of up to that many bytes, which grows by map_new(), can lie: nothing is mapped there at the moment, and
-  // nothing is mapped by this. A multiple of kArenaSize, another one for each attempt (0, 1, ...); 0: no further place.
-  std::uintptr_t (*find_window)(std::size_t bytes, unsigned attempt);
+  // nothing is mapped by this. A multiple of kArenaSize, another one for each attempt (0, 1, ...). below: what it must end
+  // at or before, 0: anywhere. 0: no such place was found; another attempt may be luckier.
+  std::uintptr_t (*find_window)(std::size_t bytes, std::uintptr_t below, unsigned attempt);
   // Whether nothing is mapped in a range. True where that cannot be told (RLIMIT_AS).
   bool (*is_unmapped)(void* p, std::size_t bytes);
   // Whether every mapping counts, so that what is not in use has to go: RLIMIT_AS limits their sum, or
@@ -81,8 +82,8 @@ struct OsOps {
   // Makes reserved anonymous memory accessible; pages are zero until written. Contents of accessible pages stay.
   // ENOMEM under vm.overcommit_memory=2 when the commit limit is reached.
   int (*make_writable)(void* p, std::size_t bytes);
-  // Unmaps, whatever was mapped there; pages and pool reservations are returned. ENOMEM: too many mappings; then the range
-  // is still mapped, its contents lost.
+  // Unmaps, whatever was mapped there; pages and pool reservations are returned. ENOMEM: a hole in the middle of a mapping
+  // needs one mapping more than vm.max_map_count allows; nothing has changed then.
   int (*unmap)(void* p, std::size_t bytes);
   // Maps fresh anonymous memory where nothing is mapped, read-write or read-only. EEXIST: something is; nothing changed.
   int (*map_new)(void* p, std::size_t bytes);
@@ -153,6 +154,9 @@ struct OsConfig {
 // The production table.
 const OsOps& linux_os();
 void configure_linux_os(const OsConfig& config);
+
+// The memory of the machine; 0: the kernel does not tell. No file is read.
+std::uint64_t machine_memory_bytes();
 
 // To be called in a fork child, whose parent's other threads may have been inside of this layer.
 void repair_os_after_fork();

@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "process/worker.h"
 #include "heap/scavenger.h"
@@ -40,6 +41,7 @@ std::atomic<ScavengeOption> g_mode{ScavengeOption::kOff};
 std::atomic<bool> g_main_ended{false};
 std::atomic<std::uint64_t> g_next_turn{0};
 std::atomic<std::uint64_t> g_next_look{0};
+std::atomic<std::size_t> g_useless[kMaxNodes];  // free memory of which the last look could make nothing
 std::atomic<bool> g_alone{false};  // at the last turn the kernel knew of no other thread
 pthread_key_t g_main_thread;
 bool g_watches_main = false;
@@ -55,14 +57,6 @@ constexpr std::uint64_t kShortestUnused = 2'000'000'000;
 
 constinit Scavenger g_scavenger;
 
-bool near_limit() {
-  const std::size_t limit = g_process.options.limit;
-  if (limit == 0) return false;
-  std::size_t all = 0;
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) all += g_process.heaps[HeapId(i)].heap.committed();
-  return all > limit - limit / 16;
-}
-
 // The worker of the first node also looks after the heaps of no node.
 template <typename Visit>
 void for_each_heap_of(unsigned worker, Visit&& visit) {
@@ -72,10 +66,14 @@ void for_each_heap_of(unsigned worker, Visit&& visit) {
   for (unsigned h = nodes; h < g_process.heaps.count(); h++) visit(g_process.heaps[HeapId(h)].heap);
 }
 
-bool is_worthwhile(unsigned worker) {
-  bool worth = false;
-  for_each_heap_of(worker, [&](MHeap& heap) { worth |= heap.idle_bytes() >= kWorthwhile; });
-  return worth;
+// What the heaps of a worker have that may be worth a wake-up.
+std::size_t worthwhile_bytes(unsigned worker) {
+  std::size_t bytes = 0;
+  for_each_heap_of(worker, [&](MHeap& heap) {
+    const std::size_t idle = heap.idle_bytes();
+    if (idle >= kWorthwhile) bytes += idle;
+  });
+  return bytes;
 }
 
 // Caches of CPUs that nobody has used for some seconds go home, one at a time and at most 1 % of the time.
@@ -100,7 +98,7 @@ struct Round {
 Round work_once(unsigned worker) {
   Round round;
   const std::uint64_t begin = linux_os().now_ns();
-  const bool urgent = near_limit();
+  const bool urgent = memory_is_tight();
   if (urgent) {
     g_caches.drain_all();
     g_process.heaps.trim_centrals();
@@ -132,6 +130,7 @@ void* work(void* argument) {
   bool sent_home = false, looked_again = false;
   for (;;) {
     const std::uint32_t seen = self.begin_look();
+    g_useless[worker].store(0, std::memory_order_relaxed);
     if (g_main_ended.load()) return nullptr;
     if (worker == 0) take_back_unused_caches();
     const Round round = work_once(worker);
@@ -144,9 +143,11 @@ void* work(void* argument) {
       sent_home = true;
       if (send_kept_home()) continue;
     }
-    // Free memory in pieces of which no unit consists. A program that goes on freeing such memory calls for work again and
-    // again, but is looked at only once per delay.
-    if (is_worthwhile(worker) && !looked_again) {
+    // Free memory in pieces of which no unit consists. Calls for work begin again when there is more of it, and a program
+    // that goes on freeing and using it is looked at only once per delay.
+    const std::size_t useless = worthwhile_bytes(worker);
+    g_useless[worker].store(useless, std::memory_order_relaxed);
+    if (useless != 0 && !looked_again) {
       looked_again = true;
       self.sleep(Sleep::kUntilOld, seen, g_scavenger.delay_ns());
       if (self.was_called()) continue;
@@ -181,6 +182,12 @@ void main_thread_ends(void*) {
 bool watch_main_thread() {
   if (::syscall(SYS_gettid) != ::getpid()) return false;  // loaded later, by another thread
   if (pthread_key_create(&g_main_thread, main_thread_ends) != 0) return false;
+  // For later keys libc may have to allocate in a thread that has none of them yet, which one that has just forked must not.
+  constexpr pthread_key_t kKeysWithoutMemory = 32;
+  if (g_main_thread >= kKeysWithoutMemory) {
+    pthread_key_delete(g_main_thread);
+    return false;
+  }
   g_watches_main = true;
   return pthread_setspecific(g_main_thread, &g_main_thread) == 0;
 }
@@ -198,7 +205,7 @@ bool my_turn() {
 void work_inline() {
   if (!my_turn()) return;
   g_alone.store(false, std::memory_order_relaxed);
-  const bool urgent = near_limit();
+  const bool urgent = memory_is_tight();
   std::uint64_t wait = 0;
   for (unsigned h = 0; h < g_process.heaps.count(); h++) {
     const Scavenger::Step step = g_scavenger.step(g_process.heaps[HeapId(h)].heap, urgent);
@@ -212,7 +219,7 @@ void work_inline() {
 bool thread_is_worthwhile(unsigned node) {
   std::size_t idle = 0;
   for_each_heap_of(node, [&](MHeap& heap) { idle += heap.idle_bytes(); });
-  if (idle >= kALot || near_limit()) return true;
+  if (idle >= kALot || memory_is_tight()) return true;
   if (!my_turn()) return false;
   bool old = false;
   for (unsigned h = 0; h < g_process.heaps.count(); h++) old |= g_scavenger.look(g_process.heaps[HeapId(h)].heap);
@@ -268,11 +275,15 @@ void memory_was_freed(const void* caller) {
   bool work_here = false;
   const unsigned nodes = g_process.topology.heap_count();
   for (unsigned node = 0; node < nodes; node++) {
-    if (!is_worthwhile(node)) continue;
+    const std::size_t worth = worthwhile_bytes(node);
+    if (worth == 0) continue;
     Worker& w = g_worker[node];
     if (w.runs()) {
-      w.call();
-      if (near_limit()) w.hurry();
+      std::atomic<std::size_t>& useless = g_useless[node];
+      const std::size_t before = useless.load(std::memory_order_relaxed);
+      if (worth < before) useless.store(worth, std::memory_order_relaxed);
+      if (before == 0 || worth >= before + kWorthwhile) w.call();
+      if (memory_is_tight()) w.hurry();
     } else if (!may_start) {
       work_here = true;
     } else if (!g_libc.has(caller) && !g_loader.has(caller) && thread_is_worthwhile(node)) {

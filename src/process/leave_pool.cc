@@ -29,6 +29,7 @@
 #include "os/page_mover.h"
 #include "os/room.h"
 #include "os/thread_places.h"
+#include "os/thread_policy.h"
 #include "process/pool_runs.h"
 #include "process/process.h"
 
@@ -42,6 +43,7 @@ struct Part {
   PoolRun run;
   bool movable = true;
   bool read_only = false;
+  bool inaccessible = false;
   bool not_dumped = false;
   bool not_forked = false;  // the program has seen to it, or an earlier fork
   std::size_t wanted = 0;   // bytes at the start that are to be moved
@@ -96,7 +98,7 @@ class Leaving {
   void avoid_thread_records();
   void move();
   // What becomes of a page.
-  enum class Fate : std::uint8_t { kMoved, kKeptAlready, kPinned, kLost, kShared };
+  enum class Fate : std::uint8_t { kMoved, kKeptAlready, kMissing, kLost, kShared };
   Fate fate_of(const Part& part, std::size_t at);
   void settle(Part& part);
   void say() const;
@@ -141,6 +143,7 @@ void Leaving::cut_at_mappings() {
       part.run.start = reinterpret_cast<char*>(start);
       part.run.bytes = end - start;
       part.read_only = m.read && !m.write;
+      part.inaccessible = !m.read;
       part.not_dumped = m.not_dumped;
       part.not_forked = m.not_forked;
       // Ordinary memory: a child made behind libc's back while its parent was here.
@@ -214,10 +217,18 @@ void Leaving::prepare_copy(Part& part) {
   // Flags travel with the mapping.
   if (part.not_dumped && keep_from_dumps(copy, part.wanted) != 0) part.movable = false;
   part.first_move = moves_.size();
+  // Where no policy says it, a copy is to lie where its page does. Nothing is asked of a machine with one node.
+  const bool by_page = run.bound == BindMode::kDefault && g_process.topology.heap_count() > 1;
+  ThreadPolicy policy;
   for (std::size_t at = 0; at < part.wanted; at += run.page_bytes) {
     PageMove move = {run.start + at, part.copy + at, run.page_bytes, run.small, !run.shared, part.read_only, MoveResult::kPlanned};
     // A page that is not there yet needs no copy. A kernel without the call faults the copy in by use.
     const PageFacts facts = pages_.facts(move.page);
+    int node = -1;
+    if (by_page && facts.present) {
+      const void* const page = move.page;
+      if (os_.nodes_of(&page, 1, &node) == 0 && node >= 0) policy.prefer(NodeId(node));
+    }
     const int error = facts.known && !facts.present ? 0 : os_.populate(move.copy, move.bytes);
     if (!part.movable || (error != 0 && error != EINVAL)) move.result = MoveResult::kFailed;
     moves_.add(move);
@@ -269,7 +280,8 @@ Leaving::Fate Leaving::fate_of(const Part& part, std::size_t at) {
   if (share_ && !part.run.shared) return Fate::kShared;
   // A child cannot live without its own stack.
   if (is_stack_or_tls(part.run.start + at, part.run.page_bytes)) return Fate::kShared;
-  if (result == MoveResult::kPinned) return Fate::kPinned;
+  // Nobody misses them: devices use them, or nobody may.
+  if (result == MoveResult::kPinned || part.inaccessible) return Fate::kMissing;
   if (result == MoveResult::kUnknown && reason_ == Stay::kNothing) reason_ = Stay::kUnknown;
   return Fate::kLost;
 }
@@ -291,7 +303,7 @@ void Leaving::settle(Part& part) {
     } else if (has_copy) {
       os_.unmap(part.copy + first, piece.bytes);
     }
-    const bool keep = fate == Fate::kLost || fate == Fate::kPinned;
+    const bool keep = fate == Fate::kLost || fate == Fate::kMissing;
     if (fate == Fate::kKeptAlready || (keep && keep_from_children(piece.start, piece.bytes) == 0)) note_kept(piece);
     if (fate == Fate::kLost) left_ += piece.bytes;
     first = end;
@@ -303,7 +315,7 @@ void Leaving::say() const {
   if (left_ == 0 || said || g_process.options.quiet) return;
   said = true;
   Text<500> line;
-  line.text("fork: ").bytes(left_).text(" on huge pages of a pool are not there in children, which get SIGSEGV where they touch it: ");
+  line.text("fork: ").bytes(left_).text(" on huge pages of a pool are not there in children, which get SIGSEGV there: ");
   switch (reason_) {
     case Stay::kTime: line.text("more than NUMAHEAP_FORK_MAX is in use"); break;
     case Stay::kRoom: line.text("there is no memory for a copy"); break;

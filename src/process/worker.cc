@@ -48,6 +48,7 @@ int Worker::start(void* (*work)(void*), void* argument, bool (*wanted)()) {
     error = pthread_create(&thread_, &attributes, work, argument);
   }
   pthread_attr_destroy(&attributes);
+  process_ = ::getpid();
   state_.store(error == 0 ? State::kRunning : State::kNone);
   return error;
 }
@@ -59,7 +60,8 @@ void Worker::stop() {
     std::atomic<std::uint32_t> never{0};
     linux_os().futex_wait(&never, 0, kMillisecond);
   }
-  if (!runs()) return;
+  // A child that was made without our fork handlers may not have forgotten it yet.
+  if (!runs() || process_ != ::getpid()) return;
   wake();
   pthread_join(thread_, nullptr);
   state_.store(State::kNone);

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include <pthread.h>
+#include <sys/types.h>
 
 #include "numa/cpu_set.h"
 
@@ -65,6 +66,7 @@ class Worker {
   std::atomic<bool> called_{false};
   std::atomic<Sleep> sleep_{Sleep::kAwake};
   pthread_t thread_{};
+  pid_t process_ = 0;  // the thread is of this one
 };
 
 // The calling thread runs on these CPUs only, as far as it may run there; on none of them: as before.

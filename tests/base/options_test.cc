@@ -48,7 +48,7 @@ TEST(Options, EveryKindIsTaken) {
   const char kTopology[] = "NUMAHEAP_TOPOLOGY=numa:4 core:2 pu:1";
   const Parsed p = parse({"PATH=/bin", "NUMAHEAP_HUGEPAGES=1G", "NUMAHEAP_CPU_CACHE=512K", "NUMAHEAP_SCAVENGE=inline",
                           "NUMAHEAP_SCAVENGE_DELAY=2s", "NUMAHEAP_STATS=/tmp/%p.json", "NUMAHEAP_REPORT=yes", kTopology,
-                          "NUMAHEAP_POLICY=bind:0-1", "NUMAHEAP_FORK=relocate", "NUMAHEAP_RSEQ=own"});
+                          "NUMAHEAP_POLICY=bind:0-1", "NUMAHEAP_FORK=cow", "NUMAHEAP_RSEQ=own"});
   EXPECT_EQ(p.problems, std::vector<std::string>());
   EXPECT_EQ(p.options.hugepages, HugePagesOption::k1G);
   EXPECT_EQ(p.options.cpu_cache, 512 * KiB);
@@ -58,7 +58,7 @@ TEST(Options, EveryKindIsTaken) {
   EXPECT_TRUE(p.options.report);
   EXPECT_EQ(p.options.topology.text, kTopology + 18);  // borrowed, not copied
   EXPECT_EQ(p.options.policy.kind, PolicyKind::kBind);
-  EXPECT_EQ(p.options.fork, ForkOption::kRelocate);
+  EXPECT_EQ(p.options.fork, ForkOption::kCow);
   EXPECT_EQ(p.options.rseq, RseqOption::kOwn);
   EXPECT_TRUE(p.options.given(OptionId::kHugePages));
   EXPECT_FALSE(p.options.given(OptionId::kLimit));
@@ -76,6 +76,7 @@ TEST(Options, WordsAndEnumeratorsStandInTheSameOrder) {
   EXPECT_EQ(parse({"NUMAHEAP_SCAVENGE=off"}).options.scavenge, ScavengeOption::kOff);
   EXPECT_EQ(parse({"NUMAHEAP_LARGE=local"}).options.large, LargeOption::kLocal);
   EXPECT_EQ(parse({"NUMAHEAP_LARGE=interleave"}).options.large, LargeOption::kInterleave);
+  EXPECT_EQ(parse({"NUMAHEAP_FORK=auto"}).options.fork, ForkOption::kAuto);
   EXPECT_EQ(parse({"NUMAHEAP_FORK=cow"}).options.fork, ForkOption::kCow);
   EXPECT_EQ(parse({"NUMAHEAP_RSEQ=off"}).options.rseq, RseqOption::kOff);
 }

@@ -64,7 +64,7 @@ class CacheWorld {
     ok = central.ok && caches.init(central.os.ops(), central.heaps, config, heap_of_world_cpu);
     caches.set_mode(c.mode);
     caches.set_fences(c.mode == CacheMode::kRseq);  // that program has registered with membarrier
-    owner_bytes_ = central.space.bytes() / 8;
+    owner_bytes_ = central.space.max_bytes() / 8;
     void* p = mmap(nullptr, owner_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ok = ok && p != MAP_FAILED;
     owners_ = static_cast<std::atomic<std::uint8_t>*>(p);
@@ -128,7 +128,7 @@ class CacheWorld {
   std::size_t spans() {
     std::size_t n = 0;
     for (unsigned h = 0; h < central.heaps.count(); h++) n += central.heap(h).stats().spans;
-    return n;
+    return n - central.first_units.size();
   }
   // Everything that was freed finds its way home: nothing was lost on the way.
   void empty() {

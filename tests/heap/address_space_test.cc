@@ -3,12 +3,7 @@
 
 #include <gtest/gtest.h>
 
-#include <sys/wait.h>
-#include <unistd.h>
-
-#include <atomic>
 #include <cerrno>
-#include <thread>
 #include <vector>
 
 #include "heap/heap_world.h"
@@ -19,6 +14,7 @@ namespace {
 using test::FakeCall;
 using test::FakeNode;
 using test::FakeOs;
+using test::in_child_during;
 using test::PageState;
 using test::window_of;
 
@@ -38,7 +34,7 @@ struct Dealer {
     const int result = space.deal(heap, count, alignment, last, next, &first);
     if (error != nullptr) *error = result;
     if (result != 0) return kNone;
-    next = space.owner(at(space.arena_address(first))).number + static_cast<std::uint32_t>(count);
+    next = static_cast<std::uint32_t>(space.owner(at(space.arena_address(first))).number() + count);
     last = first + static_cast<ArenaIndex>(count) - 1;
     return first;
   }
@@ -84,7 +80,7 @@ TEST(AddressSpace, ArenasAreDealtOneBehindTheOther) {
   for (ArenaIndex i = 0; i < 5; i++) {
     for (const std::uintptr_t p : {s.arena_address(i), s.arena_address(i) + kArenaSize - 1}) {
       EXPECT_EQ(s.heap_of(at(p)).value, heaps[i]) << i;
-      EXPECT_EQ(s.owner(at(p)).number, numbers[i]) << i;
+      EXPECT_EQ(s.owner(at(p)).number(), numbers[i]) << i;
     }
   }
 }
@@ -163,11 +159,11 @@ TEST(AddressSpace, ObstaclesAreGoneAroundForGood) {
   Dealer d{s, HeapId(0)};
   EXPECT_EQ(d.deal(2), 0u);
   EXPECT_EQ(d.deal(1), 3u);
-  EXPECT_EQ(s.owner(at(s.arena_address(3))).number, 3u) << "2 is left out";
+  EXPECT_EQ(s.owner(at(s.arena_address(3))).number(), 3u) << "2 is left out";
   EXPECT_EQ(s.used_bytes(), 4 * kArenaSize);
   const void* const inside = at(s.arena_address(2) + 3 * kPageSize);
   EXPECT_TRUE(s.contains(inside));
-  EXPECT_EQ(s.owner(inside).heap, 0u) << "nobody's";
+  EXPECT_FALSE(s.owner(inside).has_heap());
   EXPECT_EQ(s.entry(inside), 0);
   EXPECT_EQ(s.span_of(inside), nullptr);
   EXPECT_EQ(s.span_around(inside), nullptr);
@@ -196,7 +192,7 @@ TEST(AddressSpace, AHugeObstacleCostsFewCallsAndNoTables) {
       ASSERT_EQ(s.entry(at(a)), 0);
       ASSERT_EQ(s.span_of(at(a)), nullptr);
     }
-    for (ArenaIndex i = 2; i < behind; i++) ASSERT_EQ(s.owners()[i].heap, 0u);
+    for (ArenaIndex i = 2; i < behind; i++) ASSERT_FALSE(s.owners()[i].has_heap());
     EXPECT_EQ(s.heap_of(at(s.arena_address(behind))), HeapId(0));
     EXPECT_EQ(s.entry(at(s.arena_address(behind) + kArenaSize - 1)), 0);
   }
@@ -319,30 +315,18 @@ TEST(AddressSpace, AfterAForkTablesGrowOnFromWhereTheyWere) {
   s.mirror_used_bytes(&copy);
   Dealer d{s, HeapId(0)};
   ASSERT_EQ(d.deal(1), 0u);
-  std::atomic<bool> inside{false}, forked{false};
-  os.on_call(FakeCall::kAdviseThp, [&] {
-    inside = true;
-    while (!forked) std::this_thread::yield();
-  });
-  std::thread other([&] {
+  const auto grow = [&] {
     Dealer growing{s, HeapId(0), 0, 1};
     growing.deal(300);
-  });
-  while (!inside) std::this_thread::yield();
-  const pid_t pid = fork();
-  if (pid == 0) {
-    os.on_call(FakeCall::kAdviseThp, {});
+  };
+  const auto child = [&] {
     s.repair_after_fork();
-    if (copy != kArenaSize) _exit(1);
-    if (d.deal(300) != 1) _exit(2);
-    if (copy != 301 * kArenaSize) _exit(3);
-    _exit(s.entry(at(s.arena_address(300))) == 0 ? 0 : 4);
-  }
-  forked = true;
-  other.join();
-  int status = 0;
-  ASSERT_EQ(waitpid(pid, &status, 0), pid);
-  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    if (copy != kArenaSize) return 1;
+    if (d.deal(300) != 1) return 2;
+    if (copy != 301 * kArenaSize) return 3;
+    return s.entry(at(s.arena_address(300))) == 0 ? 0 : 4;
+  };
+  EXPECT_EQ(in_child_during(os, FakeCall::kAdviseThp, grow, child), 0);
 }
 
 // ---- spans -------------------------------------------------------------------------------------------------------

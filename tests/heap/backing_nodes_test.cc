@@ -305,16 +305,32 @@ TEST(Ladder, ReleasedFirstTouchMemoryStartsOver) {
   EXPECT_EQ(l.at(2)[0], 1);
 }
 
-// vm.max_map_count. The pages are gone, and their reservation with them: a store could find the pool dry.
+// vm.max_map_count. Where the pages are dropped their reservation goes with them: a store could find the pool dry.
 TEST(Ladder, WhatCannotBeUnmappedIsNeverUsedAgain) {
   Ladder l(machine(4), first_touch());
   ASSERT_EQ(l.back(0, 3), 0);
+  ASSERT_EQ(l.os.touch(l.at(0), 3 * kHugeSize, NodeId(0)), 0);
   l.os.fail_all(FakeCall::kUnmap, ENOMEM);
   EXPECT_EQ(l.release(0, 1), 1u);
-  l.os.clear_failures();
+  EXPECT_EQ(l.os.hugetlb_bytes(), 2 * kHugeSize);
   EXPECT_EQ(l.units[0].state, UnitState::kLost);
+  l.os.fail_all(FakeCall::kDiscard, EINVAL);
+  EXPECT_EQ(l.release(1, 1), 0u) << "locked memory is what it was";
+  l.os.clear_failures();
   EXPECT_EQ(l.back(0, 1), EEXIST);
   EXPECT_EQ(l.kinds(), ".22");
+  l.use();
+}
+
+TEST(Ladder, MemoryThatTheProgramFaultsInServesAgainThough) {
+  Ladder l(machine(0), first_touch());
+  ASSERT_EQ(l.back(0, 2), 0);
+  l.use();
+  l.os.set_address_limit(8 * GiB);
+  l.os.fail_all(FakeCall::kUnmap, ENOMEM);
+  EXPECT_EQ(l.release(0, 1), 1u);
+  ASSERT_EQ(l.back(0, 1), 0);
+  EXPECT_EQ(l.at(0)[0], 0);
 }
 
 // ---- 1 GiB -------------------------------------------------------------------------------------------------------

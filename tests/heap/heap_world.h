@@ -2,10 +2,15 @@
 #pragma once
 
 #include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <random>
+#include <thread>
 
 #include "base/lock.h"
 #include "heap/mheap.h"
@@ -105,6 +110,29 @@ inline bool reads_zero(const MSpan* span) {
   return all_samples(span, span->npages, [](const std::uint64_t* page, std::size_t) {
     return page[0] == 0 && page[kPageSize / 8 - 1] == 0;
   });
+}
+
+// Forks while another thread, which does `work`, is at the beginning of a call to the OS. Returns what `child` returns in
+// the child, which finds everything as that thread has left it; -1 where the child did not come to its end.
+inline int in_child_during(FakeOs& os, FakeCall call, const std::function<void()>& work, const std::function<int()>& child) {
+  std::atomic<bool> inside{false}, forked{false};
+  os.on_call(call, [&] {
+    inside = true;
+    while (!forked) sched_yield();
+  });
+  std::thread other(work);
+  while (!inside) sched_yield();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    alarm(30);  // whoever waits for a thread that does not exist here waits for ever
+    os.on_call(call, {});
+    _exit(child());
+  }
+  forked = true;
+  other.join();
+  os.on_call(call, {});
+  int status = 0;
+  return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 }  // namespace nh::test

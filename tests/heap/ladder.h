@@ -26,7 +26,7 @@ class Ladder {
     set_fallback_quiet(true);
     if (config.nodes.empty()) config.nodes = NodeSet::of(NodeId(0));
     backer.init(os.ops(), config);
-    base = align_up(os.ops().find_window(2 * GiB, 0), GiB);
+    base = align_up(os.ops().find_window(2 * GiB, 0, 0), GiB);
   }
   Backer::Run run(std::size_t first, std::size_t n) { return {&units[first], base + first * kHugeSize, n}; }
 

@@ -129,7 +129,7 @@ TEST(MetadataPool, ThreadsShareIt) {
 class WindowTables : public ::testing::Test {
  protected:
   void start(std::size_t max_bytes) {
-    place_ = os_.ops().find_window(GiB, 0);
+    place_ = os_.ops().find_window(GiB, 0, 0);
     table_.init(os_.ops(), place_, max_bytes);
   }
   char* data() { return static_cast<char*>(table_.data()); }

@@ -215,7 +215,7 @@ TEST_F(LinuxOs, AWindowIsAFreePlace) {
     const std::size_t bytes = attempt == 0 ? kWindow : 64 * GiB;
     std::uint64_t before = 0, after = 0;
     ASSERT_TRUE(read_field("/proc/self/status", "VmSize", &before));
-    const std::uintptr_t base = os.find_window(bytes, attempt);
+    const std::uintptr_t base = os.find_window(bytes, 0, attempt);
     ASSERT_TRUE(read_field("/proc/self/status", "VmSize", &after));
 #if defined(__SANITIZE_THREAD__)
     if (base == 0) continue;  // its own address space is smaller
@@ -232,32 +232,41 @@ TEST_F(LinuxOs, AWindowIsAFreePlace) {
     EXPECT_TRUE(os.is_unmapped(static_cast<char*>(p) + kArenaSize, bytes - kArenaSize));
     EXPECT_EQ(os.unmap(p, kArenaSize), 0);
   }
-  EXPECT_EQ(os.find_window(kWindow, 1000), 0u) << "there is an end to it";
+  EXPECT_EQ(os.find_window(std::size_t{1} << 50, 0, 0), 0u);
 }
 
-// Below all that others use, and where nobody can guess it.
+// Below all that others use, and where nobody can guess it; a second one below the first, if there is room.
 TEST_F(LinuxOs, WindowsLieAtRandomBelow80TiB) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "this sanitizer allows nothing but what the kernel chooses";
 #endif
-  const std::uintptr_t first = os.find_window(kWindow, 0);
-  unsigned others = 0;
+  const std::uintptr_t first = os.find_window(kWindow, 0, 0), first_below = os.find_window(TiB, first, 0);
+  unsigned others = 0, others_below = 0;
   for (int i = 0; i < 8; i++) {
-    const std::uintptr_t base = os.find_window(kWindow, 0);
+    const std::uintptr_t base = os.find_window(kWindow, 0, 0);
     ASSERT_NE(base, 0u);
     EXPECT_LE(base + kWindow, 80 * TiB);
     others += base != first;
+    const std::uintptr_t below = os.find_window(TiB, first, 0);
+    ASSERT_NE(below, 0u);
+    EXPECT_LE(below + TiB, first);
+    others_below += below != first_below;
   }
   EXPECT_GE(others, 7u);
+  EXPECT_GE(others_below, 7u);
 }
 
-TEST_F(LinuxOs, OtherAttemptsAreOtherPlaces) {
-  // More than half of all that a process has: no random place is left.
+TEST_F(LinuxOs, AnyAttemptFindsAPlaceOrSaysThatThereIsNone) {
   for (unsigned attempt = 0; attempt < 16; attempt++) {
-    const std::uintptr_t base = os.find_window(70 * TiB, attempt);
-    EXPECT_TRUE(base == 0 || os.is_unmapped(reinterpret_cast<void*>(base), 70 * TiB));
+    for (const std::size_t below : {std::size_t{0}, 100 * GiB, 30 * TiB, 79 * TiB}) {
+      for (const std::size_t bytes : {GiB, TiB, 70 * TiB}) {  // the last is more than half of all that a process has
+        const std::uintptr_t base = os.find_window(bytes, below, attempt);
+        if (base == 0) continue;
+        EXPECT_TRUE(below == 0 || base + bytes <= below) << bytes << " below " << below;
+        EXPECT_TRUE(os.is_unmapped(reinterpret_cast<void*>(base), kArenaSize));
+      }
+    }
   }
-  EXPECT_EQ(os.find_window(std::size_t{1} << 50, 0), 0u);
 }
 
 TEST_F(LinuxOs, MappingsAreScarceUnderALimit) {

@@ -158,8 +158,7 @@ TEST_F(MachineState, WhatWeGaveBackCountsAtOnce) {
   void* const p = os.reserve(kOsPageSize, kOsPageSize);
   ASSERT_EQ(os.make_writable(p, kOsPageSize), 0);
   for (const auto& give_back : {std::function<void()>([p] { os.discard(p, kOsPageSize); }),
-                                std::function<void()>([p] { os.reset_to_reserved(p, kOsPageSize); }),
-                                std::function<void()>([p] { os.unreserve(p, kOsPageSize); })}) {
+                                std::function<void()>([p] { os.unmap(p, kOsPageSize); })}) {
     EXPECT_EQ(files([&] { give_back(); }), 0u) << "nobody has asked yet";
     EXPECT_GT(files([] { EXPECT_EQ(pool().available(), 3u); }), 0u);
     EXPECT_EQ(files([] { pool(); }), 0u);

@@ -51,6 +51,7 @@ CASES = [
     ("other_threads_cannot_be_stopped", 64, [AUTO]),
     ("threads_from_the_start_cannot_be_stopped", 64, [AUTO]),
     ("fork_that_fails", 64, [AUTO]),
+    ("nothing_of_a_shared_file_is_shared", 64, [SHARED]),
     ("children_read_shared_arrays", 64, [COW]),
     ("forks_in_a_signal_handler", 64, [AUTO]),
     ("children_without_handlers_use_the_heap", 0, [["NUMAHEAP_SCAVENGE_DELAY=1ms"]]),

@@ -219,6 +219,27 @@ CASE(fork_that_fails) {
   for (const Array& a : heap) expect_contents(a, 1, "parent");
 }
 
+// NUMAHEAP_SHARED: a child that shared the file would write to its parent's memory. Whether devices use a page of it cannot
+// be told, so that large objects stay.
+CASE(nothing_of_a_shared_file_is_shared) {
+  std::vector<Array> heap;
+  for (uint64_t i = 0; i < 24; i++) heap.push_back(make_array(kMiB - 4096, i));
+  const Array large = make_array(8 * kMiB, 77);
+  require_huge_pages(30 * kMiB);
+  hand_over();
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    for (const Array& a : heap) expect_contents(a, 0, "child");
+    for (const Array& a : heap) refill(a, 1);
+    end_child();
+  }
+  expect_good_end(child);
+  EXPECT(died_of(child_that_reads(large), SIGSEGV));
+  for (const Array& a : heap) expect_contents(a, 0, "parent");
+  expect_contents(large, 0, "parent");
+}
+
 // ---- NUMAHEAP_FORK=cow --------------------------------------------------------------------------------------------------
 
 CASE(children_read_shared_arrays) {

@@ -64,17 +64,16 @@ struct FakeOps {
   using Guard = std::lock_guard<std::mutex>;
 
   // ---- address space -------------------------------------------------------------------------------------------
-  static std::uintptr_t find_window(std::size_t bytes, unsigned attempt) {
-    constexpr unsigned kAttempts = 16;
+  static std::uintptr_t find_window(std::size_t bytes, std::uintptr_t below, unsigned) {
     FakeOs& f = os(FakeCall::kFindWindow);
     const Guard guard(f.mutex_);
     require_range("find_window", nullptr, bytes);
-    if (f.enter(FakeCall::kFindWindow) != 0 || attempt >= kAttempts) {
-      f.note(ENOMEM);
-      return 0;
-    }
     bytes = align_up(bytes, kArenaSize);
-    void* const p = real_reserve(bytes, kArenaSize);
+    void* p = f.enter(FakeCall::kFindWindow) == 0 ? real_reserve(bytes, kArenaSize) : nullptr;
+    if (p != nullptr && below != 0 && at(p) + bytes > below) {
+      real("fake OS: munmap", ::munmap(p, bytes) == 0);
+      p = nullptr;
+    }
     if (p == nullptr) {
       f.note(ENOMEM);
       return 0;
@@ -152,11 +151,7 @@ struct FakeOps {
     require_range("unmap", p, bytes);
     if (!f.in_window(at(p), bytes)) f.space_.require_mapped("unmap", at(p), bytes);
     if (f.has_obstacle(at(p), bytes)) contract_violation("unmap", "somebody else's mapping", at(p), bytes);
-    if (const int error = f.enter(FakeCall::kUnmap); error != 0) {
-      f.space_.require_mapped("unmap", at(p), bytes);
-      f.drop("unmap", p, bytes);
-      return f.note(error);
-    }
+    if (const int error = f.enter(FakeCall::kUnmap); error != 0) return f.note(error);
     f.space_.unmap("unmap", at(p), bytes);
     real_unmap(f, p, bytes);
     return 0;

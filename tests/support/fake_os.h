@@ -85,8 +85,8 @@ class FakeOs {
   const OsOps& ops() const;
 
   // ---- failures, made before the call has any effect -------------------------------------------------------------
-  // Calls whose result is no errno value fail in their own way (nullptr, 0, false, -1) and ignore `error`. An unmap()
-  // that fails drops the pages. Calls that cannot fail (mappings_are_scarce, now_ns, futex) must not be named.
+  // Calls whose result is no errno value fail in their own way (nullptr, 0, false, -1) and ignore `error`. Calls that
+  // cannot fail (mappings_are_scarce, now_ns, futex) must not be named.
   void fail_call(FakeCall call, unsigned kth, int error);  // only the kth from now, 1 = the next
   void fail_all(FakeCall call, int error);
   void fail_randomly(FakeCall call, int error, double probability, std::uint64_t seed);

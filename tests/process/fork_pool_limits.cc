@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -145,6 +146,25 @@ CASE(children_without_the_small_objects) {
   const int status = end_of_child(child);
   EXPECT(status == 0, "status %#x", static_cast<unsigned>(status));
   for (size_t i = 1; i < heap.size(); i += 2) expect_contents(heap[i], 0, "parent");
+}
+
+// Not even address space for the work itself.
+CASE(no_address_space_is_left) {
+  const std::vector<Array> heap = make_heap(32);
+  require_huge_pages(24 * kMiB);
+  hand_over();
+  rlimit limit;
+  getrlimit(RLIMIT_AS, &limit);
+  limit.rlim_cur = static_cast<rlim_t>(status_kib("VmSize")) * 1024;
+  REQUIRE(setrlimit(RLIMIT_AS, &limit) == 0);
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) _exit(0);
+  expect_good_end(child);
+  EXPECT(hugetlb_kib() >= 24 * 1024, "%ld KiB on huge pages", hugetlb_kib());
+  EXPECT(died_of(child_that_reads(heap[8]), SIGSEGV));
+  for (const Array& a : heap) refill(a, 1);
+  for (const Array& a : heap) expect_contents(a, 1, "parent");
 }
 
 // The memory group has room for little more than there is: pages of a pool are not charged to it, copies are.

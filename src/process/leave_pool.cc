@@ -121,7 +121,8 @@ void Leaving::list_runs() {
 void Leaving::cut_at_mappings() {
   Mappings mappings;
   PoolRun* run = runs_.begin();
-  for (Mapping m; mappings.next(&m);) {
+  bool told = false;
+  for (Mapping m; mappings.next(&m); told = true) {
     while (run != runs_.end() && address(run->start) + run->bytes <= m.start) run++;
     for (PoolRun* r = run; r != runs_.end() && address(r->start) < m.end; r++) {
       const std::uintptr_t start = std::max(address(r->start), m.start);
@@ -143,7 +144,7 @@ void Leaving::cut_at_mappings() {
       if (!parts_.add(part)) keep(part.run);
     }
   }
-  if (parts_.size() != 0) return;
+  if (told) return;
   // No /proc: memory of small objects is as we made it.
   for (const PoolRun& r : runs_) {
     Part part;

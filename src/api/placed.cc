@@ -100,7 +100,8 @@ int prove_node(void* p, std::size_t size, HeapId heap) {
   const bool asks = fallback_count(Fallback::kNodeGone) != 0 && linux_os().allowed_nodes(&allowed);
   if (asks && !allowed.has(node_heap.node())) return ENOMEM;
   const std::uintptr_t end = address(p) + (size == 0 ? 1 : size);
-  for (std::uintptr_t at = address(p); at < end && node_heap.in_small_unit(reinterpret_cast<void*>(at)); at = align_down(at, kOsPageSize) + kOsPageSize) {
+  const auto in_small_unit = [&](std::uintptr_t at) { return node_heap.in_small_unit(reinterpret_cast<void*>(at)); };
+  for (std::uintptr_t at = address(p); at < end && in_small_unit(at); at = align_down(at, kOsPageSize) + kOsPageSize) {
     auto* byte = reinterpret_cast<volatile char*>(at);
     *byte = *byte;
     const void* page = reinterpret_cast<const void*>(align_down(at, kOsPageSize));

@@ -112,13 +112,6 @@ TEST_F(LinuxOs, MakeWritableOfAHoleFails) {
   EXPECT_EQ(os.make_writable(gone, kOsPageSize), ENOMEM);
 }
 
-// A place where nothing is mapped.
-char* free_place(std::size_t bytes, std::size_t alignment = kOsPageSize) {
-  char* const p = static_cast<char*>(os.reserve(bytes, alignment));
-  os.unmap(p, bytes);
-  return p;
-}
-
 TEST_F(LinuxOs, MapPlain) {
   ASSERT_EQ(os.map_plain(p_, kBytes), 0);
   std::memset(p_, 1, kBytes);

@@ -65,5 +65,12 @@ template <typename F>
   return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
 }
 
+// A place where nothing is mapped.
+[[maybe_unused]] char* free_place(std::size_t bytes, std::size_t alignment = kOsPageSize) {
+  char* const p = static_cast<char*>(os.reserve(bytes, alignment));
+  os.unmap(p, bytes);
+  return p;
+}
+
 }  // namespace
 }  // namespace nh

@@ -9,9 +9,11 @@
 namespace nh::test {
 namespace {
 
+class FakeFailures : public FakeOsTest {};
+
 // ---- failures ----------------------------------------------------------------------------------------------------
 
-TEST_F(FakeOsTest, FailsTheCallThatWasNamed) {
+TEST_F(FakeFailures, FailsTheCallThatWasNamed) {
   fake_.fail_call(FakeCall::kMakeWritable, 2, EACCES);
   EXPECT_EQ(os_.make_writable(area_, kOsPageSize), 0);
   EXPECT_EQ(os_.make_writable(area_ + kOsPageSize, kOsPageSize), EACCES);
@@ -21,7 +23,7 @@ TEST_F(FakeOsTest, FailsTheCallThatWasNamed) {
   EXPECT_EQ(fake_.failures(), 1u);
 }
 
-TEST_F(FakeOsTest, FailsEveryCallOfTheTable) {
+TEST_F(FakeFailures, FailsEveryCallOfTheTable) {
   int error = 0;
   char* const p = map(1, Reservation::kNone, &error);
   for (unsigned call = 0; call < kFakeCalls; call++) {
@@ -57,7 +59,7 @@ TEST_F(FakeOsTest, FailsEveryCallOfTheTable) {
   EXPECT_EQ(os_.move_mapping(p, area_, kHugeSize), 0);
 }
 
-TEST_F(FakeOsTest, HooksRunBeforeTheCallAndNotInsideEachOther) {
+TEST_F(FakeFailures, HooksRunBeforeTheCallAndNotInsideEachOther) {
   int runs = 0;
   fake_.on_call(FakeCall::kMapNew, [&] {
     runs++;
@@ -71,7 +73,7 @@ TEST_F(FakeOsTest, HooksRunBeforeTheCallAndNotInsideEachOther) {
   EXPECT_EQ(runs, 1);
 }
 
-TEST_F(FakeOsTest, RandomFailuresRepeatWithTheirSeed) {
+TEST_F(FakeFailures, RandomFailuresRepeatWithTheirSeed) {
   const auto run = [&](std::uint64_t seed) {
     fake_.fail_randomly(FakeCall::kAdviseThp, ENOMEM, 0.3, seed);
     std::string pattern;
@@ -86,7 +88,7 @@ TEST_F(FakeOsTest, RandomFailuresRepeatWithTheirSeed) {
   EXPECT_LT(failed, 90);
 }
 
-TEST_F(FakeOsTest, FailedMoveCanResetItsTarget) {
+TEST_F(FakeFailures, FailedMoveCanResetItsTarget) {
   int error = 0;
   char* const p = map(1, Reservation::kNone, &error);
   ASSERT_EQ(os_.make_writable(area_, kHugeSize), 0);

@@ -15,7 +15,9 @@
 namespace nh {
 namespace {
 
-TEST_F(LinuxOs, MapNewWhereNothingIs) {
+class LinuxWindow : public LinuxOs {};
+
+TEST_F(LinuxWindow, MapNewWhereNothingIs) {
   char* const p = free_place(kBytes);
   ASSERT_EQ(os.map_new(p, kBytes), 0);
   EXPECT_EQ(p[kBytes - 1], 0);
@@ -28,7 +30,7 @@ TEST_F(LinuxOs, MapNewWhereNothingIs) {
   EXPECT_EQ(os.unmap(p, kBytes), 0);
 }
 
-TEST_F(LinuxOs, MapNewOverAMappingChangesNothing) {
+TEST_F(LinuxWindow, MapNewOverAMappingChangesNothing) {
   ASSERT_EQ(os.make_writable(page(4), kOsPageSize), 0);
   *page(4) = 1;
   const std::size_t before = keeping_errno([&] { return mappings_within(p_, kBytes); });
@@ -45,7 +47,7 @@ TEST_F(LinuxOs, MapNewOverAMappingChangesNothing) {
   EXPECT_EQ(keeping_errno([&] { return mappings_within(p_, kBytes); }), before);
 }
 
-TEST_F(LinuxOs, NeighboursThatAreMappedOneByOneMerge) {
+TEST_F(LinuxWindow, NeighboursThatAreMappedOneByOneMerge) {
   char* const p = free_place(kBytes);
   for (std::size_t i = 0; i < kBytes / kOsPageSize; i++) ASSERT_EQ(os.map_new(p + i * kOsPageSize, kOsPageSize), 0);
   EXPECT_EQ(keeping_errno([&] { return mappings_within(p, kBytes); }), 1u);
@@ -56,7 +58,7 @@ TEST_F(LinuxOs, NeighboursThatAreMappedOneByOneMerge) {
 
 constexpr std::size_t kWindow = 16 * TiB;
 
-TEST_F(LinuxOs, AWindowIsAFreePlace) {
+TEST_F(LinuxWindow, AWindowIsAFreePlace) {
   for (unsigned attempt = 0; attempt < 3; attempt++) {
     const std::size_t bytes = attempt == 0 ? kWindow : 64 * GiB;
     std::uint64_t before = 0, after = 0;
@@ -82,7 +84,7 @@ TEST_F(LinuxOs, AWindowIsAFreePlace) {
 }
 
 // Below all that others use, and where nobody can guess it; a second one below the first, if there is room.
-TEST_F(LinuxOs, WindowsLieAtRandomBelow80TiB) {
+TEST_F(LinuxWindow, WindowsLieAtRandomBelow80TiB) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "this sanitizer allows nothing but what the kernel chooses";
 #endif
@@ -102,7 +104,7 @@ TEST_F(LinuxOs, WindowsLieAtRandomBelow80TiB) {
   EXPECT_GE(others_below, 7u);
 }
 
-TEST_F(LinuxOs, AnyAttemptFindsAPlaceOrSaysThatThereIsNone) {
+TEST_F(LinuxWindow, AnyAttemptFindsAPlaceOrSaysThatThereIsNone) {
   for (unsigned attempt = 0; attempt < 16; attempt++) {
     for (const std::size_t below : {std::size_t{0}, 100 * GiB, 30 * TiB, 79 * TiB}) {
       for (const std::size_t bytes : {GiB, TiB, 70 * TiB}) {  // the last is more than half of all that a process has
@@ -115,7 +117,7 @@ TEST_F(LinuxOs, AnyAttemptFindsAPlaceOrSaysThatThereIsNone) {
   }
 }
 
-TEST_F(LinuxOs, MappingsAreScarceUnderALimit) {
+TEST_F(LinuxWindow, MappingsAreScarceUnderALimit) {
   std::uint64_t policy = 0;
   ASSERT_TRUE(read_number("/proc/sys/vm/overcommit_memory", &policy));
   rlimit limit;

@@ -6,6 +6,7 @@
 #include "base/format.h"
 #include "base/scan.h"
 #include "numa/cpu_list.h"
+#include "os/os.h"
 #include "os/procfs.h"
 
 namespace nh {
@@ -177,7 +178,9 @@ void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
     node.id = n.value;
     node.has_memory = with_memory.has(n);
     node.tier = tiers.rank_of(n);
-    if (node.has_memory) node.memory_bytes = read_memory_bytes(file, n);
+    // The only node of this machine has all of its memory, and that takes no file.
+    const bool all = !several && root.path[0] == '\0';
+    if (node.has_memory) node.memory_bytes = all ? machine_memory_bytes() : read_memory_bytes(file, n);
     topology->add_node(node);
   }
   read_possible_cpus(file, topology);

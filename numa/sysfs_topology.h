@@ -1,6 +1,6 @@
 // The topology as /sys and /proc tell it: what the first allocation of a process starts from.
 //
-// No allocation, no lock. A machine with one node costs three small files.
+// No allocation, no lock. A machine with one node costs two small files.
 #pragma once
 
 #include <string_view>

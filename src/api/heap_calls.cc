@@ -69,7 +69,7 @@ void* allocate_paged(std::size_t alignment, std::size_t size, bool noscan) {
   if (rounds && !noscan && mcache_alloc_paged(align_up(size, alignment), &p)) return p;
   if (!ensure_started()) return out_of_memory();
   const SpanClass c = class_for_aligned(size, alignment, noscan);
-  if (c == 0) return allocate_large_paged(size, alignment, noscan);
+  if (c.none()) return allocate_large_paged(size, alignment, noscan);
   p = g_caches.alloc_paged(c);
   if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc_paged(c);
   if (p == nullptr) return out_of_memory();
@@ -83,9 +83,9 @@ void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
   if (alignment >= kOsPageSize && size < kHugeSize) return allocate_paged(alignment, size, noscan);
   void* p;
   const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
-  if (c != 0 && mcache_alloc_class(c, &p)) return p;
+  if (!c.none() && mcache_alloc_class(c, &p)) return p;
   if (!ensure_started() || size > PTRDIFF_MAX) return out_of_memory();
-  if (c != 0) return allocate_small(c);
+  if (!c.none()) return allocate_small(c);
   return allocate_large_aligned(size, alignment, noscan);
 }
 
@@ -240,7 +240,7 @@ ReallocObject described(const Found& found, std::size_t usable) {
 // An object of a cache that does not stay. Between two classes of malloc() with what this CPU has at hand, if that will do.
 [[gnu::noinline]] void* move_small(void* p, PageEntry entry, std::size_t size, const void* caller) {
   const SpanClass c = entry_class(entry);
-  const bool plain = c < kSpanClasses && (c & 1) == 0;  // not placed, large or noscan
+  const bool plain = c.is_small() && !c.is_placed() && !c.noscan();
   const std::size_t usable = size_class(c).bytes;
   void* moved;
   if (!plain || size == 0 || !mcache_alloc(with_room_to_grow(usable, size, false, g_large_route), &moved)) {

@@ -4,7 +4,7 @@ namespace nh {
 namespace {
 
 LockWaiter g_waiter;
-void (*g_wait_hook)() = nullptr;
+std::atomic<void (*)()> g_wait_hook{nullptr};
 
 // Longer spins only help while the holder runs on another CPU; measured holds are well below a microsecond.
 constexpr int kSpins = 60;
@@ -13,10 +13,11 @@ constexpr int kSpins = 60;
 
 void set_lock_waiter(const LockWaiter& waiter) { g_waiter = waiter; }
 
-void set_wait_hook(void (*hook)()) { g_wait_hook = hook; }
+void set_wait_hook(void (*hook)()) { g_wait_hook.store(hook, std::memory_order_release); }
 
 void about_to_wait() {
-  if (g_wait_hook != nullptr) g_wait_hook();
+  // acquire: what the hook looks at was set before it was.
+  if (void (*const hook)() = g_wait_hook.load(std::memory_order_acquire); hook != nullptr) hook();
 }
 
 void Lock::lock_slow() {

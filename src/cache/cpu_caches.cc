@@ -50,7 +50,7 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   g_hot.page_map = space.page_map();
   g_hot.extent_heap = config.extent_heap;
   // Before start, and where there are no twins, the lists of the local heap serve.
-  g_hot.twin_lists = config.twins == kMaxHeaps ? 0 : static_cast<std::uint32_t>(list_offset(HeapId(config.twins), 0));
+  g_hot.twin_lists = config.twins == kMaxHeaps ? 0 : static_cast<std::uint32_t>(list_offset(HeapId(config.twins), SpanClass()));
   g_hot.owners = space.owners();
   g_hot.base = space.base();
   // Last: from here on pointers are looked up.
@@ -83,7 +83,7 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
   __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, 0), __ATOMIC_RELEASE);
+  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, SpanClass()), __ATOMIC_RELEASE);
 }
 
 void CpuCaches::withdraw(int cpu) {

@@ -116,12 +116,12 @@ class CpuCaches {
   void flush_lists(CpuCache* cache);
   unsigned list_sets() const { return heaps_->count() * kListSetsPerHeap; }
   static HeapId heap_of_set(unsigned set) { return HeapId(set / kListSetsPerHeap); }
-  static SpanClass class_in_set(unsigned set, unsigned code) {
-    const auto c = static_cast<SpanClass>(code);
-    return set % kListSetsPerHeap == 0 ? c : make_placed(c);
+  static SpanClass class_in_set(unsigned set, unsigned list) {
+    const SpanClass c(list);
+    return set % kListSetsPerHeap == 0 ? c : c.placed();
   }
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
-    return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];
+    return cache.lists[list_set(h, c.is_placed())].of[c.list()];
   }
   template <typename Visit> void for_each_used_set(const CpuCache& cache, Visit&& visit) const;
   std::uint64_t lists_of(const CpuCache& cache) const;
@@ -132,10 +132,10 @@ class CpuCaches {
   bool keeps_large_of(const CpuCache& cache, HeapId h) const;
   bool keeps_large(const CpuCache& cache, HeapId h) const;
   std::uint64_t change_large_capacity(CpuCache& cache, HeapId h, std::int64_t bytes);
-  std::size_t large_bytes(unsigned code, HeapId h) const;
-  unsigned large_code(const MSpan& span) const;
-  bool* turned_away(CpuCache& cache, unsigned code, HeapId h) const;
-  FreeList* large_list(CpuCache& cache, unsigned code, HeapId h);
+  std::size_t large_bytes(SpanClass c, HeapId h) const;
+  SpanClass list_class(const MSpan& span) const;
+  bool* turned_away(CpuCache& cache, SpanClass c, HeapId h) const;
+  FreeList* large_list(CpuCache& cache, SpanClass c, HeapId h);
   HeapId twin_of(HeapId h) const { return HeapId(h.value + config_.twins); }
   // Whether what is freed here of heap h may be handed out here again.
   bool hands_out(const CpuCache& cache, HeapId h) const { return h == cache.local || h == twin_of(cache.local); }

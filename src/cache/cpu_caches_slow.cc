@@ -77,8 +77,8 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
   const unsigned first = list_set(all_heaps ? HeapId(0) : cache.local, false);
   for (unsigned i = 0; used > config_.bytes_per_cpu && i < kListsPerCall; i++) {
     const unsigned at = __atomic_fetch_add(&cache.clock_hand, 1, __ATOMIC_RELAXED) % (sets * kCachedClasses);
-    const auto c = static_cast<SpanClass>(at % kCachedClasses);
-    FreeList& list = cache.lists[first + at / kCachedClasses * step].of[c];
+    const SpanClass c(at % kCachedClasses);
+    FreeList& list = cache.lists[first + at / kCachedClasses * step].of[c.list()];
     // Half of the unused part: a list that is merely low at the moment keeps room. The room is a hint and may say more
     // than the list ever had.
     const unsigned room = __atomic_load_n(&list.room, __ATOMIC_RELAXED);
@@ -96,9 +96,9 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
 template <typename Access>
 bool CpuCaches::grow_list(Access& access, FreeList& list, HeapId h, SpanClass c) {
   if (h != access.cache().local) __atomic_store_n(&access.cache().has_other_heaps, true, __ATOMIC_RELAXED);
-  if (is_placed(c)) __atomic_store_n(&access.cache().has_placed, true, __ATOMIC_RELAXED);
+  if (c.is_placed()) __atomic_store_n(&access.cache().has_placed, true, __ATOMIC_RELAXED);
   const unsigned cap = __atomic_load_n(&list.cap, __ATOMIC_RELAXED);
-  const unsigned max = max_capacity(c, config_.bytes_per_cpu, hands_out(access.cache(), h) || is_placed(c));
+  const unsigned max = max_capacity(c, config_.bytes_per_cpu, hands_out(access.cache(), h) || c.is_placed());
   if (cap >= max) return false;
   const unsigned wanted = cap == 0 ? initial_capacity(c) : cap * 2;
   unsigned step = (wanted < max ? wanted : max) - cap;
@@ -175,7 +175,7 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   out.head = p;
   out.count++;
   // Where they can be handed out again, not all go home.
-  if ((local || is_placed(c)) && out.count >= 4) {
+  if ((local || c.is_placed()) && out.count >= 4) {
     const unsigned batch = batch_objects(c) < kMinSent ? kMinSent : batch_objects(c);
     const unsigned sent = out.count / 2 < batch ? out.count / 2 : batch;
     // Those freed last, which are warm: the walk to the place where the chain is cut touches them, and so does the

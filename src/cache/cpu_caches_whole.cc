@@ -18,9 +18,9 @@ void CpuCaches::for_each_used_set(const CpuCache& cache, Visit&& visit) const {
 // Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.
 void CpuCaches::flush_lists(CpuCache* cache) {
   for (unsigned set = 0; set < list_sets(); set++) {
-    for (unsigned code = 0; code < kCachedClasses; code++) {
-      const SpanClass c = class_in_set(set, code);
-      FreeList& list = cache->lists[set].of[code];
+    for (unsigned number = 0; number < kCachedClasses; number++) {
+      const SpanClass c = class_in_set(set, number);
+      FreeList& list = cache->lists[set].of[number];
       if (list.head == nullptr) continue;
       void* head = list.head;
       const unsigned count = list.count();
@@ -83,7 +83,7 @@ CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
     for_each_used_set(cache, [&](unsigned set, const ListSet& lists) {
       std::uint64_t bytes = 0;
       for (unsigned c = 2; c < kCachedClasses; c++) {
-        bytes += std::uint64_t{lists.of[c].count()} * size_class(static_cast<SpanClass>(c)).bytes;
+        bytes += std::uint64_t{lists.of[c].count()} * size_class(SpanClass(c)).bytes;
       }
       cached_per_heap[heap_of_set(set).value] += bytes;
     });

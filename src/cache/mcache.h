@@ -111,7 +111,7 @@ inline constexpr auto kBinListOffset = [] {
 [[gnu::always_inline]] inline bool mcache_alloc_bin(std::size_t size, bool noscan, void** object, std::size_t from = 0) {
   const std::size_t offset = from + kBinListOffset[(size + kPageSize - 1) / kPageSize];
   void* p;
-  // Codes of a bin's two classes are neighbours.
+  // The lists of a bin's two classes are neighbours.
   if (!rseq_pop(local_slots(), offset + (noscan ? kListBytes : 0), &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
@@ -123,7 +123,7 @@ inline constexpr auto kBinListOffset = [] {
 [[gnu::always_inline]] inline MSpan* mcache_take_extent(unsigned units) {
   static_assert(offsetof(MSpan, next) == 0);
   void* taken;
-  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   if (!rseq_pop(all_slots(), offset, &taken)) return nullptr;
   auto* span = static_cast<MSpan*>(taken);
   span->use = SpanUse::kInUse;
@@ -146,7 +146,7 @@ enum class FreeOutcome { kDone, kOdd, kFull };
   }
   const unsigned units = span->npages / kPagesPerHuge;
   if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return FreeOutcome::kFull;
-  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   // 0: its second word, `prev`, stays null.
   static_assert(offsetof(MSpan, prev) == 8);
   return rseq_push(all_slots(), offset, span, 0) ? FreeOutcome::kDone : FreeOutcome::kFull;

@@ -52,8 +52,8 @@
   handler                                                 \
   ".popsection\n\t"
 
-// exit: the label, as "%l[name]", to which every kAbortsToLeave-th abort goes; before_exit: instructions that make true what
-// the code behind that label takes for granted.
+// exit: the label, as "%l[name]", to which every kAbortsToLeave-th abort goes; before_exit: instructions that leave
+// registers and memory as the sequence's own jump to that label does, as far as the code behind it can tell.
 #define NH_RSEQ_END(before_exit, exit)                    \
   NH_RSEQ_END_WITH(                                       \
   "movq nh_rseq_aborts@gottpoff(%%rip), %[scratch]\n\t"   \
@@ -85,7 +85,8 @@ inline bool rseq_got_through() {
 static_assert(sizeof(CpuSlot) == 8 && offsetof(FreeList, room) == 8 && offsetof(FreeList, cap) == 12);
 
 // Pops an object off the list at `offset` of the local heap's lists of whichever CPU this is. False: empty, or the sequence
-// does not get through.
+// does not get through. Either exit leaves null in %[object]: g++ 12 was seen to return that register where the caller says
+// "return nullptr" for an empty list (asm goto with outputs), so the handler must leave what an empty list does.
 [[gnu::always_inline]] inline bool rseq_pop(const CpuSlot* slots, std::size_t offset, void** popped) {
   void* object;
   void* next;
@@ -100,7 +101,7 @@ static_assert(sizeof(CpuSlot) == 8 && offsetof(FreeList, room) == 8 && offsetof(
                     "movq (%[object]), %[next]\n\t"
                     "addl $1, 8(%[scratch])\n\t"
                     "movq %[next], (%[scratch])\n"
-                    NH_RSEQ_END("", "%l[empty]")
+                    NH_RSEQ_END("xorl %k[object], %k[object]\n\t", "%l[empty]")
                     : [object] "=&a"(object), [next] "=&r"(next), [scratch] "=&r"(scratch)  // rax: as malloc returns it
                     : [rseq] "r"(g_rseq_offset), [slots] "r"(slots), [offset] "r"(offset)
                     : "memory", "cc"

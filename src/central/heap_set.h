@@ -26,7 +26,7 @@ struct alignas(kOsPageSize) NodeHeap {
   bool serves_all_nodes;  // fallback says who helps, but the node of the CPU that asks says in which order
 };
 
-constexpr unsigned central_index(SpanClass c) { return without_place(c) + (is_placed(c) ? kCachedClasses : 0); }
+constexpr unsigned central_index(SpanClass c) { return c.list() + (c.is_placed() ? kCachedClasses : 0); }
 
 // The heap of the node that a CPU is on, whatever policy is in force.
 using HomeOfCpu = HeapId (*)(CpuId cpu);

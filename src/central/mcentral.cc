@@ -22,12 +22,12 @@ static_assert([] {
   }
   return true;
 }());
-bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; }
+bool has_starts(SpanClass c) { return c.is_tiny() || c.row() == 1; }
 
 [[noreturn]] void double_free(const void* object, const MSpan& span) {
   Text<256> text;
   text.text("double free of ").ptr(object).text(": object of ").dec(span.elem_size).text(" bytes in span ");
-  text.hex(span.start_addr).text(" (class ").dec(without_place(span.span_class)).text(") is free already");
+  text.hex(span.start_addr).text(" (class ").dec(span.span_class.list()).text(") is free already");
   fatal(text.c_str());
 }
 
@@ -39,7 +39,7 @@ bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; 
     text.text(", which is no object");
   } else {
     text.text(": object of ").dec(span->elem_size).text(" bytes in span ").hex(span->start_addr);
-    text.text(" (class ").dec(without_place(span->span_class)).text(")");
+    text.text(" (class ").dec(span->span_class.list()).text(")");
   }
   text.text("; a write to a freed object, or a wrong size that was trusted");
   fatal(text.c_str());
@@ -105,7 +105,7 @@ std::uint16_t* MCentral::take_starts() {
       return starts;
     }
   }
-  const std::size_t bytes = kStartsBytes * (class_ == kTinyClass ? 1 : size_class(class_).pages);
+  const std::size_t bytes = kStartsBytes * (class_.is_tiny() ? 1 : size_class(class_).pages);
   return static_cast<std::uint16_t*>(heap_.metadata().alloc(bytes, 64));
 }
 

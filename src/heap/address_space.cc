@@ -164,7 +164,7 @@ int AddressSpace::deal(HeapId h, std::size_t count, std::size_t alignment, Arena
   auto* owners = static_cast<ArenaOwner*>(owners_.data());
   for (ArenaIndex i = begin; i < end; i++) {
     owners[i].place = ++number;
-    owners[i].lists = static_cast<std::uint32_t>(list_offset(h, 0));
+    owners[i].lists = static_cast<std::uint32_t>(list_offset(h, SpanClass()));
   }
   used_bytes_.store(std::size_t{end} * kArenaSize, std::memory_order_release);
   if (mirror_ != nullptr) __atomic_store_n(mirror_, std::size_t{end} * kArenaSize, __ATOMIC_RELEASE);

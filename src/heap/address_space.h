@@ -70,7 +70,7 @@ struct ArenaOwner {
   std::uint32_t lists;  // where the lists of its heap begin, as a page entry says it
 
   bool has_heap() const { return place != 0; }
-  HeapId heap() const { return HeapId(lists / static_cast<std::uint32_t>(list_offset(HeapId(1), 0))); }
+  HeapId heap() const { return HeapId(lists / static_cast<std::uint32_t>(list_offset(HeapId(1), SpanClass()))); }
   std::size_t number() const { return place - std::size_t{1}; }
 };
 static_assert(sizeof(ArenaOwner) == 8);

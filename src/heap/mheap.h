@@ -43,6 +43,21 @@ struct HeapStats {
   std::size_t metadata_bytes = 0;
 };
 
+// In force while a thread has parts of a heap marked as its own and calls the OS. A library's hook in place of mmap or
+// madvise may call malloc then, in this very thread. Such a malloc must not wait for marks: its own would never go away,
+// and another thread's might be waiting for ours in the same way. It is refused instead.
+class OsWork {
+ public:
+  OsWork() { t_depth++; }
+  ~OsWork() { t_depth--; }
+  OsWork(const OsWork&) = delete;
+  OsWork& operator=(const OsWork&) = delete;
+  static bool under_way() { return t_depth != 0; }
+
+ private:
+  [[gnu::tls_model("initial-exec")]] static inline thread_local constinit unsigned t_depth = 0;
+};
+
 class MHeap {
  public:
   struct Config {

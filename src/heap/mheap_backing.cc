@@ -31,6 +31,7 @@ void MHeap::work_on_L(UnitRange units, Work&& work) {
     NH_ASSERT(!run.units[i].busy());
     run.units[i].worker = __builtin_thread_pointer();
   }
+  const OsWork os_work;
   count_units(run.units, run.count, false);
   lock_.unlock();
   work(run);
@@ -44,7 +45,7 @@ void MHeap::work_on_L(UnitRange units, Work&& work) {
 
 bool MHeap::grow_L(PageCount pages) {
   if (growth_.running) {
-    if (growth_.thread == __builtin_thread_pointer()) return false;
+    if (OsWork::under_way()) return false;
     wait_L();
     return true;  // the caller looks again
   }
@@ -61,6 +62,7 @@ bool MHeap::grow_L(PageCount pages) {
   const auto next = static_cast<std::uint32_t>(arenas_.end());
 
   growth_ = {true, __builtin_thread_pointer()};
+  const OsWork os_work;
   lock_.unlock();
   ArenaIndex first = 0;
   // Tables for address space that could not be used would cost what is scarce.
@@ -156,7 +158,7 @@ bool MHeap::back_L(PageId first, PageCount pages) {
   for (UnitId u = range.first; u < range.end;) {
     const Unit& unit = arenas_.unit(u);
     if (unit.busy()) {
-      if (unit.is_mine()) return false;
+      if (OsWork::under_way()) return false;
       wait_L();
     } else if (unit.backed()) {
       ++u;
@@ -196,6 +198,7 @@ void MHeap::release_L(UnitRange units) {
       continue;
     }
     if (arenas_.unit(u).busy()) {
+      if (OsWork::under_way()) return;  // they stay backed
       wait_L();
       continue;
     }

@@ -13,41 +13,9 @@
 #include "base/bits.h"
 #include "base/check.h"
 #include "base/units.h"
+#include "heap/span_class.h"
 
 namespace nh {
-
-inline constexpr unsigned kSizeClasses = 68;   // 0 = large
-inline constexpr unsigned kSpanClasses = 136;  // size class << 1 | noscan
-
-// A size class and whether its objects hold no pointers. Codes past the 136 exist only in the page map and as numbers of
-// lists in the CPU caches.
-//
-// Small objects that were asked for on a certain node ("placed") have spans, mcentrals and lists of their own, told by a
-// bit above the code: realloc() must know them, and an object has no header that could tell.
-using SpanClass = std::uint16_t;
-inline constexpr SpanClass kPlacedBit = 0x100;
-inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny allocator
-inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
-inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
-inline constexpr unsigned kLargeBins = 52;       // sizes of large objects that CPU caches keep (heap/size_classes.h)
-inline constexpr std::size_t kMaxKeptBytes = 32 * MiB;  // no larger object waits in a CPU's cache
-inline constexpr unsigned kCachedClasses = 137;  // classes whose objects come from an mcentral
-inline constexpr unsigned kClassCodes = kFirstBinClass + 2 * kLargeBins;
-static_assert(kClassCodes <= 256);
-
-constexpr SpanClass make_span_class(unsigned size_class, bool noscan) {
-  return static_cast<SpanClass>(size_class << 1 | (noscan ? 1 : 0));
-}
-constexpr SpanClass make_placed(SpanClass c) { return c | kPlacedBit; }
-constexpr bool is_placed(SpanClass c) { return (c & kPlacedBit) != 0; }
-constexpr SpanClass without_place(SpanClass c) { return c & 0xff; }
-constexpr bool is_large(SpanClass c) { return without_place(c) >= kLargeClass; }
-constexpr bool is_bin(SpanClass c) { return without_place(c) >= kFirstBinClass; }
-// Rows of kSizeClassTable: the bins follow the size classes.
-constexpr unsigned size_class_of(SpanClass c) {
-  if (is_bin(c)) return kSizeClasses + (c - kFirstBinClass) / 2u;
-  return without_place(c) == kTinyClass ? 2 : without_place(c) >> 1;
-}
 
 inline constexpr std::size_t kCacheLine = 64;
 inline constexpr unsigned kMaxObjectsPerSpan = 1024;
@@ -110,9 +78,9 @@ struct alignas(64) MSpan {
   // Whether the objects hold no pointers, and whether they are placed ones. Not every large object's class has bits for
   // these; the unused object count serves.
   bool noscan() const {
-    return is_large(span_class) ? (nelems & kLargeNoscan) != 0 : span_class == kTinyClass || (span_class & 1) != 0;
+    return span_class.is_large() ? (nelems & kLargeNoscan) != 0 : span_class.noscan();
   }
-  bool placed() const { return is_large(span_class) ? (nelems & kLargePlaced) != 0 : is_placed(span_class); }
+  bool placed() const { return span_class.is_large() ? (nelems & kLargePlaced) != 0 : span_class.is_placed(); }
   static constexpr std::uint16_t kLargeNoscan = 1, kLargePlaced = 2;
 
   // Takes up to `wanted` free objects in address order of the window, calling take(index) for each; returns how many.

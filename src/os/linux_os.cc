@@ -11,6 +11,7 @@
 #include <linux/futex.h>
 #include <linux/mempolicy.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -239,6 +240,13 @@ constexpr OsOps kLinuxOs = {
 const OsOps& linux_os() { return kLinuxOs; }
 
 void configure_linux_os(const OsConfig& config) { detail::g_config = config; }
+
+std::uint64_t machine_memory_bytes() {
+  const detail::ErrnoKeeper keep;
+  struct sysinfo info;
+  if (::sysinfo(&info) != 0) return 0;
+  return std::uint64_t{info.totalram} * info.mem_unit;
+}
 
 void repair_os_after_fork() { detail::repair_machine_state_after_fork(); }
 

@@ -33,6 +33,7 @@ constexpr std::uintptr_t kTop = 80 * TiB;
 constexpr std::uintptr_t kLegacyTop = 44 * TiB;  // a process of that layout gets so far with more than a TiB of mappings
 constexpr std::size_t kSpread = 16 * TiB;        // 2^18 places
 constexpr unsigned kRandomAttempts = 8;
+constexpr unsigned kAttempts = 16;
 
 // Where the kernel would put it.
 std::uintptr_t kernels_choice(std::size_t bytes) {
@@ -46,6 +47,7 @@ std::uintptr_t kernels_choice(std::size_t bytes) {
 
 std::uintptr_t find_window(std::size_t bytes, std::uintptr_t below, unsigned attempt) {
   const ErrnoKeeper keep;
+  if (attempt >= kAttempts) return 0;
   const std::uintptr_t top = below == 0 ? kTop : align_down(below, kArenaSize);
   bytes = align_up(bytes, kArenaSize);
   const bool chooses = &__tsan_init == nullptr && &__msan_init == nullptr && attempt < kRandomAttempts;

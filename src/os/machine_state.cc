@@ -163,7 +163,7 @@ class GroupsUser {
     if (g_groups_found_at != 0 && now - g_groups_found_at < kSettingsAge && g_groups_events == events) return;
     if (g_groups_events != events) g_groups.forget();
     g_groups.find("");
-    const std::uint64_t machine = constant(g_machine_memory, readings::machine_memory);
+    const std::uint64_t machine = constant(g_machine_memory, machine_memory_bytes);
     g_groups.find_memory_limits(machine != 0 ? machine : kForever);
     g_groups_found_at = now;
     g_groups_events = events;
@@ -177,7 +177,7 @@ class GroupsUser {
 // What the kernel keeps back on a node of this size: its share of min_free_kbytes, and half as much again, where reclaim
 // stops.
 std::uint64_t kept_back(std::uint64_t node_bytes) {
-  const std::uint64_t machine = constant(g_machine_memory, readings::machine_memory) / KiB;
+  const std::uint64_t machine = constant(g_machine_memory, machine_memory_bytes) / KiB;
   const std::uint64_t node = node_bytes / KiB;
   const std::uint64_t all = constant(g_min_free, readings::min_free);
   const std::uint64_t share = machine <= node ? all : all / KiB * node / machine * KiB;

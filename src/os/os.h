@@ -155,6 +155,9 @@ struct OsConfig {
 const OsOps& linux_os();
 void configure_linux_os(const OsConfig& config);
 
+// The memory of the machine; 0: the kernel does not tell. No file is read.
+std::uint64_t machine_memory_bytes();
+
 // To be called in a fork child, whose parent's other threads may have been inside of this layer.
 void repair_os_after_fork();
 

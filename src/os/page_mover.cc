@@ -39,7 +39,6 @@ int be_a_probe(void* parent) {
 // its end with, so that no wait() of the program sees it. glibc's clone() stores errno if it fails, and that may lie in
 // a protected page; hence the call itself.
 long start_probe() {
-#if defined(__x86_64__)
   const long parent = raw_call(SYS_getpid);
   char* const top = g_probe_stack + sizeof g_probe_stack;
   long child;
@@ -59,9 +58,6 @@ long start_probe() {
         [run] "r"(be_a_probe)
       : "rcx", "r11", "memory");
   return child;
-#else
-  return -ENOSYS;
-#endif
 }
 
 void end_probe(long child) {
@@ -77,35 +73,46 @@ MoveResult without_knowledge(const PageMove& move) {
   return move.even_unknown ? MoveResult::kPlanned : MoveResult::kUnknown;
 }
 
-void find_pinned(MoveOrder& order) {
-  long child = -1;
-  const auto for_each_planned = [&](auto&& visit) {
-    for (std::size_t i = 0; i < order.count; i++) {
-      if (order.moves[i].result == MoveResult::kPlanned) visit(order.moves[i]);
-    }
-  };
-  if (order.pages->is_open()) child = start_probe();
+template <typename Visit>
+void for_each(MoveOrder& order, MoveResult result, Visit&& visit) {
+  for (std::size_t i = 0; i < order.count; i++) {
+    if (order.moves[i].result == result) visit(order.moves[i]);
+  }
+}
+
+// Looks at the pages of one result while a child lives: those that are still ours alone become kPinned, others kPlanned.
+void look(MoveOrder& order, MoveResult which) {
+  const long child = order.pages->is_open() ? start_probe() : -1;
   if (child < 0) {
-    for_each_planned([](PageMove& move) { move.result = without_knowledge(move); });
+    for_each(order, which, [](PageMove& move) { move.result = without_knowledge(move); });
     return;
   }
-  for_each_planned([&](PageMove& move) {
+  for_each(order, which, [&](PageMove& move) {
     const PageFacts facts = order.pages->facts(move.page);
-    if (!facts.known || !move.probed) {
-      move.result = without_knowledge(move);
-    } else if (facts.present && facts.exclusive) {
-      move.result = MoveResult::kPinned;
-    }
+    move.result = facts.present && facts.exclusive ? MoveResult::kPinned : MoveResult::kPlanned;
   });
-  // If it was killed meanwhile, pages that it had shared look as if they were pinned: a mistake on the safe side. But it
-  // may have been killed before all pages were looked at only by somebody who takes all memory there is.
+  // A child that was killed meanwhile shared nothing any more: what looks pinned may not be.
   const bool lived = lives(child);
   end_probe(child);
-  if (lived) return;
-  for (std::size_t i = 0; i < order.count; i++) {
-    PageMove& move = order.moves[i];
-    if (move.result == MoveResult::kPinned) move.result = without_knowledge(move);
-  }
+  if (!lived) for_each(order, MoveResult::kPinned, [](PageMove& move) { move.result = without_knowledge(move); });
+}
+
+void find_pinned(MoveOrder& order) {
+  for_each(order, MoveResult::kPlanned, [&](PageMove& move) {
+    const PageFacts facts = order.pages->facts(move.page);
+    // A page that is not ours alone to begin with would tell nothing; one that is not there cannot be pinned.
+    if (!facts.known || !move.probed || (facts.present && !facts.exclusive)) move.result = MoveResult::kUnknown;
+  });
+  look(order, MoveResult::kPlanned);
+  // Linux 6.18 leaves out a page of 1 GiB now and then when it forks, because it takes a number that means something else
+  // for that of the users of a shared page table. Such a page looks pinned, the next time most likely not.
+  const auto again = [&] {
+    bool any = false;
+    for_each(order, MoveResult::kPinned, [&](PageMove& move) { any |= move.bytes > kHugeSize; });
+    return any;
+  };
+  for (int round = 0; round < 4 && again(); round++) look(order, MoveResult::kPinned);
+  for_each(order, MoveResult::kUnknown, [](PageMove& move) { move.result = without_knowledge(move); });
 }
 
 bool is_mapped(const void* p) {

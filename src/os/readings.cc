@@ -2,11 +2,8 @@
 
 #include <cstring>
 
-#include <sys/sysinfo.h>
-
 #include "base/format.h"
 #include "base/scan.h"
-#include "os/linux_calls.h"
 #include "os/procfs.h"
 
 namespace nh::readings {
@@ -73,13 +70,6 @@ void node_memory(NodeId node, NodeMemory* out) {
     if (field == "Active(file)" || field == "Inactive(file)") files += kib * KiB;
   }
   *out = {total, free + files / 2};
-}
-
-std::uint64_t machine_memory() {
-  const linux_os_detail::ErrnoKeeper keep;
-  struct sysinfo info;
-  if (::sysinfo(&info) != 0) return 0;
-  return std::uint64_t{info.totalram} * info.mem_unit;
 }
 
 std::uint64_t min_free() {

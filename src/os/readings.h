@@ -27,7 +27,4 @@ void node_memory(NodeId node, NodeMemory* out);
 // What the kernel tries to keep free on all nodes together, in bytes.
 std::uint64_t min_free();
 
-// The memory of the machine in bytes; 0: the kernel does not tell.
-std::uint64_t machine_memory();
-
 }  // namespace nh::readings

@@ -20,6 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "process/worker.h"
 #include "heap/scavenger.h"
@@ -55,14 +56,6 @@ constexpr unsigned kVisitsPerLook = 64;
 constexpr std::uint64_t kShortestUnused = 2'000'000'000;
 
 constinit Scavenger g_scavenger;
-
-bool near_limit() {
-  const std::size_t limit = g_process.options.limit;
-  if (limit == 0) return false;
-  std::size_t all = 0;
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) all += g_process.heaps[HeapId(i)].heap.committed();
-  return all > limit - limit / 16;
-}
 
 // The worker of the first node also looks after the heaps of no node.
 template <typename Visit>
@@ -105,7 +98,7 @@ struct Round {
 Round work_once(unsigned worker) {
   Round round;
   const std::uint64_t begin = linux_os().now_ns();
-  const bool urgent = near_limit();
+  const bool urgent = memory_is_tight();
   if (urgent) {
     g_caches.drain_all();
     g_process.heaps.trim_centrals();
@@ -212,7 +205,7 @@ bool my_turn() {
 void work_inline() {
   if (!my_turn()) return;
   g_alone.store(false, std::memory_order_relaxed);
-  const bool urgent = near_limit();
+  const bool urgent = memory_is_tight();
   std::uint64_t wait = 0;
   for (unsigned h = 0; h < g_process.heaps.count(); h++) {
     const Scavenger::Step step = g_scavenger.step(g_process.heaps[HeapId(h)].heap, urgent);
@@ -226,7 +219,7 @@ void work_inline() {
 bool thread_is_worthwhile(unsigned node) {
   std::size_t idle = 0;
   for_each_heap_of(node, [&](MHeap& heap) { idle += heap.idle_bytes(); });
-  if (idle >= kALot || near_limit()) return true;
+  if (idle >= kALot || memory_is_tight()) return true;
   if (!my_turn()) return false;
   bool old = false;
   for (unsigned h = 0; h < g_process.heaps.count(); h++) old |= g_scavenger.look(g_process.heaps[HeapId(h)].heap);
@@ -290,7 +283,7 @@ void memory_was_freed(const void* caller) {
       const std::size_t before = useless.load(std::memory_order_relaxed);
       if (worth < before) useless.store(worth, std::memory_order_relaxed);
       if (before == 0 || worth >= before + kWorthwhile) w.call();
-      if (near_limit()) w.hurry();
+      if (memory_is_tight()) w.hurry();
     } else if (!may_start) {
       work_here = true;
     } else if (!g_libc.has(caller) && !g_loader.has(caller) && thread_is_worthwhile(node)) {

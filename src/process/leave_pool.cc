@@ -29,8 +29,10 @@
 #include "os/page_mover.h"
 #include "os/room.h"
 #include "os/thread_places.h"
+#include "os/thread_policy.h"
 #include "process/pool_runs.h"
 #include "process/process.h"
+#include "process/scratch.h"
 
 namespace nh {
 namespace {
@@ -42,6 +44,7 @@ struct Part {
   PoolRun run;
   bool movable = true;
   bool read_only = false;
+  bool inaccessible = false;
   bool not_dumped = false;
   bool not_forked = false;  // the program has seen to it, or an earlier fork
   std::size_t wanted = 0;   // bytes at the start that are to be moved
@@ -52,41 +55,13 @@ struct Part {
   char* end() const { return run.start + run.bytes; }
 };
 
-// An array in memory of its own.
-template <typename T>
-class Scratch {
- public:
-  ~Scratch() {
-    if (data_ != nullptr) linux_os().unmap(data_, bytes_);
-  }
-  bool make(std::size_t capacity) {
-    bytes_ = align_up(capacity * sizeof(T) + 1, kOsPageSize);
-    data_ = static_cast<T*>(linux_os().reserve(bytes_, kOsPageSize));
-    capacity_ = capacity;
-    return data_ != nullptr && linux_os().make_writable(data_, bytes_) == 0;
-  }
-  void add(const T& value) {
-    if (size_ < capacity_) data_[size_++] = value;
-  }
-  bool full() const { return size_ == capacity_; }
-  std::size_t size() const { return size_; }
-  T* begin() { return data_; }
-  T* end() { return data_ + size_; }
-  T& operator[](std::size_t i) { return data_[i]; }
-
- private:
-  T* data_ = nullptr;
-  std::size_t bytes_ = 0;
-  std::size_t capacity_ = 0;
-  std::size_t size_ = 0;
-};
-
 class Leaving {
  public:
   void run();
 
  private:
-  bool list_runs();
+  void keep(const PoolRun& run);
+  void list_runs();
   void cut_at_mappings();
   bool may_stop_stores();
   void plan();
@@ -96,7 +71,7 @@ class Leaving {
   void avoid_thread_records();
   void move();
   // What becomes of a page.
-  enum class Fate : std::uint8_t { kMoved, kKeptAlready, kPinned, kLost, kShared };
+  enum class Fate : std::uint8_t { kMoved, kKeptAlready, kMissing, kLost, kShared };
   Fate fate_of(const Part& part, std::size_t at);
   void settle(Part& part);
   void say() const;
@@ -117,21 +92,37 @@ class Leaving {
 constinit std::atomic<std::uint32_t> g_leaving{0};
 std::size_t g_node_room[kMaxHeaps];  // what each heap's node has left, + 1; 0 = not asked yet
 
-bool Leaving::list_runs() {
+// What there is no room to think about.
+void Leaving::keep(const PoolRun& run) {
+  if (share_ && !run.shared) return;
+  if (keep_from_children(run.start, run.bytes) == 0) note_kept(run);
+  if (reason_ == Stay::kNothing) reason_ = Stay::kRoom;
+  left_ += run.bytes;
+}
+
+void Leaving::list_runs() {
   std::size_t count = 0;
   for_each_pool_run([](void* n, const PoolRun&) { ++*static_cast<std::size_t*>(n); }, &count);
-  // Objects come and go meanwhile, which may part a run in two. Whatever does not fit is missed by the heap's own mark.
-  if (count == 0 || !runs_.make(2 * count + 64)) return false;
-  for_each_pool_run([](void* runs, const PoolRun& run) { static_cast<Scratch<PoolRun>*>(runs)->add(run); }, &runs_);
+  // Objects come and go meanwhile, which may part a run in two.
+  const bool ok = runs_.make(2 * count + 64) && parts_.make(4 * count + 1024);
+  struct Argument {
+    Leaving* self;
+    bool ok;
+  } argument = {this, ok};
+  const auto visit = [](void* argument_, const PoolRun& run) {
+    const Argument& a = *static_cast<Argument*>(argument_);
+    if (!a.ok || !a.self->runs_.add(run)) a.self->keep(run);
+  };
+  for_each_pool_run(visit, &argument);
   std::sort(runs_.begin(), runs_.end(), [](const PoolRun& a, const PoolRun& b) { return a.start < b.start; });
-  return parts_.make(2 * runs_.size() + 1024);
 }
 
 // Both lists are in the order of addresses.
 void Leaving::cut_at_mappings() {
   Mappings mappings;
   PoolRun* run = runs_.begin();
-  for (Mapping m; mappings.next(&m);) {
+  bool told = false;
+  for (Mapping m; mappings.next(&m); told = true) {
     while (run != runs_.end() && address(run->start) + run->bytes <= m.start) run++;
     for (PoolRun* r = run; r != runs_.end() && address(r->start) < m.end; r++) {
       const std::uintptr_t start = std::max(address(r->start), m.start);
@@ -141,6 +132,7 @@ void Leaving::cut_at_mappings() {
       part.run.start = reinterpret_cast<char*>(start);
       part.run.bytes = end - start;
       part.read_only = m.read && !m.write;
+      part.inaccessible = !m.read;
       part.not_dumped = m.not_dumped;
       part.not_forked = m.not_forked;
       // Ordinary memory: a child made behind libc's back while its parent was here.
@@ -149,16 +141,16 @@ void Leaving::cut_at_mappings() {
         continue;
       }
       part.movable = m.read && !m.execute && !m.other && !m.not_forked;
-      parts_.add(part);
+      if (!parts_.add(part)) keep(part.run);
     }
   }
-  if (parts_.size() != 0) return;
+  if (told) return;
   // No /proc: memory of small objects is as we made it.
   for (const PoolRun& r : runs_) {
     Part part;
     part.run = r;
     part.movable = r.small;
-    parts_.add(part);
+    if (!parts_.add(part)) keep(r);
   }
 }
 
@@ -214,10 +206,18 @@ void Leaving::prepare_copy(Part& part) {
   // Flags travel with the mapping.
   if (part.not_dumped && keep_from_dumps(copy, part.wanted) != 0) part.movable = false;
   part.first_move = moves_.size();
+  // Where no policy says it, a copy is to lie where its page does. Nothing is asked of a machine with one node.
+  const bool by_page = run.bound == BindMode::kDefault && g_process.topology.heap_count() > 1;
+  ThreadPolicy policy;
   for (std::size_t at = 0; at < part.wanted; at += run.page_bytes) {
     PageMove move = {run.start + at, part.copy + at, run.page_bytes, run.small, !run.shared, part.read_only, MoveResult::kPlanned};
     // A page that is not there yet needs no copy. A kernel without the call faults the copy in by use.
     const PageFacts facts = pages_.facts(move.page);
+    int node = -1;
+    if (by_page && facts.present) {
+      const void* const page = move.page;
+      if (os_.nodes_of(&page, 1, &node) == 0 && node >= 0) policy.prefer(NodeId(node));
+    }
     const int error = facts.known && !facts.present ? 0 : os_.populate(move.copy, move.bytes);
     if (!part.movable || (error != 0 && error != EINVAL)) move.result = MoveResult::kFailed;
     moves_.add(move);
@@ -242,7 +242,12 @@ void Leaving::avoid_thread_records() {
 void Leaving::move() {
   std::size_t pages = 0;
   for (Part& part : parts_) pages += part.wanted / part.run.page_bytes;
-  if (pages == 0 || !moves_.make(pages)) return;
+  if (pages == 0) return;
+  if (!moves_.make(pages)) {
+    for (Part& part : parts_) part.wanted = 0;
+    if (reason_ == Stay::kNothing) reason_ = Stay::kRoom;
+    return;
+  }
   for (const bool small : {true, false}) {
     for (Part& part : parts_) {
       if (part.run.small == small && part.wanted != 0) prepare_copy(part);
@@ -269,7 +274,8 @@ Leaving::Fate Leaving::fate_of(const Part& part, std::size_t at) {
   if (share_ && !part.run.shared) return Fate::kShared;
   // A child cannot live without its own stack.
   if (is_stack_or_tls(part.run.start + at, part.run.page_bytes)) return Fate::kShared;
-  if (result == MoveResult::kPinned) return Fate::kPinned;
+  // Nobody misses them: devices use them, or nobody may.
+  if (result == MoveResult::kPinned || part.inaccessible) return Fate::kMissing;
   if (result == MoveResult::kUnknown && reason_ == Stay::kNothing) reason_ = Stay::kUnknown;
   return Fate::kLost;
 }
@@ -291,7 +297,7 @@ void Leaving::settle(Part& part) {
     } else if (has_copy) {
       os_.unmap(part.copy + first, piece.bytes);
     }
-    const bool keep = fate == Fate::kLost || fate == Fate::kPinned;
+    const bool keep = fate == Fate::kLost || fate == Fate::kMissing;
     if (fate == Fate::kKeptAlready || (keep && keep_from_children(piece.start, piece.bytes) == 0)) note_kept(piece);
     if (fate == Fate::kLost) left_ += piece.bytes;
     first = end;
@@ -303,7 +309,7 @@ void Leaving::say() const {
   if (left_ == 0 || said || g_process.options.quiet) return;
   said = true;
   Text<500> line;
-  line.text("fork: ").bytes(left_).text(" on huge pages of a pool are not there in children, which get SIGSEGV where they touch it: ");
+  line.text("fork: ").bytes(left_).text(" on huge pages of a pool are not there in children, which get SIGSEGV there: ");
   switch (reason_) {
     case Stay::kTime: line.text("more than NUMAHEAP_FORK_MAX is in use"); break;
     case Stay::kRoom: line.text("there is no memory for a copy"); break;
@@ -316,9 +322,9 @@ void Leaving::say() const {
 }
 
 void Leaving::run() {
-  if (!list_runs()) return;
+  list_runs();
   const auto concerns_us = [this](const PoolRun& run) { return !share_ || run.small || run.shared; };
-  if (std::none_of(runs_.begin(), runs_.end(), concerns_us)) return;
+  if (std::none_of(runs_.begin(), runs_.end(), concerns_us)) return say();
   cut_at_mappings();
   if (may_stop_stores()) {
     plan();

@@ -71,6 +71,8 @@ GrowthAdvice before_growth(std::size_t bytes) {
 
 }  // namespace
 
+bool memory_is_tight() { return excess_with(0) != 0; }
+
 void init_memory_limit() { set_growth_adviser(before_growth); }
 
 }  // namespace nh

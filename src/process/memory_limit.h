@@ -8,4 +8,7 @@ namespace nh {
 // first gives back what is idle, and transparent huge pages are not asked for.
 void init_memory_limit();
 
+// Whether the process uses more than nine tenths of a limit now.
+bool memory_is_tight();
+
 }  // namespace nh

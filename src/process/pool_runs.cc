@@ -34,11 +34,21 @@ bool claim_L(const Backer::Run& arena) {
   return all;
 }
 
-// Whether an object begins in the unit: of a large one only the first page is in the page map.
+// Whether an object begins in the unit, or one reaches into it that is smaller than a unit. Of a large object only the
+// first page is in the page map. Objects come and go meanwhile; it is only a question of which units come first.
 bool holds_small(MHeap& heap, std::uintptr_t unit) {
   if (heap.whole_units()) return false;
+  const auto begins_at = [&](std::uintptr_t at) { return heap.space().entry(reinterpret_cast<const void*>(at)) != 0; };
   for (std::uintptr_t at = unit; at < unit + kHugeSize; at += kPageSize) {
-    if (heap.space().entry(reinterpret_cast<const void*>(at)) != 0) return true;
+    if (begins_at(at)) return true;
+  }
+  const void* const neighbour = reinterpret_cast<const void*>(unit - kHugeSize);
+  const AddressSpace& space = heap.space();
+  if (!space.contains(neighbour) || !space.owner(neighbour).has_heap() || space.heap_of(neighbour) != heap.id()) return false;
+  for (std::uintptr_t at = unit; at > unit - kHugeSize; at -= kPageSize) {
+    if (!begins_at(at - kPageSize)) continue;
+    const MSpan* const span = heap.space().span_of(reinterpret_cast<const void*>(at - kPageSize));
+    return span != nullptr && span->pages().bytes() < kHugeSize;
   }
   return false;
 }

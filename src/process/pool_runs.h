@@ -18,7 +18,7 @@ struct PoolRun {
   HeapId heap;
   BindMode bound = BindMode::kDefault;  // the policy in force
   bool shared = false;  // a file that is mapped shared
-  bool small = false;   // holds small objects, or an object begins there
+  bool small = false;   // holds parts of objects that are smaller than a unit
   bool kept = false;    // an earlier fork has kept it from children
 };
 

@@ -24,6 +24,8 @@ bool started() { return g_state.load(std::memory_order_acquire) == State::kReady
 bool ensure_started() {
   const State state = g_state.load(std::memory_order_acquire);
   if (state != State::kNone) return state == State::kReady;
+  // A hook in place of mmap that calls malloc while this thread is starting is refused: nobody else could go on.
+  if (g_start_lock.held_by_me()) return false;
   LockGuard guard(g_start_lock);
   if (g_state.load(std::memory_order_relaxed) != State::kNone) return started();
   const int saved = errno;

@@ -129,6 +129,25 @@ TEST(Lock, ForkChildCanTakeWhatAnotherThreadHeld) {
   lock.unlock();
 }
 
+Lock* g_to_repair = nullptr;
+
+// As in a fork child: the holder does not exist, and only the first wait tells.
+TEST(Lock, WhatTheHookRepairsIsNotWaitedFor) {
+  Lock lock(LockRank::kHeap);
+  std::thread([&] { ASSERT_TRUE(lock.try_lock()); }).join();
+  g_to_repair = &lock;
+  set_wait_hook([] {
+    if (g_to_repair != nullptr) g_to_repair->reset_after_fork();
+    g_to_repair = nullptr;
+  });
+  lock.lock();
+  EXPECT_EQ(g_to_repair, nullptr);
+  EXPECT_TRUE(lock.held_by_me());
+  lock.unlock();
+  set_wait_hook(nullptr);
+  about_to_wait();
+}
+
 #ifdef NUMAHEAP_DEBUG
 TEST(LockDeathTest, RanksRise) {
   Lock central(LockRank::kCentral), heap(LockRank::kHeap);

@@ -76,6 +76,7 @@ TEST(Options, WordsAndEnumeratorsStandInTheSameOrder) {
   EXPECT_EQ(parse({"NUMAHEAP_SCAVENGE=off"}).options.scavenge, ScavengeOption::kOff);
   EXPECT_EQ(parse({"NUMAHEAP_LARGE=local"}).options.large, LargeOption::kLocal);
   EXPECT_EQ(parse({"NUMAHEAP_LARGE=interleave"}).options.large, LargeOption::kInterleave);
+  EXPECT_EQ(parse({"NUMAHEAP_FORK=auto"}).options.fork, ForkOption::kAuto);
   EXPECT_EQ(parse({"NUMAHEAP_FORK=cow"}).options.fork, ForkOption::kCow);
   EXPECT_EQ(parse({"NUMAHEAP_RSEQ=off"}).options.rseq, RseqOption::kOff);
 }

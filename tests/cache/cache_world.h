@@ -121,8 +121,8 @@ class CacheWorld {
   FreeList& list_of(std::size_t size, int cpu = 0, bool noscan = false) {
     CpuCache* cache = nullptr;
     caches.for_each([&](CpuCache& c) { if (c.cpu == static_cast<unsigned>(cpu)) cache = &c; });
-    if (size <= kMaxBinBytes) return cache->lists[list_set(cache->local, false)].of[bin_class(size, noscan)];
-    return cache->lists[list_set(extent_heap(), false)].of[extent_code(static_cast<unsigned>(div_up(size, kHugeSize)))];
+    if (size <= kMaxBinBytes) return cache->lists[list_set(cache->local, false)].of[bin_class(size, noscan).list()];
+    return cache->lists[list_set(extent_heap(), false)].of[extent_class(static_cast<unsigned>(div_up(size, kHugeSize))).list()];
   }
 
   std::size_t spans() {
@@ -196,12 +196,12 @@ class CacheWorld {
     std::string wrong;
     std::uint64_t capacity = 0;
     for (unsigned h = 0; h < central.heaps.count(); h++) {
-      for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+      for (unsigned code = kFirstBinList; code < kClassCodes; code++) {
         const FreeList& list = cache.lists[list_set(HeapId(h), false)].of[code];
         if (list.cap == 0 && list.head == nullptr) continue;
         const bool extent = HeapId(h) == extent_heap();
         const std::size_t bytes =
-            extent ? (code - kFirstBinClass + 1) * kHugeSize : size_class(static_cast<SpanClass>(code)).bytes;
+            extent ? units_of_extent(SpanClass(code)) * kHugeSize : size_class(static_cast<SpanClass>(code)).bytes;
         const std::string name = " list of " + std::to_string(bytes) + " bytes";
         capacity += list.cap * bytes;
         if (HeapId(h) != cache.local && !extent) wrong += name + " of another node;";
@@ -213,7 +213,7 @@ class CacheWorld {
           const MSpan* span = extent ? static_cast<MSpan*>(p) : central.space.span_of(p);
           const bool here = span != nullptr && span->heap == h && span->pages().bytes() == bytes;
           const bool marked = here && (extent ? span->use == SpanUse::kFreed
-                                              : span->span_class == code && mark_word(p) == free_mark(p));
+                                              : span->span_class == SpanClass(code) && mark_word(p) == free_mark(p));
           if (!marked) wrong += name + " holds something else;";
         }
       }

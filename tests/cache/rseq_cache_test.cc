@@ -26,8 +26,8 @@ class Sequences : public Pinned {
     for (auto& o : objects_) o[0] = o[1] = nullptr;
   }
   FreeList& list() { return lists_.of[20]; }
-  bool push(void* p) { return rseq_push(slots_.data() + 2, offset_in_set(20), p, address(p) + 1); }
-  bool pop(void** p) { return rseq_pop(slots_.data() + 2, offset_in_set(20), p); }
+  bool push(void* p) { return rseq_push(slots_.data() + 2, offset_in_set(SpanClass(20)), p, address(p) + 1); }
+  bool pop(void** p) { return rseq_pop(slots_.data() + 2, offset_in_set(SpanClass(20)), p); }
   void* chain_of(int first, int n) {
     for (int i = 0; i < n; i++) objects_[first + i][0] = i + 1 < n ? static_cast<void*>(objects_[first + i + 1]) : nullptr;
     return objects_[first];

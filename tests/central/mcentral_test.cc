@@ -60,7 +60,7 @@ class MCentrals : public ::testing::TestWithParam<SpanClass> {
 INSTANTIATE_TEST_SUITE_P(Class, MCentrals, ::testing::ValuesIn(all_classes()));
 
 TEST_P(MCentrals, LikeASetOfObjects) {
-  std::mt19937 random(GetParam());
+  std::mt19937 random(GetParam().list());
   for (int step = 0; step < 300; step++) {
     const unsigned action = random() % 10;
     if (action < 5 && out_.size() < 40 * batch()) {
@@ -133,7 +133,7 @@ TEST(MCentral, EveryClassHasItsOwnPlacedOrNot) {
   for (unsigned code = 2; code < kCachedClasses; code++) {
     for (const SpanClass c : {static_cast<SpanClass>(code), make_placed(static_cast<SpanClass>(code))}) {
       EXPECT_LT(central_index(c), 2 * kCachedClasses);
-      EXPECT_TRUE(seen.insert(central_index(c)).second) << c;
+      EXPECT_TRUE(seen.insert(central_index(c)).second) << code;
     }
   }
 }

@@ -353,7 +353,7 @@ class PublishedSpans : public ::testing::Test {
 };
 
 TEST_F(PublishedSpans, SmallSpansAreFoundFromEachOfTheirPages) {
-  for (unsigned code = 2; code <= kTinyClass; code++) {
+  for (unsigned code = 2; code <= kTinyClass.list(); code++) {
     for (const bool placed : {false, true}) {
       const auto c = placed ? make_placed(static_cast<SpanClass>(code)) : static_cast<SpanClass>(code);
       const std::size_t pages = size_class(c).pages;
@@ -390,7 +390,8 @@ TEST_F(PublishedSpans, LargeSpansAreFoundFromTheirFirstPageOnly) {
 }
 
 TEST_F(PublishedSpans, EachIsVisitedOnceInAddressOrder) {
-  MSpan spans[] = {make(3, 1, 9), make(4, 8, 59 * 2), make(50, 700, kLargeClass), make(750, 1, kTinyClass), make(8190, 4, 51 * 2)};
+  MSpan spans[] = {make(3, 1, SpanClass(9)), make(4, 8, SpanClass(59 * 2)), make(50, 700, kLargeClass),
+                   make(750, 1, kTinyClass), make(8190, 4, SpanClass(51 * 2))};
   for (MSpan& s : spans) space_.publish(&s);
   std::vector<MSpan*> seen;
   for (ArenaIndex arena = 0; arena < 3; arena++) space_.for_each_span(arena, [&](MSpan* s) { seen.push_back(s); });

@@ -50,7 +50,7 @@ TEST(MHeap, SpansOfEveryClass) {
   HeapWorld w;
   ASSERT_TRUE(w.set_up());
   std::vector<MSpan*> spans;
-  for (unsigned code = 2; code <= kTinyClass; code++) {
+  for (unsigned code = 2; code <= kTinyClass.list(); code++) {
     for (const bool placed : {false, true}) {
       const auto c = static_cast<SpanClass>(code);
       spans.push_back(w.heap.alloc_span(placed ? make_placed(c) : c, CpuId(static_cast<int>(code % 5))));  // 4: no such CPU

@@ -10,6 +10,7 @@ namespace {
 
 constexpr size_t kSizes[] = {16, 100, 1000, 40000};
 constexpr int kRounds = 2;
+constexpr size_t kLarge = 6000000;
 // A call that takes the long way needs some thousand instructions; one that starts over for ever needs any number.
 constexpr long kMostSteps = 300'000;
 
@@ -62,6 +63,23 @@ CASE(single_steps_come_to_an_end) { step(allocate_and_free); }
 CASE(with_warm_caches) {
   EXPECT(allocate_and_free() == 0);
   step(allocate_and_free);
+}
+
+// A large object that this CPU keeps: whoever does not get it through a sequence gets another one, and only one of them.
+CASE(kept_objects_have_one_owner) {
+  for (int i = 0; i < 10; i++) {
+    free(opaque(malloc(kLarge)));
+  }
+  step([] {
+    void* p[3];
+    for (void*& each : p) {
+      each = malloc(kLarge);
+      if (each == nullptr) return 1;
+    }
+    if (p[0] == p[1] || p[0] == p[2] || p[1] == p[2]) return 2;
+    for (void* each : p) free(each);
+    return 0;
+  });
 }
 
 // A double free is noticed however the first free came to its end.

@@ -52,7 +52,7 @@ def hierarchy(controller):
         mount = subprocess.run(["mount", "-t", "cgroup", "-o", controller, "none", folder], capture_output=True, text=True,
                                check=False)
         if mount.returncode != 0:
-            raise Unavailable(f"the {controller} controller is in no mounted hierarchy and cannot be mounted: {mount.stderr.strip()}")
+            raise Unavailable(f"the {controller} controller is not mounted and cannot be: {mount.stderr.strip()}")
         try:
             yield folder, 1
         finally:

@@ -2,10 +2,7 @@
 
 #include <dlfcn.h>
 
-// Weak: a fully static program does not take the loader in for our sake, finds these null and stays with /sys.
-#pragma weak dlopen
-#pragma weak dlsym
-#pragma weak dlclose
+#include "os/loader.h"
 
 namespace nh {
 namespace {
@@ -26,20 +23,20 @@ bool find_functions(HwlocCalls* calls, TextWriter*) {
 constexpr char kLibrary[] = "libhwloc.so.15";
 
 bool find_functions(HwlocCalls* calls, TextWriter* why) {
-  if (&::dlopen == nullptr || &::dlsym == nullptr || &::dlclose == nullptr) {
+  if (!has_loader()) {
     why->text("no dynamic loader in this program");
     return false;
   }
-  calls->library = ::dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  calls->library = open_library(kLibrary, RTLD_NOW | RTLD_LOCAL);
   if (calls->library == nullptr) {
     why->text(kLibrary).text(" cannot be loaded");
     return false;
   }
-#define NH_TAKE(name)                                                                               \
-  calls->name = reinterpret_cast<decltype(&hwloc_##name)>(::dlsym(calls->library, "hwloc_" #name)); \
-  if (calls->name == nullptr) {                                                                     \
-    why->text(kLibrary).text(" has no hwloc_" #name);                                               \
-    return false;                                                                                   \
+#define NH_TAKE(name)                                                                                   \
+  calls->name = reinterpret_cast<decltype(&hwloc_##name)>(find_symbol(calls->library, "hwloc_" #name)); \
+  if (calls->name == nullptr) {                                                                         \
+    why->text(kLibrary).text(" has no hwloc_" #name);                                                   \
+    return false;                                                                                       \
   }
   NH_HWLOC_FUNCTIONS(NH_TAKE)
 #undef NH_TAKE
@@ -62,7 +59,7 @@ bool open_hwloc(HwlocCalls* calls, TextWriter* why) {
 }
 
 void close_hwloc(HwlocCalls* calls) {
-  if (calls->library != nullptr) ::dlclose(calls->library);
+  if (calls->library != nullptr) close_library(calls->library);
   *calls = HwlocCalls();
 }
 

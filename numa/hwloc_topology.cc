@@ -8,9 +8,21 @@
 
 #include "base/scan.h"
 #include "numa/hwloc_calls.h"
+#include "os/procfs.h"
 
 namespace nh {
 namespace {
+
+// glibc 2.32 and later. True means that no other thread exists; false may also mean that others have ended.
+extern "C" {
+extern char __libc_single_threaded __attribute__((weak));
+}
+
+bool is_only_thread() {
+  if (&__libc_single_threaded != nullptr && __libc_single_threaded != 0) return true;
+  std::uint64_t threads = 0;
+  return read_field("/proc/self/status", "Threads", &threads) && threads == 1;
+}
 
 // Replaces `environ` while hwloc reads its settings, by the caller's HWLOC_ variables and ours in front of them (getenv
 // takes the first). setenv would allocate and leave our settings to the program and its children.
@@ -224,6 +236,10 @@ class Loader {
 }  // namespace
 
 bool load_hwloc_topology(HwlocInput input, const char* text, Topology* topology, TextWriter* why) {
+  if (!is_only_thread()) {
+    why->text("the process has several threads, which might read the environment just then");
+    return false;
+  }
   const int saved = errno;
   HwlocCalls calls;
   bool loaded = false;

@@ -17,10 +17,11 @@ enum class HwlocInput : std::uint8_t {
   kSynthetic,  // text is a synthetic description ("pack:2 numa:2 core:8 pu:2")
 };
 
-// Fills *topology, all nodes allowed. false where hwloc is missing or refuses: *why says so, *topology is undefined.
+// Fills *topology, all nodes allowed. false where hwloc is missing or refuses, or the process has other threads: *why says
+// so, *topology is undefined.
 //
-// No other thread may run: while hwloc starts, `environ` is replaced by a list that keeps it from loading its plugins.
-// (hwloc_topology_set_components only stops them from being asked: by then hwloc has loaded them, and with them X11,
+// Other threads could read the environment: while hwloc starts, `environ` is replaced by a list that keeps it from loading
+// its plugins. (hwloc_topology_set_components only stops them from being asked: by then hwloc has loaded them, and with them X11,
 // OpenCL and libstdc++ into the program.) errno is kept.
 bool load_hwloc_topology(HwlocInput input, const char* text, Topology* topology, TextWriter* why);
 

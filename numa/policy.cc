@@ -121,38 +121,10 @@ NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& in
   return placement.kind == PlacementKind::kBind ? placement.nodes : usable_nodes(inherited, topology);
 }
 
-HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu, std::uint64_t turn) {
-  switch (placement.kind) {
-    case PlacementKind::kLocal: break;
-    case PlacementKind::kBind:
-    case PlacementKind::kPreferred:
-      return nearest_of(placement.nodes, topology, topology.index_of(topology.node_of_cpu(cpu)));
-    case PlacementKind::kInterleave: {
-      const unsigned count = placement.nodes.count();
-      if (count == 0) break;
-      NodeId node = placement.nodes.first();
-      for (std::uint64_t skip = turn % count; skip > 0; skip--) node = placement.nodes.next(NodeId(node.value + 1));
-      HeapId heap;
-      if (topology.heap_of_node(node, &heap)) return heap;
-      break;
-    }
-  }
-  return topology.heap_of_cpu(cpu);
-}
-
-bool next_heap(const Placement& placement, const Topology& topology, HeapId first, unsigned rank, HeapId* next) {
-  // Walks the fallback order of `first`, counting what may be named: at most a few nodes, on a path that has just
-  // failed to get memory.
-  unsigned named = 0;
-  for (unsigned i = 0; i < topology.allowed_heap_count(); i++) {
-    const HeapId heap = topology.fallback(first.value, i);
-    if (heap == first) continue;
-    if (placement.kind == PlacementKind::kBind && !placement.nodes.has(topology.node_of_heap(heap))) continue;
-    if (++named < rank) continue;
-    *next = heap;
-    return true;
-  }
-  return false;
+HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu) {
+  const bool named = placement.kind == PlacementKind::kBind || placement.kind == PlacementKind::kPreferred;
+  if (!named) return topology.heap_of_cpu(cpu);
+  return nearest_of(placement.nodes, topology, topology.index_of(topology.node_of_cpu(cpu)));
 }
 
 }  // namespace nh

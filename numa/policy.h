@@ -54,12 +54,8 @@ Placement settle_placement(const PolicyOption& policy, bool given, const Inherit
 // leave, and of these the ones that a binding in force names.
 NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology);
 
-// The heap that a request from this CPU tries first. For kInterleave, `turn` picks the member: any counter of the
-// caller's, one step per object or extent.
-HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu, std::uint64_t turn);
-
-// The rank-th heap to try after `first` (rank 1, 2, ...). false where there is no further one: all were named, or the
-// placement is strict (kBind) and its nodes have been. Heaps that the cpuset forbids are not named.
-bool next_heap(const Placement& placement, const Topology& topology, HeapId first, unsigned rank, HeapId* next);
+// The heap of the node that a request from this CPU tries first: the nearest of the nodes that the placement names. Interleaved
+// memory has a heap of its own, which is not this function's matter.
+HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu);
 
 }  // namespace nh

@@ -1,10 +1,12 @@
 #include "numa/sysfs_topology.h"
 
 #include <cerrno>
+#include <cstring>
 
 #include "base/format.h"
 #include "base/scan.h"
 #include "numa/cpu_list.h"
+#include "os/os.h"
 #include "os/procfs.h"
 
 namespace nh {
@@ -148,6 +150,18 @@ void read_cpus_of_node(File& file, NodeId node, Topology* topology) {
 
 }  // namespace
 
+bool read_boot_id(const SysfsRoot& root, BootId* id) {
+  *id = BootId();
+  Text<512> path;
+  path.text(root.path).text("/proc/sys/kernel/random/boot_id");
+  char text[64];
+  if (path.truncated() || read_file(path.c_str(), text, sizeof text) < 0) return false;
+  const std::string_view found = trimmed(text);
+  if (found.size() != id->view().size()) return false;
+  std::memcpy(id->text, found.data(), found.size());
+  return true;
+}
+
 void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
   File file(root);
   topology->clear();
@@ -164,7 +178,9 @@ void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
     node.id = n.value;
     node.has_memory = with_memory.has(n);
     node.tier = tiers.rank_of(n);
-    if (node.has_memory) node.memory_bytes = read_memory_bytes(file, n);
+    // The only node of this machine has all of its memory, and that takes no file.
+    const bool all = !several && root.path[0] == '\0';
+    if (node.has_memory) node.memory_bytes = all ? machine_memory_bytes() : read_memory_bytes(file, n);
     topology->add_node(node);
   }
   read_possible_cpus(file, topology);
@@ -181,6 +197,19 @@ void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
 
   NodeSet allowed;
   if (several && read_allowed_nodes(file, &allowed)) topology->set_allowed(allowed);
+}
+
+void settle_cpu_by_sysfs(const SysfsRoot& root, CpuId cpu, Topology* topology) {
+  NodeId found = topology->node(0).node();
+  for (unsigned i = 0; i < topology->node_count(); i++) {
+    Text<512> link;
+    link.text(root.path).text("/sys/devices/system/cpu/cpu").dec(static_cast<std::uint64_t>(cpu.value));
+    link.text("/node").dec(static_cast<std::uint64_t>(topology->node(i).id));
+    if (link.truncated() || !path_exists(link.c_str())) continue;
+    found = topology->node(i).node();
+    break;
+  }
+  topology->settle_cpu(cpu, found);
 }
 
 bool read_allowed_nodes(const SysfsRoot& root, NodeSet* nodes) {

@@ -1,7 +1,9 @@
 // The topology as /sys and /proc tell it: what the first allocation of a process starts from.
 //
-// No allocation, no lock. A machine with one node costs three small files.
+// No allocation, no lock. A machine with one node costs two small files.
 #pragma once
+
+#include <string_view>
 
 #include "numa/topology.h"
 
@@ -13,10 +15,22 @@ struct SysfsRoot {
   const char* path = "";
 };
 
+// The kernel's name for the time since this machine was booted, which no other machine and no other boot has: a UUID.
+struct BootId {
+  char text[37] = "";
+  std::string_view view() const { return {text, sizeof text - 1}; }
+};
+// false, and an empty id, where it cannot be read.
+bool read_boot_id(const SysfsRoot& root, BootId* id);
+
 // Fills *topology, the allowed nodes included, and always leaves a usable one: where /sys cannot be read (a container
 // without it, a kernel without NUMA) one node holds everything, source kSingleNode. Where a file is missing or garbled,
 // what it would have said is left out: distances at their defaults, sizes 0, CPUs with the first node.
 void load_sysfs_topology(const SysfsRoot& root, Topology* topology);
+
+// Settles a CPU that was offline when the topology was filled: asks /sys for its node now. For slow paths: it takes little
+// stack and makes a system call for each node. Where /sys does not tell the CPU goes to the first node and stays there.
+void settle_cpu_by_sysfs(const SysfsRoot& root, CpuId cpu, Topology* topology);
 
 // The nodes from which cpuset and cgroup let this process take memory (Mems_allowed_list). false, and an empty set,
 // where that cannot be read.

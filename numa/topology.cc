@@ -47,7 +47,12 @@ void Topology::clear() {
     allowed_[i].store(false, std::memory_order_relaxed);
     nodes_[i] = NodeInfo();
   }
-  for (CpuId c = known_.first(); c.valid(); c = known_.next(CpuId(c.value + 1))) cpu_index_[c.value] = 0;
+  for (int cpu = 0; cpu < static_cast<int>(cpu_limit_); cpu++) {
+    if (index_of_cpu(CpuId(cpu)) != 0) cpu_index_[cpu].store(0, std::memory_order_relaxed);
+  }
+  for (auto& word : settled_later_) {
+    if (word.load(std::memory_order_relaxed) != 0) word.store(0, std::memory_order_relaxed);
+  }
   possible_ = known_ = CpuSet();
   source_ = TopologySource::kSingleNode;
   truncated_ = false;
@@ -82,7 +87,7 @@ bool Topology::add_cpu(CpuId cpu, NodeId node) {
   add_possible_cpu(cpu);
   nodes_[index].cpus++;
   // Index 0 stands there already: do not touch the page for it.
-  if (index != 0) cpu_index_[cpu.value] = static_cast<std::uint8_t>(index);
+  if (index != 0) cpu_index_[cpu.value].store(static_cast<std::uint8_t>(index), std::memory_order_relaxed);
   return true;
 }
 
@@ -117,6 +122,21 @@ void Topology::set_allowed(const NodeSet& nodes) {
   compute_orders();
 }
 
+bool Topology::is_settled(CpuId cpu) const {
+  if (!CpuSet::holds(cpu) || known_.has(cpu)) return true;
+  const auto at = static_cast<unsigned>(cpu.value);
+  return (settled_later_[at / 64].load(std::memory_order_acquire) >> at % 64 & 1) != 0;
+}
+
+void Topology::settle_cpu(CpuId cpu, NodeId node) {
+  if (is_settled(cpu)) return;
+  const unsigned index = index_of(node);
+  const auto at = static_cast<unsigned>(cpu.value);
+  cpu_index_[at].store(static_cast<std::uint8_t>(index < node_count_ ? index : 0), std::memory_order_relaxed);
+  // release: whoever sees the bit sees the index. Two threads at once have found out the same.
+  settled_later_[at / 64].fetch_or(std::uint64_t{1} << at % 64, std::memory_order_release);
+}
+
 bool Topology::refine(const Topology& other) {
   if (other.node_count_ != node_count_ || other.heap_count_ != heap_count_) return false;
   for (unsigned i = 0; i < node_count_; i++) {
@@ -124,7 +144,7 @@ bool Topology::refine(const Topology& other) {
   }
   for (CpuId c = known_.first(); c.valid(); c = known_.next(CpuId(c.value + 1))) {
     // One of the two may not know a CPU (it is offline): no contradiction.
-    if (other.known_.has(c) && cpu_index_[c.value] != other.cpu_index_[c.value]) return false;
+    if (other.known_.has(c) && index_of_cpu(c) != other.index_of_cpu(c)) return false;
   }
   for (unsigned i = 0; i < node_count_; i++) {
     const NodeInfo& theirs = other.nodes_[i];
@@ -177,11 +197,11 @@ bool Topology::heap_of_node(NodeId node, HeapId* heap) const {
 }
 
 NodeId Topology::node_of_cpu(CpuId cpu) const {
-  return nodes_[CpuSet::holds(cpu) ? cpu_index_[cpu.value] : 0].node();
+  return nodes_[index_of_cpu(cpu)].node();
 }
 
 HeapId Topology::heap_of_cpu(CpuId cpu) const {
-  return fallback(CpuSet::holds(cpu) ? cpu_index_[cpu.value] : 0, 0);
+  return fallback(index_of_cpu(cpu), 0);
 }
 
 std::uint8_t Topology::distance(unsigned from, unsigned to) const {
@@ -208,7 +228,7 @@ NodeSet Topology::allowed_nodes(bool with_memory_only) const {
 CpuSet Topology::cpus_of_node(unsigned index) const {
   CpuSet cpus;
   for (CpuId c = known_.first(); c.valid(); c = known_.next(CpuId(c.value + 1))) {
-    if (cpu_index_[c.value] == index) cpus.add(c);
+    if (index_of_cpu(c) == index) cpus.add(c);
   }
   return cpus;
 }

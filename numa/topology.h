@@ -7,8 +7,8 @@
 // index is the HeapId of their heap; nodes without memory follow.
 //
 // Threads: a filled Topology is read without locks. set_allowed() and refine() may run beside readers, who then see the
-// old or the new order, or a mixture; every heap they are given exists. Writers exclude each other by their callers'
-// care.
+// old or the new order, or a mixture; every heap they are given exists. These two exclude each other by their callers'
+// care; settle_cpu() may run beside everything.
 #pragma once
 
 #include <atomic>
@@ -75,6 +75,10 @@ class Topology {
   // changed, where the other one has other nodes or its CPUs belong elsewhere: heaps that exist cannot be renumbered.
   bool refine(const Topology& other);
 
+  // Gives a CPU its node that belonged to none when this was filled: it was offline. A node that is not one of ours
+  // counts as the first. Such a CPU is not among known_cpus().
+  void settle_cpu(CpuId cpu, NodeId node);
+
   // ---- reading -----------------------------------------------------------------------------------------------------
 
   TopologySource source() const { return source_; }
@@ -90,8 +94,9 @@ class Topology {
   // The heap of a node; false where it has none (no memory, not ours).
   bool heap_of_node(NodeId node, HeapId* heap) const;
 
-  // The node a CPU belongs to, memory or not. CPUs out of range and unknown ones (hotplugged later) count as the first
-  // node's.
+  // False for a CPU that belonged to no node when this was filled and has not been settled since.
+  bool is_settled(CpuId cpu) const;
+  // The node a CPU belongs to, memory or not. CPUs out of range and those that are not settled count as the first node's.
   NodeId node_of_cpu(CpuId cpu) const;
   // The heap that serves a CPU: its own node's, or the nearest one with memory that is allowed.
   HeapId heap_of_cpu(CpuId cpu) const;
@@ -126,6 +131,9 @@ class Topology {
   bool check() const;
 
  private:
+  unsigned index_of_cpu(CpuId cpu) const {
+    return CpuSet::holds(cpu) ? cpu_index_[cpu.value].load(std::memory_order_relaxed) : 0;
+  }
   void compute_orders();
   void compute_order_of(unsigned node_index);
 
@@ -138,7 +146,8 @@ class Topology {
   CpuSet possible_;
   CpuSet known_;
   NodeInfo nodes_[kMaxNodes];                          // those with memory first, each part by number
-  std::uint8_t cpu_index_[kMaxCpus] = {};              // CPU -> dense index; 0 for CPUs that are not known
+  std::atomic<std::uint8_t> cpu_index_[kMaxCpus] = {};  // CPU -> dense index; 0 for CPUs that are not settled
+  std::atomic<std::uint64_t> settled_later_[kMaxCpus / 64] = {};  // one bit per CPU
   std::uint8_t distance_[kMaxNodes][kMaxNodes] = {};   // 0 = not set
   std::atomic<bool> allowed_[kMaxNodes] = {};          // by HeapId
   std::atomic<std::uint8_t> order_[kMaxNodes][kMaxNodes] = {};

@@ -39,6 +39,22 @@ bool parse_node(std::string_view s, NodeText* node) {
   return true;
 }
 
+// What stands before the possible CPUs.
+struct Head {
+  bool real = false;
+  std::string_view boot_id;  // empty where there is none
+};
+
+bool take_head(std::string_view* s, Head* found) {
+  if (!take(s, kTopologyTextPrefix)) return false;
+  const std::string_view origin = take_part(s, '/');
+  if (origin != "r" && origin != "d") return false;
+  found->real = origin == "r";
+  if (!take(s, "b")) return true;
+  found->boot_id = take_part(s, '/');
+  return found->boot_id.size() == BootId().view().size();
+}
+
 // ids: the nodes in the order of the text.
 bool parse_distances(std::string_view s, const int* ids, unsigned count, Topology* topology) {
   const unsigned cells = count * count;
@@ -57,10 +73,12 @@ bool parse_distances(std::string_view s, const int* ids, unsigned count, Topolog
 
 }  // namespace
 
-void write_topology_text(TextWriter& out, const Topology& topology) {
+void write_topology_text(TextWriter& out, const Topology& topology, std::string_view boot_id) {
   const TopologySource source = topology.source();
   const bool described = source == TopologySource::kXml || source == TopologySource::kSynthetic;
-  out.text(kTopologyTextPrefix).ch(described ? 'd' : 'r').text("/p");
+  out.text(kTopologyTextPrefix).ch(described ? 'd' : 'r');
+  if (!boot_id.empty()) out.text("/b").text(boot_id);
+  out.text("/p");
   write_cpu_list(out, topology.possible_cpus());
   const unsigned count = topology.node_count();
   for (unsigned i = 0; i < count; i++) {
@@ -83,12 +101,18 @@ void write_topology_text(TextWriter& out, const Topology& topology) {
   }
 }
 
+bool is_of_another_machine(std::string_view text, const SysfsRoot& root) {
+  Head found;
+  if (!take_head(&text, &found) || found.boot_id.empty()) return false;
+  BootId ours;
+  return !read_boot_id(root, &ours) || found.boot_id != ours.view();
+}
+
 bool parse_topology_text(std::string_view text, Topology* topology, bool* real) {
   topology->clear();
-  if (!take(&text, kTopologyTextPrefix)) return false;
-  const std::string_view origin = take_part(&text, '/');
-  if (origin != "r" && origin != "d") return false;
-  *real = origin == "r";
+  Head found;
+  if (!take_head(&text, &found)) return false;
+  *real = found.real;
   std::string_view possible = take_part(&text, '/');
   CpuSet cpus;
   if (!take(&possible, "p") || !parse_cpu_list(possible, &cpus)) return false;

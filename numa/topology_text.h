@@ -1,8 +1,9 @@
 // A Topology as one line of text, with which `numaheap run` spares its children the loading of hwloc.
 //
-//   nh1:r/p0-7/n0:16384:m:1:1:0-3/n1:16384:m:1:1:4-7/d10,21,21,10
+//   nh1:r/b3d0e4c1a-5f2b-4c8e-9b39-0a53a2f6a1c7/p0-7/n0:16384:m:1:1:0-3/n1:16384:m:1:1:4-7/d10,21,21,10
 //
 //   r or d       the real machine, or one described by the user
+//   b<boot id>   may be missing; a text with another machine's is none of ours (srun and mpiexec pass the environment on)
 //   p<cpus>      possible CPUs
 //   n<id>:<KiB>:<m or ->:<tier>:<kind>:<cpus>   a node; m = has memory; kind = number of MemoryKind
 //   d<matrix>    distances, nodes in the order of the text, row by row; <d>x<n> stands for n equal ones
@@ -20,8 +21,13 @@ namespace nh {
 
 inline constexpr std::string_view kTopologyTextPrefix = "nh1:";
 
-// out.truncated() says whether it fitted. 8 KiB are enough for 64 nodes, and a variable can have 128 KiB.
-void write_topology_text(TextWriter& out, const Topology& topology);
+// out.truncated() says whether it fitted. 8 KiB are enough for 64 nodes, and a variable can have 128 KiB. boot_id: of the
+// machine for whose processes the text is; empty where it is to serve anywhere.
+void write_topology_text(TextWriter& out, const Topology& topology, std::string_view boot_id = {});
+
+// Whether the text carries the boot id of another machine, or of an earlier boot of this one. Where our own cannot be
+// read every id is another's. false for all other texts, malformed ones included.
+bool is_of_another_machine(std::string_view text, const SysfsRoot& root);
 
 // false for anything that write_topology_text() would not have written: *topology is undefined then. *real becomes true
 // where the text describes a real machine. The source becomes kInherited, all nodes are allowed.

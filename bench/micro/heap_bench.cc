@@ -60,34 +60,36 @@ void span_of(benchmark::State& state) {
   for (MSpan* span : spans) one.heap().free_span(span);
 }
 
-// One unit of an arena of our own, mapped once, then populated and released again and again.
+// One unit of address space of our own, mapped once, then proven and released again and again. It is backed by what was
+// mapped there: the request of the later rounds asks for nothing.
 void commit(benchmark::State& state, nh::HugePagesOption kind, nh::Backing expected) {
   const nh::OsOps& os = nh::linux_os();
-  void* memory = os.reserve(nh::kArenaSize, nh::kArenaSize);
-  if (memory == nullptr) bench::die("no address space for an arena");
-  const auto base = nh::address(memory);
+  const std::uintptr_t base = os.find_window(nh::kArenaSize, 0, 0);
+  if (base == 0) bench::die("no address space for a unit");
+  auto* const memory = reinterpret_cast<volatile char*>(base);
   nh::Backer::Config config;
   config.huge_pages = kind;
   config.nodes = nh::NodeSet::of(nh::NodeId(0));
-  config.has_small_unit = false;
   nh::Backer backer;
   backer.init(os, config);
-  nh::HeapArena arena{};
-  constexpr std::uint32_t kUnit = 1;
-  nh::Backer::Extent extent{nh::kArenaSize};
-  if (backer.map(arena, base, false, kUnit, &extent) != 0) bench::die("commit: mapping refused");
+  nh::Unit unit{};
+  const nh::Backer::Run run{&unit, base, 1};
+  nh::Backer::Request request;
+  request.bytes = nh::kHugeSize;
+  if (backer.decide(&request, true) != 0 || backer.back(run, 1, request) != 0) bench::die("commit: refused");
+  backer.release(run);
+  request.hugetlb = request.thp = false;
   for (auto _ : state) {
-    if (backer.populate(arena, base, kUnit, false) != 0) bench::die("commit: no memory");
-    if (arena.backing_of(0) != expected) {
+    if (backer.back(run, 1, request) != 0) bench::die("commit: no memory");
+    if (unit.backing() != expected) {
       state.SkipWithError("another kind of memory than asked for");
       break;
     }
-    for (std::size_t at = 0; at < nh::kHugeSize; at += nh::kOsPageSize) static_cast<volatile char*>(memory)[at] = 1;
-    std::uint32_t released = 0;
-    backer.release(arena, base, kUnit, &released);
-    if (released != kUnit) bench::die("commit: not released");
+    for (std::size_t at = 0; at < nh::kHugeSize; at += nh::kOsPageSize) memory[at] = 1;
+    backer.release(run);
+    if (unit.backed()) bench::die("commit: not released");
   }
-  os.unreserve(memory, nh::kArenaSize);
+  os.unmap(reinterpret_cast<void*>(base), nh::kHugeSize);
 }
 
 BENCHMARK(span_pair)->ArgName("bytes")->Arg(64)->Arg(8192)->Arg(32768);

@@ -41,8 +41,8 @@ class OneNodeHeap {
     const nh::OsOps& os = nh::linux_os();
     nh::g_free_key = 0x9e3779b97f4a7c15;
     nh::AddressSpace::Config space;
-    space.region_bytes = 64 * nh::GiB;
-    space.min_region_bytes = nh::GiB;
+    space.bytes = 64 * nh::GiB;
+    space.heap_table_bytes = nh::HeapArenas::table_bytes(space.bytes);
     if (!space_.init(os, space)) die("no address space for the heap");
     const std::size_t bytes = nh::align_up(sizeof(nh::NodeHeap), nh::kOsPageSize);
     void* memory = os.reserve(bytes, nh::kOsPageSize);
@@ -56,7 +56,7 @@ class OneNodeHeap {
     heap.cpus = cpus;
     heap.backing.huge_pages = nh::HugePagesOption::kThp;
     heap.backing.nodes = nh::NodeSet::of(heap.node);
-    if (!set_[kHeap].heap.init(os, space_, heap)) die("no memory for the heap's tables");
+    set_[kHeap].heap.init(os, space_, heap);
 
     nh::CacheConfig caches;
     caches.cpus = cpus;

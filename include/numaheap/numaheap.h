@@ -3,10 +3,13 @@
  * Preloading or linking libnumaheap replaces malloc and its family; nothing here is needed for that. This header adds
  * what the C library has no names for: memory that holds no pointers, memory on a certain node, statistics, control.
  *
- * Conventions. Sizes are bytes. Memory comes from and goes back to the ordinary heap: everything returned here may be
- * passed to free(), realloc() and malloc_usable_size(). Functions that allocate return NULL and set errno to ENOMEM
- * when memory is exhausted or the size exceeds PTRDIFF_MAX. All functions are thread-safe; none may be called from a
- * signal handler unless said so.
+ * Conventions. Sizes are bytes. All functions share one heap: what any of them returned may be passed to numaheap_free(),
+ * numaheap_realloc() and numaheap_usable_size(). Where numaheap is the malloc of the process (preloaded, or linked to the
+ * program), that heap is malloc's, and free(), realloc() and malloc_usable_size() take the same pointers. Not so in a
+ * process that has another malloc and has only loaded a library which needs libnumaheap.so: a library that may end up there
+ * uses the functions with the prefix throughout. Functions that allocate return NULL and set errno to ENOMEM when memory is
+ * exhausted or the size exceeds PTRDIFF_MAX. All functions are thread-safe; none may be called from a signal handler unless
+ * said so.
  */
 #ifndef NUMAHEAP_H
 #define NUMAHEAP_H
@@ -24,6 +27,19 @@ extern "C" {
 
 /* "0.1.0", of the library that runs; "0.1.0+trust-sizes" where it was built with NUMAHEAP_TRUST_SIZES. */
 const char* numaheap_version(void);
+
+/* ---- the heap by its own name ---------------------------------------------------------------------------------------
+ * As malloc() and its kin, in every process. */
+void* numaheap_malloc(size_t size);
+void* numaheap_calloc(size_t count, size_t size);
+/* alignment: a power of two, else NULL and EINVAL. */
+void* numaheap_aligned_alloc(size_t alignment, size_t size);
+/* p: from this heap, or NULL. size 0 frees p and returns NULL. */
+void* numaheap_realloc(void* p, size_t size);
+/* p: from this heap, or NULL. Keeps errno. */
+void numaheap_free(void* p);
+/* Bytes that may be written at p, at least those that were asked for; 0 for NULL. */
+size_t numaheap_usable_size(const void* p);
 
 /* ---- memory without pointers ---------------------------------------------------------------------------------------
  * "noscan" memory holds plain numbers, text, pixels: never pointers. It comes from spans of its own. Objects of 1 to 15

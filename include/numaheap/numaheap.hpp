@@ -1,7 +1,8 @@
 // numaheap for C++ (17 and later): standard allocators and a std::pmr::memory_resource over the heap of numaheap.h.
 //
-// A program that is linked to libnumaheap, or runs with it preloaded, has all its containers on that heap already. What
-// this header adds is that memory of plain numbers comes from noscan spans without anyone saying so:
+// A program that is linked to libnumaheap, or runs with it preloaded, has all its containers on that heap already; in a
+// library that a program with another malloc may load, those with an allocator from here are on it all the same. What this
+// header adds besides is that memory of plain numbers comes from noscan spans without anyone saying so:
 //
 //   std::vector<double, numaheap::allocator<double>> field(n);
 //
@@ -69,8 +70,8 @@ inline void* try_allocate(std::size_t bytes, std::size_t alignment, bool noscan)
     return alignment <= kNoscanAlignment ? numaheap_malloc_noscan(bytes)
                                          : numaheap_aligned_alloc_noscan(alignment, bytes);
   }
-  // Not operator new: the program may have one of its own, and what is allocated here goes back with free().
-  return alignment <= kMallocAlignment ? std::malloc(bytes) : ::aligned_alloc(alignment, bytes);
+  // Not operator new or malloc: the program may have others of its own, and what is allocated here must go back here.
+  return alignment <= kMallocAlignment ? numaheap_malloc(bytes) : numaheap_aligned_alloc(alignment, bytes);
 }
 
 inline void* try_allocate(std::size_t bytes, std::size_t alignment, bool noscan,
@@ -112,7 +113,7 @@ class allocator {
     if (n > static_cast<std::size_t>(-1) / sizeof(T)) detail::throw_bad_array_new_length();
     return static_cast<T*>(detail::allocate(n * sizeof(T), alignof(T), is_noscan_v<T>));
   }
-  void deallocate(T* p, std::size_t) noexcept { std::free(p); }
+  void deallocate(T* p, std::size_t) noexcept { numaheap_free(p); }
 };
 
 template <typename T, typename U>
@@ -179,7 +180,7 @@ class node_allocator {
     const placement here = placement::on_node(node_, full_);
     return static_cast<T*>(detail::allocate(n * sizeof(T), alignof(T), is_noscan_v<T>, here.get()));
   }
-  void deallocate(T* p, std::size_t) noexcept { std::free(p); }
+  void deallocate(T* p, std::size_t) noexcept { numaheap_free(p); }
 
  private:
   int node_;
@@ -212,7 +213,7 @@ class interleaved_allocator {
     const placement here = placement::interleaved();
     return static_cast<T*>(detail::allocate(n * sizeof(T), alignof(T), is_noscan_v<T>, here.get()));
   }
-  void deallocate(T* p, std::size_t) noexcept { std::free(p); }
+  void deallocate(T* p, std::size_t) noexcept { numaheap_free(p); }
 };
 
 template <typename T, typename U>
@@ -242,7 +243,7 @@ class memory_resource : public std::pmr::memory_resource {
   void* do_allocate(std::size_t bytes, std::size_t alignment) override {
     return detail::allocate(bytes, alignment, false, where_.get());
   }
-  void do_deallocate(void* p, std::size_t, std::size_t) override { std::free(p); }
+  void do_deallocate(void* p, std::size_t, std::size_t) override { numaheap_free(p); }
   bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
 #ifdef __cpp_rtti
     const auto* same = dynamic_cast<const memory_resource*>(&other);

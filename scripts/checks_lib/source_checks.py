@@ -2,7 +2,7 @@
 import os
 import re
 
-LAYERS = ["base", "os", "numa", "page", "heap", "central", "cache", "large", "process", "api"]
+LAYERS = ["base", "os", "numa", "page", "heap", "central", "cache", "process", "large", "api"]
 # What may be included from each folder, beside the system's headers. The tool sees the library through its public
 # headers; base, os and numa are linked into it because it parses options and reads the topology as the library does.
 MAY_INCLUDE = {layer: set(LAYERS[: i + 1]) for i, layer in enumerate(LAYERS)}

@@ -30,11 +30,12 @@ endif()
 
 # What only the library itself is compiled with: no exceptions, no RTTI, nothing that needs libstdc++ at run time. No
 # symbols of the kind "unique" either (static variables of inline functions): objcopy cannot make them local, and the
-# static library would clash with a program that has the same inline function.
+# static library would clash with a program that has the same inline function. -fsemantic-interposition: exported
+# functions call each other as the dynamic linker has resolved them, which operator new and delete need.
 set(NUMAHEAP_LIBRARY_FLAGS
   $<$<COMPILE_LANGUAGE:CXX>:-fno-exceptions;-fno-rtti;-fno-threadsafe-statics>
   $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fno-gnu-unique>
-  -fvisibility=hidden -ftls-model=initial-exec -fno-plt -fno-builtin-malloc -fno-semantic-interposition)
+  -fvisibility=hidden -ftls-model=initial-exec -fno-plt -fno-builtin-malloc -fsemantic-interposition)
 
 # nh_layer(<name> SOURCES <file>... [DEPENDS <layer>...])
 function(nh_layer name)

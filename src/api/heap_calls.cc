@@ -5,12 +5,14 @@
 #include <cstring>
 
 #include "api/bad_pointer.h"
-#include "process/background.h"
-#include "api/large_calls.h"
+#include "api/classify.h"
+#include "large/large.h"
 #include "api/placed.h"
-#include "process/process.h"
 #include "base/bits.h"
 #include "cache/tiny.h"
+#include "large/realloc_policy.h"
+#include "process/background.h"
+#include "process/process.h"
 
 namespace nh {
 namespace {
@@ -21,45 +23,21 @@ void* out_of_memory() {
 }
 void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
 
-void* allocate_small(SpanClass c) {
-  void* p = g_caches.alloc(c);
+// untouched: as for CpuCaches::alloc().
+void* allocate_small(SpanClass c, bool* untouched = nullptr) {
+  void* p = g_caches.alloc(c, untouched);
   // What CPUs keep of large objects is memory, too.
-  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c);
+  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c, untouched);
   if (p == nullptr) return out_of_memory();
-  if (has_mark(c)) unmark(p);
+  if (has_mark(c) && (untouched == nullptr || !*untouched)) unmark(p);
   return p;
 }
 
-// What a pointer names. Aborts on anything but the start of an object that its span does not know to be free; an object
-// of a cache that carries its mark is found out, too.
-struct Object {
-  MSpan* span;
-  SpanClass span_class;
-  std::size_t usable;
-};
-
-Object object_at(const void* p, const char* call) {
-  if (!started() || !g_process.space.contains(p)) bad_pointer(p, call);
-  const PageEntry entry = g_process.space.entry(p);
-  MSpan* span = g_process.space.span_of(p);
-  if (entry == 0 || span == nullptr) bad_pointer(p, call);
-  const SpanClass c = entry_class(entry);
-  const std::size_t offset = address(p) - span->start_addr;
-  if (c == kLargeClass) {
-    if (address(p) != span->object_addr() || span->use != SpanUse::kInUse) bad_pointer(p, call);
-    return {span, c, span->elem_size};
-  }
-  if (c == kTinyClass) {
-    const std::size_t usable = tiny_usable(g_caches, p, *span);
-    if (usable == 0) bad_pointer(p, call);
-    return {span, c, usable};
-  }
-  const SizeClass& size = size_class(c);
-  if (!is_object_start(size, static_cast<std::uint32_t>(offset)) || offset >= std::size_t{size.bytes} * size.objects) {
-    bad_pointer(p, call);
-  }
-  if (has_mark(c) ? mark_word(const_cast<void*>(p)) == free_mark(p) : !eight_is_object(p, *span)) bad_pointer(p, call);
-  return {span, c, size.bytes};
+// Aborts on anything but the start of an object that is not known to be free.
+Found object_at(const void* p, const char* call) {
+  const Found found = classify(p);
+  if (found.kind != PointerKind::kObject) bad_pointer(p, call, found);
+  return found;
 }
 
 }  // namespace
@@ -81,21 +59,61 @@ void* allocate_noscan(std::size_t size) {
   return allocate_small(noscan_class_for(size == 0 ? 16 : size));
 }
 
+namespace {
+
+// Programs make calls that take single OS pages (guard pages, I/O buffers) on what they have asked to be aligned to one, and
+// hugetlb memory would refuse them: such objects have heaps of their own. size: less than kHugeSize.
+void* allocate_paged(std::size_t alignment, std::size_t size, bool noscan) {
+  void* p;
+  const bool rounds = rounding_aligns(alignment) && size - 1 < kMaxSmallSize;
+  if (rounds && !noscan && mcache_alloc_paged(align_up(size, alignment), &p)) return p;
+  if (!ensure_started()) return out_of_memory();
+  const SpanClass c = class_for_aligned(size, alignment, noscan);
+  if (c.none()) return allocate_large_paged(size, alignment, noscan);
+  p = g_caches.alloc_paged(c);
+  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc_paged(c);
+  if (p == nullptr) return out_of_memory();
+  unmark(p);
+  return p;
+}
+
+}  // namespace
+
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
+  if (alignment >= kOsPageSize && size < kHugeSize) return allocate_paged(alignment, size, noscan);
   void* p;
   const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
-  if (c != 0 && mcache_alloc_class(c, &p)) return p;
+  if (!c.none() && mcache_alloc_class(c, &p)) return p;
   if (!ensure_started() || size > PTRDIFF_MAX) return out_of_memory();
-  if (c != 0) return allocate_small(c);
+  if (!c.none()) return allocate_small(c);
   return allocate_large_aligned(size, alignment, noscan);
 }
+
+namespace {
+
+// Where this CPU has no object at hand, one whose pages nobody has written to need not be cleared.
+[[gnu::noinline]] void* allocate_zeroed_slow(std::size_t bytes, bool noscan) {
+  bool untouched = false;
+  void* p;
+  if (bytes < kMinUntouched) {
+    p = noscan ? allocate_noscan(bytes) : allocate_slow(bytes);
+  } else if (!ensure_started()) {
+    return out_of_memory();
+  } else if (!noscan || !mcache_alloc_class(noscan_class_for(bytes), &p)) {
+    p = allocate_small(noscan ? noscan_class_for(bytes) : class_for(bytes), &untouched);
+  }
+  return p == nullptr || untouched ? p : std::memset(p, 0, bytes);
+}
+
+}  // namespace
 
 void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan) {
   std::size_t bytes;
   if (__builtin_mul_overflow(count, size, &bytes)) return out_of_memory();
   if (bytes <= kMaxSmallSize) {
-    void* p = noscan ? allocate_noscan(bytes) : allocate(bytes);
-    return p == nullptr ? nullptr : std::memset(p, 0, bytes);
+    void* p;
+    if (!noscan && mcache_alloc_small(bytes, &p)) return std::memset(p, 0, bytes);
+    return allocate_zeroed_slow(bytes, noscan);
   }
   return allocate_large_zeroed(bytes, noscan);
 }
@@ -116,34 +134,24 @@ void free_full(void* p, const void* caller) {
 }
 
 void free_odd(void* p, const void* caller) {
-  if (p == nullptr) return;
-  if (!g_process.space.contains(p)) bad_pointer(p, "free");
-  const PageEntry entry = g_process.space.entry(p);
-  MSpan* span = g_process.space.span_of(p);
-  if (entry == 0 || span == nullptr) bad_pointer(p, "free");
-  const SpanClass c = entry_class(entry);
-  if (c == kLargeClass) {
-    if (address(p) != span->object_addr() || span->use != SpanUse::kInUse) bad_pointer(p, "free");
-    if (mcache_keep_extent(span)) return;
-  }
+  const Found found = classify(p);
+  if (found.kind == PointerKind::kNull) return;
+  if (found.kind != PointerKind::kObject) bad_pointer(p, "free", found);
   const int saved = errno;
+  const SpanClass c = found.span_class();
   if (c == kLargeClass) {
-    free_large(span);
+    switch (mcache_free_extent(found.span)) {
+      case FreeOutcome::kDone: return;
+      case FreeOutcome::kOdd: double_free(p, "free", found);
+      case FreeOutcome::kFull: break;
+    }
+    free_large(found.span);
     memory_was_freed(caller);
   } else if (c == kTinyClass) {
-    if (!tiny_free(g_caches, p, *span)) bad_pointer(p, "free");
+    if (!tiny_free(g_caches, p, *found.span)) double_free(p, "free", found);
   } else if (!has_mark(c)) {
-    if (!eight_free(g_caches, p, *span)) bad_pointer(p, "free");
+    if (!eight_free(g_caches, p, *found.span)) double_free(p, "free", found);
   } else {
-    const SizeClass& size = size_class(c);
-    const std::size_t offset = address(p) - span->start_addr;
-    const bool object = is_object_start(size, static_cast<std::uint32_t>(offset)) &&
-                        offset < std::size_t{size.bytes} * size.objects;
-    if (!object) bad_pointer(p, "free");
-    // The mark depends on the address and a random key, and malloc() clears it: no program writes it by accident. The bits
-    // of the span cannot be asked, since they say nothing about an object in a cache, and a cache cannot always be emptied
-    // (no membarrier) or fills again meanwhile.
-    if (mark_word(p) == free_mark(p)) double_free(p, "free");
     mark_word(p) = free_mark(p);
     return free_full(p, caller);
   }
@@ -166,87 +174,65 @@ void release_odd(void* p) { free_odd(p, __builtin_return_address(0)); }
 
 void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (p == nullptr) return;
-  const Object object = object_at(p, "free");
-  if (size > object.usable) size_mismatch(p, size, object.usable);
-  if (!is_large(object.span_class) && object.span_class != kTinyClass) {
+  const Found object = object_at(p, "free");
+  const SpanClass c = object.span_class();
+  const std::size_t usable = usable_bytes(p, object);
+  bool right = size <= usable;
+  if (right && !is_large(c) && c != kTinyClass) {
     const SpanClass expected = alignment > 16 ? class_for_aligned(size, alignment, false) : class_for(size);
-    const bool same = size_class_of(expected) == size_class_of(object.span_class);
     // realloc() leaves an object in place while it still fills more than half of it.
-    if (!same && (exact || size * 2 <= object.usable)) size_mismatch(p, size, object.usable);
-  } else if (exact && is_large(object.span_class) && alignment <= kPageSize && size <= kMaxSmallSize) {
-    size_mismatch(p, size, object.usable);
+    right = size_class_of(expected) == size_class_of(c) || (!exact && size * 2 > usable);
+  } else if (right && is_large(c) && exact && alignment <= kPageSize) {
+    right = size > kMaxSmallSize;
   }
+  if (!right) size_mismatch(p, size, usable);
   release(p);
 }
 
 std::size_t usable_size(const void* p) {
   LiveObject live;
   if (mcache_find(p, &live)) return size_class(entry_class(live.entry)).bytes;
-  return p == nullptr ? 0 : object_at(p, "malloc_usable_size").usable;
+  return p == nullptr ? 0 : usable_bytes(p, object_at(p, "malloc_usable_size"));
 }
 
 namespace {
-
-// realloc() treats sizes from here on as large: those grow and shrink by pages, where they are.
-constexpr std::size_t kMinByPages = kMaxSmallSize / 2 + 1;
-constexpr std::size_t as_large(std::size_t size) { return size > kMaxSmallSize ? size : kMaxSmallSize + 1; }
-
-// Whether an object on a page of this kind stays where it is when it gets this size. False, too, where malloc() serves no
-// size from its class.
-bool stays(std::size_t kind, std::size_t size) {
-  const std::size_t most = kSizesOfKind.most[kind];
-  if (most > kMaxSmallSize) return size >= kMinByPages && as_large(size) > kSizesOfKind.below[kind] && size <= most;
-  return size <= most && (size * 2 > most || size > kSizesOfKind.below[kind]);
-}
-
-// An object that grew once grows again, and classes are an eighth apart: a quarter more halves the number of copies
-// (16 texts that grow to 32 KiB bit by bit: 14.5 ns per append, so 9). Above 16 KiB the smallest large object takes it,
-// which grows without being copied (a block that grows to 1 MiB by half of its size: 2.7 us, so 1.7).
-std::size_t with_room_to_grow(std::size_t size, std::size_t old_usable, bool placed) {
-  if (size <= old_usable || size > kMaxSmallSize) return size;
-  // Placed ones have no bin, and may lie where every large object takes 2 MiB.
-  if (size >= kMinByPages && !placed && g_large_route.bin_max > kMaxSmallSize) return as_large(size);
-  const std::size_t roomy = old_usable + old_usable / 4;
-  return size < roomy && roomy <= kMaxSmallSize ? roomy : size;
-}
-
-// Whether a large object that gets this size should stand elsewhere: first-touch memory comes in units of 2 MiB, and less
-// than half of one belongs to other heaps. Placed objects stay where they were asked for.
-bool should_leave(const MSpan& span, std::size_t size) {
-  return HeapId(span.heap) == g_process.first_touch && !span.placed() && size < g_large_route.extent_min &&
-         size <= kHugeSize / 2;
-}
 
 void* allocate_like(const MSpan& span, std::size_t size) {
   if (span.placed()) return allocate_beside(span, size);
   return span.noscan() ? allocate_noscan(size) : allocate(size);
 }
 
+ReallocObject described(const Found& found, std::size_t usable) {
+  const std::size_t kind = entry_kind(found.entry);
+  ReallocObject object;
+  object.usable = usable;
+  object.below = kSizesOfKind.most[kind] == 0 ? usable : kSizesOfKind.below[kind];
+  object.placed = found.span->placed();
+  object.first_touch = HeapId(found.span->heap) == g_process.first_touch;
+  return object;
+}
+
 [[gnu::noinline]] void* reallocate_slow(void* p, std::size_t size, const void* caller) {
   if (p == nullptr) return allocate(size);
-  const Object object = object_at(p, "realloc");
+  const Found object = object_at(p, "realloc");
   if (size == 0) {
     release_for(p, caller);
     return nullptr;
   }
   if (size > PTRDIFF_MAX) return out_of_memory();
-  if (is_large(object.span_class)) {
-    if (size >= kMinByPages && !should_leave(*object.span, size) &&
-        g_process.heaps.resize_large(object.span, as_large(size), current_node())) {
-      return p;
-    }
-  } else if (size <= object.usable && size * 2 > object.usable) {
-    return p;
-  }
+  MSpan* const span = object.span;
+  const std::size_t usable = usable_bytes(p, object);
+  const ReallocPlan plan = plan_realloc(described(object, usable), size, g_large_route);
+  if (plan.stay) return p;
+  if (plan.resize_to != 0 && g_process.heaps.resize_large(span, plan.resize_to, current_node())) return p;
   const int saved = errno;
-  const std::size_t wanted = with_room_to_grow(size, object.usable, object.span->placed());
-  void* moved = allocate_like(*object.span, wanted);
-  if (moved == nullptr && wanted != size) moved = allocate_like(*object.span, size);
+  void* moved = allocate_like(*span, plan.move_to);
+  if (moved == nullptr && plan.move_to != size) moved = allocate_like(*span, size);
   // Shrinking cannot fail: the object stays as it is.
-  if (moved == nullptr && size > object.usable) return nullptr;
+  if (moved == nullptr && size > usable) return nullptr;
   errno = saved;
   if (moved == nullptr) return p;
-  std::memcpy(moved, p, size < object.usable ? size : object.usable);
+  std::memcpy(moved, p, size < usable ? size : usable);
   release_for(p, caller);
   return moved;
 }
@@ -254,10 +240,10 @@ void* allocate_like(const MSpan& span, std::size_t size) {
 // An object of a cache that does not stay. Between two classes of malloc() with what this CPU has at hand, if that will do.
 [[gnu::noinline]] void* move_small(void* p, PageEntry entry, std::size_t size, const void* caller) {
   const SpanClass c = entry_class(entry);
-  const bool plain = c < kSpanClasses && (c & 1) == 0;  // not placed, large or noscan
+  const bool plain = c.is_small() && !c.is_placed() && !c.noscan();
   const std::size_t usable = size_class(c).bytes;
   void* moved;
-  if (!plain || size == 0 || !mcache_alloc(with_room_to_grow(size, usable, false), &moved)) {
+  if (!plain || size == 0 || !mcache_alloc(with_room_to_grow(usable, size, false, g_large_route), &moved)) {
     return reallocate_slow(p, size, caller);
   }
   std::memcpy(moved, p, size < usable ? size : usable);
@@ -270,7 +256,9 @@ void* allocate_like(const MSpan& span, std::size_t size) {
 void* reallocate(void* p, std::size_t size) {
   LiveObject live;
   if (!mcache_find(p, &live)) return reallocate_slow(p, size, __builtin_return_address(0));
-  return stays(entry_kind(live.entry), size) ? p : move_small(p, live.entry, size, __builtin_return_address(0));
+  const std::size_t kind = entry_kind(live.entry);
+  if (stays(kSizesOfKind.below[kind], kSizesOfKind.most[kind], size)) return p;
+  return move_small(p, live.entry, size, __builtin_return_address(0));
 }
 
 }  // namespace nh

@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "api/large_calls.h"
+#include "large/large.h"
 #include "base/bits.h"
 #include "cache/mcache.h"
 
@@ -34,7 +34,7 @@ namespace nh {
 void* allocate_noscan(std::size_t size);
 // Any alignment. False: take the slow way.
 [[gnu::always_inline]] inline bool allocate_aligned_fast(std::size_t alignment, std::size_t size, void** object) {
-  if (!rounding_aligns(alignment) || size - 1 >= kMaxSmallSize) [[unlikely]] return false;
+  if (!rounding_aligns_below_page(alignment) || size - 1 >= kMaxSmallSize) [[unlikely]] return false;
   return mcache_alloc_small(align_up(size, alignment), object);
 }
 // alignment: a power of two.
@@ -51,7 +51,7 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
 [[gnu::always_inline]] inline void release_sized_fast(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (!rounding_aligns(alignment)) [[unlikely]] return release_sized(p, size, alignment, exact);
   // A size that wraps around becomes 0, which is of no class.
-  switch (mcache_free_checked(p, align_up(size, alignment))) {
+  switch (mcache_free_checked(p, align_up(size, alignment), g_hot.used_bytes)) {
     case FreeOutcome::kDone: return;
     case FreeOutcome::kOdd: return release_sized(p, size, alignment, exact);
     case FreeOutcome::kFull: return release_full(p);

@@ -25,8 +25,6 @@ struct Request {
   bool noscan = false;
 };
 
-HeapId nearest_heap() { return first_heap(g_process.nearest, g_process.topology, g_caches.current_cpu(), 0); }
-
 // 0 or an errno value.
 int find_heap(const numaheap_placement& placement, std::size_t size, HeapId* heap) {
   const Process& p = g_process;
@@ -53,11 +51,11 @@ int find_heap(const numaheap_placement& placement, std::size_t size, HeapId* hea
 
 // The class of a small request; 0 where it takes a span of its own. The least are 16 bytes, which have room for a mark.
 SpanClass class_for(const Request& r) {
-  if (r.size > kMaxSmallSize) return 0;
+  if (r.size > kMaxSmallSize) return {};
   const std::size_t size = r.size < 16 ? 16 : r.size;
   if (r.noscan && r.alignment <= 8) return make_placed(noscan_class_for(size));
   const SpanClass c = class_for_aligned(size, r.alignment < 16 ? 16 : r.alignment, r.noscan);
-  return c == 0 ? c : make_placed(c);
+  return c.none() ? c : make_placed(c);
 }
 
 void* allocate_small(const Request& r, SpanClass c, bool strict) {
@@ -85,7 +83,7 @@ void* allocate_large(const Request& r, bool strict) {
 void* allocate_placed(const Request& r) {
   const bool strict = r.strict || g_process.no_other_node;
   const SpanClass c = class_for(r);
-  const auto allocate = [&] { return c != 0 ? allocate_small(r, c, strict) : allocate_large(r, strict); };
+  const auto allocate = [&] { return !c.none() ? allocate_small(r, c, strict) : allocate_large(r, strict); };
   void* p = allocate();
   // What CPUs keep of large objects is memory, too.
   return p == nullptr && g_caches.drain_large() ? allocate() : p;
@@ -96,14 +94,13 @@ void* allocate_placed(const Request& r) {
 // nothing of it is handed out. 0 or an errno value.
 int prove_node(void* p, std::size_t size, HeapId heap) {
   MHeap& node_heap = g_process.heaps[heap].heap;
-  if (!node_heap.backer().config().bind) return 0;  // one node: there is no other
+  if (!node_heap.backer().has_policy()) return 0;  // one node: there is no other
   if (fallback_count(Fallback::kBindRefused) != 0) return EPERM;
   NodeSet allowed;
   const bool asks = fallback_count(Fallback::kNodeGone) != 0 && linux_os().allowed_nodes(&allowed);
   if (asks && !allowed.has(node_heap.node())) return ENOMEM;
-  const std::uintptr_t unit_end = node_heap.region_start() + kHugeSize;
   const std::uintptr_t end = address(p) + (size == 0 ? 1 : size);
-  for (std::uintptr_t at = address(p); at < end && at < unit_end; at = align_down(at, kOsPageSize) + kOsPageSize) {
+  for (std::uintptr_t at = address(p); at < end && node_heap.in_small_unit(reinterpret_cast<void*>(at)); at = align_down(at, kOsPageSize) + kOsPageSize) {
     auto* byte = reinterpret_cast<volatile char*>(at);
     *byte = *byte;
     const void* page = reinterpret_cast<const void*>(align_down(at, kOsPageSize));

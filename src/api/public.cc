@@ -19,6 +19,25 @@
 
 NH_EXPORT const char* numaheap_version() { return nh::kTrustSizes ? NH_VERSION "+trust-sizes" : NH_VERSION; }
 
+// Not the functions without our prefix: a process that has another malloc has those from elsewhere.
+NH_EXPORT void* numaheap_malloc(size_t size) { return nh::allocate(size); }
+
+NH_EXPORT void* numaheap_calloc(size_t count, size_t size) { return nh::allocate_zeroed(count, size); }
+
+NH_EXPORT void* numaheap_aligned_alloc(size_t alignment, size_t size) {
+  if (!nh::is_pow2(alignment)) {
+    errno = EINVAL;
+    return nullptr;
+  }
+  return nh::allocate_aligned(alignment, size);
+}
+
+NH_EXPORT void* numaheap_realloc(void* p, size_t size) { return nh::reallocate(p, size); }
+
+NH_EXPORT void numaheap_free(void* p) { nh::release(p); }
+
+NH_EXPORT size_t numaheap_usable_size(const void* p) { return nh::usable_size(p); }
+
 NH_EXPORT void* numaheap_malloc_noscan(size_t size) { return nh::allocate_noscan(size); }
 
 NH_EXPORT void* numaheap_calloc_noscan(size_t count, size_t size) { return nh::allocate_zeroed(count, size, true); }
@@ -33,7 +52,7 @@ NH_EXPORT void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size) {
 
 NH_EXPORT size_t numaheap_trim() { return nh::started() ? nh::trim_all() : 0; }
 
-NH_EXPORT unsigned numaheap_heap_count() { return nh::ensure_started() ? nh::g_process.heaps.count() : 0; }
+NH_EXPORT unsigned numaheap_heap_count() { return nh::ensure_started() ? nh::reported_heaps() : 0; }
 
 NH_EXPORT int numaheap_get_heap_stats(unsigned index, numaheap_heap_stats* out, size_t size) {
   if (index >= numaheap_heap_count() || out == nullptr) {
@@ -42,7 +61,7 @@ NH_EXPORT int numaheap_get_heap_stats(unsigned index, numaheap_heap_stats* out, 
   }
   uint64_t cached[nh::kMaxHeaps];
   nh::g_caches.totals(cached);
-  const numaheap_heap_stats stats = nh::collect_heap(index, cached[index]);
+  const numaheap_heap_stats stats = nh::collect_heap(index, cached);
   // A caller of another version knows fewer fields, or more: those read as zero.
   std::memset(out, 0, size);
   std::memcpy(out, &stats, size < sizeof stats ? size : sizeof stats);

@@ -4,9 +4,8 @@
 #include <cstdlib>
 #include <cstring>
 
-#include <unistd.h>
-
 #include "base/format.h"
+#include "base/stderr.h"
 
 namespace nh {
 namespace {
@@ -19,12 +18,7 @@ void set_line_sink(LineSink sink) { g_sink = sink; }
 
 void emit_line(const char* line, std::size_t length) {
   const int saved = errno;
-  if (g_sink != nullptr) {
-    g_sink(line, length);
-  } else {
-    // A short or failed write to stderr has nowhere to be reported.
-    [[maybe_unused]] const ssize_t n = ::write(STDERR_FILENO, line, length);
-  }
+  (g_sink != nullptr ? g_sink : write_to_stderr)(line, length);
   errno = saved;
 }
 

@@ -12,7 +12,8 @@
 
 namespace nh {
 
-// Writes "numaheap: <text>\n" to stderr with one write(2). Keeps errno. Text longer than 1 KiB is cut.
+// Writes "numaheap: <text>\n" to stderr, as long as that is the file it was at start (stderr.h). Keeps errno, and is no
+// cancellation point. Text longer than 1 KiB is cut.
 void warn_line(const char* text);
 
 // Writes "numaheap: fatal: <text>\n" to stderr and aborts. text should name the pointer, the span, the class and the cause.

@@ -20,9 +20,11 @@ enum class LockRank : std::uint8_t {
   kDrain,      // emptying another CPU's cache
   kTiny,       // a CPU's tiny block
   kCache,      // a CPU's cache where restartable sequences are missing
+  kTransfer,   // one transfer cache
   kCentral,    // one mcentral
   kPageCache,  // a CPU's pageCache
   kHeap,       // one mheap
+  kWindow,     // the window of address space: tables grow, arenas are dealt
   kMetadata,   // a heap's metadata pool
   kScavenger,  // the scavenger's sleep
   kReport,     // lists of what was said once

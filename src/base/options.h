@@ -22,6 +22,7 @@ enum class HugeSourceOption : std::uint8_t { kAnonymous, kMemfd, kHugetlbfs, kLa
 enum class ScavengeOption : std::uint8_t { kBackground, kInline, kOff, kLast = kOff };
 enum class LargeOption : std::uint8_t { kFirstTouch, kLocal, kInterleave, kLast = kInterleave };
 enum class ForkOption : std::uint8_t { kAuto, kCow, kLast = kCow };
+enum class CheckOption : std::uint8_t { kLenient, kStrict, kLast = kStrict };
 enum class RseqOption : std::uint8_t { kAuto, kOwn, kOff, kLast = kOff };
 
 // Nodes as numactl writes them: "0", "0-3,5" or "all". With all set, nodes is empty.

@@ -23,13 +23,23 @@ class RseqAccess {
   bool usable() const { return cache_ != nullptr; }
   CpuCache& cache() { return *cache_; }
 
-  bool take(FreeList& l, Batch* out) { return rseq_take(guard_, &l, &out->head, &out->count); }
-  bool install(FreeList& l, const Batch& b) { return rseq_install(guard_, &l, b.head, b.count); }
-  bool put(FreeList& l, void* first, void* last, unsigned count) { return rseq_put(guard_, &l, first, last, count); }
-  bool resize(FreeList& l, std::int32_t delta) { return rseq_resize(guard_, &l, delta); }
+  // All of these fail at once where sequences do not get through: no caller's loop lasts longer for it. Always inline, as
+  // the sequences are.
+  [[gnu::always_inline]] bool take(FreeList& l, Batch* out) {
+    return rseq_gets_through() && rseq_take(guard_, &l, &out->head, &out->count);
+  }
+  [[gnu::always_inline]] bool install(FreeList& l, const Batch& b) {
+    return rseq_gets_through() && rseq_install(guard_, &l, b.head, b.count);
+  }
+  [[gnu::always_inline]] bool put(FreeList& l, void* first, void* last, unsigned count) {
+    return rseq_gets_through() && rseq_put(guard_, &l, first, last, count);
+  }
+  [[gnu::always_inline]] bool resize(FreeList& l, std::int32_t delta) {
+    return rseq_gets_through() && rseq_resize(guard_, &l, delta);
+  }
   // From the same list of whichever CPU this is by now.
-  bool pop(FreeList& l, void** out) {
-    return rseq_pop(all_slots(), address(&l) - address(guard_.lists), out);
+  [[gnu::always_inline]] bool pop(FreeList& l, void** out) {
+    return rseq_gets_through() && rseq_pop(all_slots(), address(&l) - address(guard_.lists), out);
   }
 
  private:

@@ -17,8 +17,9 @@ alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
-constinit HotState g_hot{0, 0, nullptr, 0, kMaxHeaps, 0};
+constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
 constinit CpuCaches g_caches;
+__thread std::uint32_t t_rseq_aborts = 0;
 
 const char* cache_mode_name(CacheMode mode) {
   switch (mode) {
@@ -44,14 +45,16 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   if (empty_ == nullptr || caches_ == nullptr) return false;
   for (unsigned i = 0; i < 2 + config.cpus; i++) g_local_slots.of[i] = g_all_slots.of[i] = empty_;
 
-  const AddressSpace& space = heaps.space();
+  AddressSpace& space = heaps.space();
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
   g_hot.extent_heap = config.extent_heap;
-  g_hot.region_shift = space.region_shift();
+  // Before start, and where there are no twins, the lists of the local heap serve.
+  g_hot.twin_lists = config.twins == kMaxHeaps ? 0 : static_cast<std::uint32_t>(list_offset(HeapId(config.twins), SpanClass()));
+  g_hot.owners = space.owners();
   g_hot.base = space.base();
   // Last: from here on pointers are looked up.
-  __atomic_store_n(&g_hot.bytes, space.bytes(), __ATOMIC_RELEASE);
+  space.mirror_used_bytes(&g_hot.used_bytes);
   return true;
 }
 
@@ -80,7 +83,7 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
   __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, 0), __ATOMIC_RELEASE);
+  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, SpanClass()), __ATOMIC_RELEASE);
 }
 
 void CpuCaches::withdraw(int cpu) {
@@ -88,50 +91,9 @@ void CpuCaches::withdraw(int cpu) {
   __atomic_store_n(&all_slots()[cpu], empty_, __ATOMIC_RELAXED);
 }
 
-// Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.
-void CpuCaches::flush_lists(CpuCache* cache) {
-  for (unsigned set = 0; set < list_sets(); set++) {
-    for (unsigned code = 0; code < kCachedClasses; code++) {
-      const SpanClass c = class_in_set(set, code);
-      FreeList& list = cache->lists[set].of[code];
-      if (list.head == nullptr) continue;
-      void* head = list.head;
-      const unsigned count = list.count();
-      list.head = nullptr;
-      __atomic_store_n(&list.room, list.cap, __ATOMIC_RELAXED);
-      heaps_->flush(heap_of_set(set), c, head, count, cache->local);
-    }
-  }
-  for (unsigned h = 0; h < heaps_->count(); h++) flush_large(cache, HeapId(h));
-}
-
-bool CpuCaches::drain(CpuId cpu) {
-  return drain_with(cpu, [this](CpuCache* cache) { flush_lists(cache); });
-}
-
-void CpuCaches::drain_all() {
-  if (caches_ == nullptr) return;
-  for (unsigned cpu = 0; cpu < config_.cpus; cpu++) drain(CpuId(static_cast<int>(cpu)));
-}
-
-CpuCaches::Totals CpuCaches::totals(std::uint64_t* cached_per_heap) {
-  Totals t;
-  for (unsigned h = 0; h < heaps_->count(); h++) cached_per_heap[h] = 0;
-  for (unsigned cpu = 0; cpu < config_.cpus; cpu++) {
-    const CpuCache* cache = cache_of(static_cast<int>(cpu));
-    if (cache == nullptr) continue;
-    t.prepared++;
-    t.refills += __atomic_load_n(&cache->refills, __ATOMIC_RELAXED);
-    t.flushes += __atomic_load_n(&cache->flushes, __ATOMIC_RELAXED);
-    for (unsigned set = 0; set < list_sets(); set++) {
-      for (unsigned c = 2; c < kCachedClasses; c++) {
-        const std::uint64_t objects = cache->lists[set].of[c].count();
-        cached_per_heap[heap_of_set(set).value] += objects * size_class(static_cast<SpanClass>(c)).bytes;
-      }
-    }
-  }
-  for (unsigned h = 0; h < heaps_->count(); h++) t.cached_bytes += cached_per_heap[h];
-  return t;
+// Here and nowhere else: whoever gets false does without sequences.
+bool CpuCaches::has_sequences() const {
+  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread() && rseq_got_through();
 }
 
 CpuCache* CpuCaches::current_cache() {

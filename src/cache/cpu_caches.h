@@ -25,6 +25,7 @@ struct CacheConfig {
   unsigned cpus = 1;                 // possible CPUs
   std::size_t bytes_per_cpu = 4 * MiB;  // 0: no caches
   bool strict = false;               // never from another node's heap
+  unsigned twins = kMaxHeaps;        // a CPU allocates from its heap and the one so many behind it; kMaxHeaps: there is none
   unsigned extent_heap = kMaxHeaps;  // whose large objects any CPU keeps, by their descriptors; kMaxHeaps: none
 };
 
@@ -43,8 +44,12 @@ class CpuCaches {
 
   // One object of class c for the calling thread; nullptr: out of memory. Not zeroed; where the class has marks (has_mark)
   // it still carries its own, which the caller takes off (unmark).
-  void* alloc(SpanClass c);
-  // The same of a placed class, from a heap of the caller's choice. strict: nullptr where that heap has no memory left;
+  // untouched: not null where the caller would rather have one that reads as zero. *untouched becomes true where it does; then
+  // it has no mark, and nobody has written to its pages.
+  void* alloc(SpanClass c, bool* untouched = nullptr);
+  // The same from the paged twin of the CPU's heap.
+  void* alloc_paged(SpanClass c);
+  // The same from a heap of the caller's choice. strict: nullptr where that heap has no memory left;
   // else the next nearest serves.
   void* alloc_from(HeapId h, SpanClass c, bool strict);
   // Takes an object of class c of heap h whose mark, if it has one, is set.
@@ -52,7 +57,11 @@ class CpuCaches {
 
   // Empties the cache of a CPU, whoever is running there. False: not possible in this mode (no membarrier).
   bool drain(CpuId cpu);
+  // Of all CPUs whose caches hold anything.
   void drain_all();
+  // Empties the cache of one CPU whose lists have not changed for `unused_ns`, as far as earlier calls have seen them. False:
+  // there was none. One caller at a time.
+  bool drain_one_unused(std::uint64_t unused_ns);
 
   struct Totals {
     std::uint64_t cached_bytes = 0;
@@ -107,30 +116,36 @@ class CpuCaches {
   void flush_lists(CpuCache* cache);
   unsigned list_sets() const { return heaps_->count() * kListSetsPerHeap; }
   static HeapId heap_of_set(unsigned set) { return HeapId(set / kListSetsPerHeap); }
-  static SpanClass class_in_set(unsigned set, unsigned code) {
-    const auto c = static_cast<SpanClass>(code);
-    return set % kListSetsPerHeap == 0 ? c : make_placed(c);
+  static SpanClass class_in_set(unsigned set, unsigned list) {
+    const SpanClass c(list);
+    return set % kListSetsPerHeap == 0 ? c : c.placed();
   }
   FreeList& list_of(CpuCache& cache, HeapId h, SpanClass c) const {
-    return cache.lists[list_set(h, is_placed(c))].of[without_place(c)];
+    return cache.lists[list_set(h, c.is_placed())].of[c.list()];
   }
+  template <typename Visit> void for_each_used_set(const CpuCache& cache, Visit&& visit) const;
+  std::uint64_t lists_of(const CpuCache& cache) const;
   void flush_large(CpuCache* cache, HeapId h);
+  // Whether the calling thread may use sequences now; registers it if need be.
   bool has_sequences() const;
   template <typename Flush> bool drain_with(CpuId cpu, Flush&& flush);
   bool keeps_large_of(const CpuCache& cache, HeapId h) const;
   bool keeps_large(const CpuCache& cache, HeapId h) const;
   std::uint64_t change_large_capacity(CpuCache& cache, HeapId h, std::int64_t bytes);
-  std::size_t large_bytes(unsigned code, HeapId h) const;
-  unsigned large_code(const MSpan& span) const;
-  bool* turned_away(CpuCache& cache, unsigned code, HeapId h) const;
-  FreeList* large_list(CpuCache& cache, unsigned code, HeapId h);
-  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict);
-  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict);
+  std::size_t large_bytes(SpanClass c, HeapId h) const;
+  SpanClass list_class(const MSpan& span) const;
+  bool* turned_away(CpuCache& cache, SpanClass c, HeapId h) const;
+  FreeList* large_list(CpuCache& cache, SpanClass c, HeapId h);
+  HeapId twin_of(HeapId h) const { return HeapId(h.value + config_.twins); }
+  // Whether what is freed here of heap h may be handed out here again.
+  bool hands_out(const CpuCache& cache, HeapId h) const { return h == cache.local || h == twin_of(cache.local); }
+  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
+  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch);
-  template <typename Access> bool grow_list(Access& access, FreeList& list, SpanClass c, bool local);
+  template <typename Access> bool grow_list(Access& access, FreeList& list, HeapId h, SpanClass c);
   template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
-  void* alloc_uncached(HeapId h, SpanClass c, bool strict);
+  void* alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched);
 
   const OsOps* os_ = nullptr;
   HeapSet* heaps_ = nullptr;

@@ -20,78 +20,75 @@ unsigned max_kept(std::size_t bytes) { return static_cast<unsigned>(bytes < 256 
 
 }  // namespace
 
-std::size_t CpuCaches::large_bytes(unsigned code, HeapId h) const {
-  if (h.value == config_.extent_heap) return (code + 1 - kFirstBinClass) * kHugeSize;
-  return size_class(static_cast<SpanClass>(code)).bytes;
+std::size_t CpuCaches::large_bytes(SpanClass c, HeapId h) const {
+  return h.value == config_.extent_heap ? units_of_extent(c) * kHugeSize : size_class(c).bytes;
 }
 
-// 0: nobody keeps objects of this size.
-unsigned CpuCaches::large_code(const MSpan& span) const {
-  if (is_bin(span.span_class)) return span.span_class;
+// The class of the list that a large object goes to; none: nobody keeps objects of this size.
+SpanClass CpuCaches::list_class(const MSpan& span) const {
+  if (span.span_class.is_bin()) return span.span_class;
   const std::size_t units = span.npages / kPagesPerHuge;
-  return span.heap == config_.extent_heap && units <= kMaxKeptUnits ? extent_code(static_cast<unsigned>(units)) : 0;
+  const bool extent = span.heap == config_.extent_heap && units <= kMaxKeptUnits;
+  return extent ? extent_class(static_cast<unsigned>(units)) : SpanClass();
 }
 
 // Those of another heap go straight home: nobody here would take them off their list.
 bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
-  return h == cache.local || h.value == config_.extent_heap;
+  return hands_out(cache, h) || h.value == config_.extent_heap;
 }
 
 // nullptr: this CPU keeps no large objects of that heap.
-FreeList* CpuCaches::large_list(CpuCache& cache, unsigned code, HeapId h) {
-  return keeps_large_of(cache, h) ? &cache.lists[list_set(h, false)].of[code] : nullptr;
+FreeList* CpuCaches::large_list(CpuCache& cache, SpanClass c, HeapId h) {
+  return keeps_large_of(cache, h) ? &cache.lists[list_set(h, false)].of[c.list()] : nullptr;
 }
 
-bool* CpuCaches::turned_away(CpuCache& cache, unsigned code, HeapId h) const {
-  return &cache.turned_away[h.value == config_.extent_heap ? 1 : 0][code - kFirstBinClass];
-}
-
-// A thread that allocates nothing but large objects may not be registered yet.
-bool CpuCaches::has_sequences() const {
-  return (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) && rseq_register_thread();
+bool* CpuCaches::turned_away(CpuCache& cache, SpanClass c, HeapId h) const {
+  const unsigned row = h.value == config_.extent_heap ? 2 : h == cache.local ? 0 : 1;
+  return &cache.turned_away[row][c.list() - kFirstBinList];
 }
 
 void CpuCaches::large_turned_away(const MSpan& span) {
-  const unsigned code = large_code(span);
-  if (code == 0 || !has_sequences()) return;
+  const SpanClass c = list_class(span);
+  if (c.none() || !has_sequences()) return;
   RseqAccess access(*this);
   if (!access.usable()) return;
-  FreeList* list = large_list(access.cache(), code, HeapId(span.heap));
+  FreeList* list = large_list(access.cache(), c, HeapId(span.heap));
   if (list == nullptr) return;
   // Its mark was overwritten, or free() had seen it. An object that is not free is on no list, whoever changes them.
   void* const p = reinterpret_cast<void*>(span.start_addr);
   if (__atomic_load_n(&list->head, __ATOMIC_RELAXED) == p) freed_twice(p);
-  __atomic_store_n(turned_away(access.cache(), code, HeapId(span.heap)), true, __ATOMIC_RELAXED);
+  __atomic_store_n(turned_away(access.cache(), c, HeapId(span.heap)), true, __ATOMIC_RELAXED);
 }
 
 void CpuCaches::large_missed(const MSpan& span) {
-  const unsigned code = large_code(span);
-  if (code == 0 || !has_sequences()) return;
+  const SpanClass c = list_class(span);
+  if (c.none() || !has_sequences()) return;
   const HeapId h(span.heap);
   RseqAccess access(*this);
   if (!access.usable()) return;
   CpuCache& cache = access.cache();
-  FreeList* list = large_list(cache, code, h);
+  FreeList* list = large_list(cache, c, h);
   if (list == nullptr) return;
   // The room is a hint that sequences cut short leave wrong, one too small as well as one too large. Lists of small objects
   // are put right when they are taken as a whole; these are when they are found empty, or one that takes one object would
   // take none any more.
   access.install(*list, Batch());
   // An object that is allocated and freed once has nobody waiting for it.
-  bool* const waiting = turned_away(cache, code, h);
+  bool* const waiting = turned_away(cache, c, h);
   if (!__atomic_load_n(waiting, __ATOMIC_RELAXED)) return;
-  const std::size_t bytes = large_bytes(code, h);
+  const std::size_t bytes = large_bytes(c, h);
   if (__atomic_load_n(&list->cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
   const std::size_t limit = config_.bytes_per_cpu * kLargeShare;
   std::uint64_t used = change_large_capacity(cache, h, static_cast<std::int64_t>(bytes));
   // Capacity of sizes that are not in use at the moment goes to this one.
   for (unsigned other = 0; used > limit && other < heaps_->count(); other++) {
-    for (unsigned c = kFirstBinClass; used > limit && c < kClassCodes; c++) {
-      FreeList* idle = large_list(cache, c, HeapId(other));
+    for (unsigned list_number = kFirstBinList; used > limit && list_number < kClassCodes; list_number++) {
+      const SpanClass of_idle(list_number);
+      FreeList* idle = large_list(cache, of_idle, HeapId(other));
       if (idle == nullptr || idle == list || __atomic_load_n(&idle->head, __ATOMIC_RELAXED) != nullptr) continue;
       const unsigned spare = __atomic_load_n(&idle->cap, __ATOMIC_RELAXED);
       if (spare == 0 || !access.resize(*idle, -static_cast<std::int32_t>(spare))) continue;
-      const std::size_t freed = spare * large_bytes(c, HeapId(other));
+      const std::size_t freed = spare * large_bytes(of_idle, HeapId(other));
       used = change_large_capacity(cache, HeapId(other), -static_cast<std::int64_t>(freed));
     }
   }
@@ -111,8 +108,8 @@ std::uint64_t CpuCaches::change_large_capacity(CpuCache& cache, HeapId h, std::i
 
 bool CpuCaches::keeps_large(const CpuCache& cache, HeapId h) const {
   if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0 || !keeps_large_of(cache, h)) return false;
-  for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-    if (__atomic_load_n(&cache.lists[list_set(h, false)].of[code].head, __ATOMIC_RELAXED) != nullptr) return true;
+  for (unsigned list = kFirstBinList; list < kClassCodes; list++) {
+    if (__atomic_load_n(&cache.lists[list_set(h, false)].of[list].head, __ATOMIC_RELAXED) != nullptr) return true;
   }
   return false;
 }
@@ -120,12 +117,13 @@ bool CpuCaches::keeps_large(const CpuCache& cache, HeapId h) const {
 CpuCaches::Kept CpuCaches::kept_large(HeapId h) {
   Kept kept;
   for_each([&](CpuCache& cache) {
-    for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-      FreeList* list = large_list(cache, code, h);
+    if (__atomic_load_n(&cache.large_capacity_bytes, __ATOMIC_RELAXED) == 0) return;
+    for (unsigned number = kFirstBinList; number < kClassCodes; number++) {
+      FreeList* list = large_list(cache, SpanClass(number), h);
       if (list == nullptr) return;
       const std::uint64_t objects = list->count();
       kept.objects += objects;
-      kept.bytes += objects * large_bytes(code, h);
+      kept.bytes += objects * large_bytes(SpanClass(number), h);
     }
   });
   return kept;
@@ -161,8 +159,8 @@ void CpuCaches::drain_large_before_growth(HeapId h, std::size_t bytes) {
 
 // The caller has seen to it that nobody else changes the lists.
 void CpuCaches::flush_large(CpuCache* cache, HeapId h) {
-  for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
-    FreeList* list = large_list(*cache, code, h);
+  for (unsigned number = kFirstBinList; number < kClassCodes; number++) {
+    FreeList* list = large_list(*cache, SpanClass(number), h);
     if (list == nullptr) return;
     void* first = list->head;
     if (first == nullptr) continue;

@@ -68,17 +68,17 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
   constexpr unsigned kListsPerCall = 8;
   CpuCache& cache = access.cache();
   std::uint64_t used = __atomic_add_fetch(&cache.capacity_bytes, bytes, __ATOMIC_RELAXED);
-  // Lists of heaps that this CPU never sent anything home to are not even looked at, since their memory was never touched,
+  // Lists of heaps of which this CPU never had anything are not even looked at, since their memory was never touched,
   // nor those of placed objects where there were none. Asked once: another thread of this CPU may change the answer.
   const bool placed = __atomic_load_n(&cache.has_placed, __ATOMIC_RELAXED);
-  const bool all_heaps = placed || __atomic_load_n(&cache.sends_home, __ATOMIC_RELAXED);
+  const bool all_heaps = placed || __atomic_load_n(&cache.has_other_heaps, __ATOMIC_RELAXED);
   const unsigned step = placed ? 1 : kListSetsPerHeap;
   const unsigned sets = (all_heaps ? list_sets() : kListSetsPerHeap) / step;
   const unsigned first = list_set(all_heaps ? HeapId(0) : cache.local, false);
   for (unsigned i = 0; used > config_.bytes_per_cpu && i < kListsPerCall; i++) {
     const unsigned at = __atomic_fetch_add(&cache.clock_hand, 1, __ATOMIC_RELAXED) % (sets * kCachedClasses);
-    const auto c = static_cast<SpanClass>(at % kCachedClasses);
-    FreeList& list = cache.lists[first + at / kCachedClasses * step].of[c];
+    const SpanClass c(at % kCachedClasses);
+    FreeList& list = cache.lists[first + at / kCachedClasses * step].of[c.list()];
     // Half of the unused part: a list that is merely low at the moment keeps room. The room is a hint and may say more
     // than the list ever had.
     const unsigned room = __atomic_load_n(&list.room, __ATOMIC_RELAXED);
@@ -94,11 +94,11 @@ bool CpuCaches::reserve_capacity(Access& access, std::size_t bytes) {
 
 // Doubles the list of a class. False: at its largest, or the CPU's limit is reached.
 template <typename Access>
-bool CpuCaches::grow_list(Access& access, FreeList& list, SpanClass c, bool local) {
-  if (!local) __atomic_store_n(&access.cache().sends_home, true, __ATOMIC_RELAXED);
-  if (is_placed(c)) __atomic_store_n(&access.cache().has_placed, true, __ATOMIC_RELAXED);
+bool CpuCaches::grow_list(Access& access, FreeList& list, HeapId h, SpanClass c) {
+  if (h != access.cache().local) __atomic_store_n(&access.cache().has_other_heaps, true, __ATOMIC_RELAXED);
+  if (c.is_placed()) __atomic_store_n(&access.cache().has_placed, true, __ATOMIC_RELAXED);
   const unsigned cap = __atomic_load_n(&list.cap, __ATOMIC_RELAXED);
-  const unsigned max = max_capacity(c, config_.bytes_per_cpu, local || is_placed(c));
+  const unsigned max = max_capacity(c, config_.bytes_per_cpu, hands_out(access.cache(), h) || c.is_placed());
   if (cap >= max) return false;
   const unsigned wanted = cap == 0 ? initial_capacity(c) : cap * 2;
   unsigned step = (wanted < max ? wanted : max) - cap;
@@ -136,32 +136,28 @@ void CpuCaches::keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batc
 }
 
 template <typename Access>
-void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, bool strict) {
+void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
   void* object;
   if (access.pop(list_of(access.cache(), h, c), &object)) return object;
-  return alloc_with(access, h, c, strict);
+  return alloc_with(access, h, c, strict, untouched);
 }
 
 template <typename Access>
-void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict) {
+void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
   CpuCache& cache = access.cache();
   FreeList& list = list_of(cache, h, c);
   // A miss: too few objects go around on this CPU.
-  grow_list(access, list, c, h == cache.local);
+  grow_list(access, list, h, c);
   const unsigned cap = __atomic_load_n(&list.cap, __ATOMIC_RELAXED);
   const unsigned batch = batch_objects(c);
   const unsigned wanted = cap == 0 ? 1 : cap < batch ? cap : batch;
   HeapId from = h;
-  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), strict);
+  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), strict, untouched);
   count_one(&cache.refills);
-  if (got.head == nullptr) return nullptr;
-  void* rest = next_object(got.head);
-  if (from == h) {
-    keep(access, list, h, c, {rest, got.count - 1});
-  } else if (rest != nullptr) {
-    // Another node's objects must not get into this heap's lists. One serves; the others wait with their own.
-    heaps_->flush(from, c, rest, got.count - 1, from);
-  }
+  // The link of an untouched object, which comes alone, is not even read.
+  if (got.head == nullptr || got.count == 1) return got.head;
+  // More than one: of this heap, since others give single objects only. Theirs must not get into its lists.
+  keep(access, list, h, c, {next_object(got.head), got.count - 1});
   return got.head;
 }
 
@@ -169,9 +165,9 @@ template <typename Access>
 bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   CpuCache& cache = access.cache();
   FreeList& list = list_of(cache, h, c);
-  const bool local = h == cache.local;
+  const bool local = hands_out(cache, h);
   if (access.put(list, p, p, 1)) return true;
-  if (grow_list(access, list, c, local) && access.put(list, p, p, 1)) return true;
+  if (grow_list(access, list, h, c) && access.put(list, p, p, 1)) return true;
 
   Batch out;
   if (!access.take(list, &out)) return false;
@@ -179,7 +175,7 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   out.head = p;
   out.count++;
   // Where they can be handed out again, not all go home.
-  if ((local || is_placed(c)) && out.count >= 4) {
+  if ((local || c.is_placed()) && out.count >= 4) {
     const unsigned batch = batch_objects(c) < kMinSent ? kMinSent : batch_objects(c);
     const unsigned sent = out.count / 2 < batch ? out.count / 2 : batch;
     // Those freed last, which are warm: the walk to the place where the chain is cut touches them, and so does the
@@ -198,51 +194,41 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   return true;
 }
 
-void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict) {
-  HeapId from = h;
-  const Batch batch = heaps_->fetch(&from, c, 1, current_cpu(), strict);
-  // A batch from the transfer cache is larger than asked for.
-  if (batch.head != nullptr && next_object(batch.head) != nullptr) {
-    heaps_->flush(from, c, next_object(batch.head), batch.count - 1, from);
-  }
-  return batch.head;
+void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched) {
+  return heaps_->fetch(&h, c, 1, current_cpu(), strict, untouched).head;
 }
 
-void* CpuCaches::alloc(SpanClass c) {
-  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
-    if (rseq_register_thread()) {
-      void* object;
-      if (rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
-      RseqAccess access(*this);
-      if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict);
-    }
+void* CpuCaches::alloc(SpanClass c, bool* untouched) {
+  if (has_sequences()) {
+    void* object;
+    if (rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
+    RseqAccess access(*this);
+    if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict, untouched);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, access.cache().local, c, config_.strict);
+    if (access.usable()) return serve(access, access.cache().local, c, config_.strict, untouched);
   }
-  return alloc_uncached(local_heap(), c, config_.strict);
+  return alloc_uncached(local_heap(), c, config_.strict, untouched);
 }
+
+// A thread that moves to a CPU of another node in between takes its object from there: as if it had moved a moment later.
+void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap()), c, config_.strict); }
 
 void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
-  NH_ASSERT(is_placed(c));
-  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
-    if (rseq_register_thread()) {
-      RseqAccess access(*this);
-      if (access.usable()) return serve(access, h, c, strict);
-    }
+  if (has_sequences()) {
+    RseqAccess access(*this);
+    if (access.usable()) return serve(access, h, c, strict, nullptr);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, h, c, strict);
+    if (access.usable()) return serve(access, h, c, strict, nullptr);
   }
-  return alloc_uncached(h, c, strict);
+  return alloc_uncached(h, c, strict, nullptr);
 }
 
 void CpuCaches::free(void* p, SpanClass c, HeapId h) {
-  if (mode_ == CacheMode::kRseq || mode_ == CacheMode::kOwnRseq) {
-    if (rseq_register_thread()) {
-      RseqAccess access(*this);
-      if (access.usable() && free_with(access, p, c, h)) return;
-    }
+  if (has_sequences()) {
+    RseqAccess access(*this);
+    if (access.usable() && free_with(access, p, c, h)) return;
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
     if (access.usable() && free_with(access, p, c, h)) return;

@@ -41,15 +41,16 @@ struct ListSet {
 static_assert(sizeof(FreeList) == kListBytes && sizeof(ListSet) == kListSetBytes);
 
 // Large objects. A CPU keeps a few that were freed on it, so that a loop that allocates and frees one does not reach the
-// page allocator (3 - 8 ns instead of 190 - 500). They use the lists of the codes from kFirstBinClass on.
+// page allocator (3 - 8 ns instead of 190 - 500). They use the lists from kFirstBinList on.
 //   - In node heaps they are objects like any other: free() marks them, links them through their first word, and the
-//     page map's class is the code.
+//     page map's class is that of the list.
 //   - First-touch memory is not touched by free(), since a page that nobody has written to would get its place then. Its
-//     extents are linked through their descriptors, and the code tells the number of units.
-inline constexpr unsigned kMaxKeptUnits = 16;
-constexpr unsigned extent_code(unsigned units) { return kFirstBinClass + units - 1; }
-static_assert(extent_code(kMaxKeptUnits) < kClassCodes);
-inline constexpr unsigned kLargeCodes = kClassCodes - kFirstBinClass;
+//     extents are linked through their descriptors, and the list tells the number of units.
+inline constexpr unsigned kMaxKeptUnits = kMaxKeptBytes / kHugeSize;
+constexpr SpanClass extent_class(unsigned units) { return SpanClass(kFirstBinList + units - 1); }
+static_assert(extent_class(kMaxKeptUnits).list() < kClassCodes);
+constexpr unsigned units_of_extent(SpanClass c) { return c.list() + 1 - kFirstBinList; }
+inline constexpr unsigned kLargeLists = kClassCodes - kFirstBinList;
 
 // One CPU's cache, on the CPU's node.
 struct CpuCache {
@@ -57,20 +58,23 @@ struct CpuCache {
   Lock lock{LockRank::kCache};  // only where restartable sequences are missing
   HeapId local;          // the heap that this CPU allocates from
   std::uint32_t cpu;
-  bool sends_home;               // objects of other heaps were freed here
+  bool has_other_heaps;          // objects of other heaps than the local one were allocated or freed here
   bool has_placed;               // placed objects were allocated or freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
   std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects
   std::uint64_t large_capacity_bytes;  // the same for large ones
-  // Large objects of these codes were turned away for want of capacity: [0] those of the CPU's own heap, [1] extents.
-  bool turned_away[2][kLargeCodes];
+  // Large objects of these lists were turned away for want of capacity: [0] those of the CPU's own heap, [1] of its twin,
+  // [2] extents.
+  bool turned_away[3][kLargeLists];
   std::uint64_t refills;         // batches fetched
   std::uint64_t flushes;         // batches sent off
   Lock tiny_lock{LockRank::kTiny};
   std::uint32_t tiny_offset;     // where the next tiny object may begin in tiny_block
   std::uintptr_t tiny_block;     // the 16 bytes being filled; 0 = none
   std::uint16_t* tiny_starts;    // its start bits
+  std::uint64_t lists_seen;        // of which lists drain_one_unused() has last found this cache to consist,
+  std::uint64_t lists_changed_ns;  // and when it first found them so
 };
 
 // Where the fast path finds a CPU's lists: one table for malloc(), which holds the local heap's lists, one for free(),

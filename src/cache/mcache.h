@@ -31,14 +31,17 @@
 
 namespace nh {
 
-// What the fast path reads beside the tables: written at start, constant afterwards, one cache line.
+// What the fast path reads beside the tables, in one cache line: written at start, and constant afterwards but for the end
+// of the window, which grows (heap/address_space.h says why whoever has an object sees an end behind it).
 struct alignas(64) HotState {
-  std::uintptr_t base;     // of the address space; bytes = 0 before start, so that no pointer is ours
-  std::size_t bytes;
+  std::uintptr_t base;     // of the window of address space
+  std::size_t used_bytes;  // of it; 0 before start, so that no pointer is ours
   const PageEntry* page_map;
-  std::uint64_t free_key;      // a copy of g_free_key in the line that is here anyway
-  std::uint32_t extent_heap;   // whose large objects CPUs keep by their descriptors
-  std::uint32_t region_shift;  // of the address space
+  std::uint64_t free_key;     // a copy of g_free_key in the line that is here anyway
+  const ArenaOwner* owners;   // of the window's arenas
+  std::uint32_t extent_heap;  // whose large objects CPUs keep by their descriptors
+  std::uint32_t twin_lists;   // from the lists of the local heap to those of its paged twin
+  std::size_t delete_bytes;   // as used_bytes, for operator delete with a size, which finds out first whether it may (operators.cc)
 };
 static_assert(sizeof(HotState) == 64);
 extern HotState g_hot [[gnu::visibility("hidden")]];
@@ -71,6 +74,15 @@ inline constexpr auto kListOffset = [] {
   return true;
 }
 
+// The same from the paged twin of the local heap.
+[[gnu::always_inline]] inline bool mcache_alloc_paged(std::size_t size, void** object) {
+  void* p;
+  if (!rseq_pop(local_slots(), g_hot.twin_lists + std::size_t{kListOffset[(size + 15) / 16]}, &p)) [[unlikely]] return false;
+  unmark(p);
+  *object = p;
+  return true;
+}
+
 // The same for any size.
 [[gnu::always_inline]] inline bool mcache_alloc(std::size_t size, void** object) {
   if (size > kMaxSmallSize) [[unlikely]] return false;
@@ -95,11 +107,11 @@ inline constexpr auto kBinListOffset = [] {
   return table;
 }();
 
-// A large object of at most kMaxBinBytes. False: take the slow way.
-[[gnu::always_inline]] inline bool mcache_alloc_bin(std::size_t size, bool noscan, void** object) {
-  const std::size_t offset = kBinListOffset[(size + kPageSize - 1) / kPageSize];
+// A large object of at most kMaxBinBytes. from: 0, or g_hot.twin_lists for the paged twin. False: take the slow way.
+[[gnu::always_inline]] inline bool mcache_alloc_bin(std::size_t size, bool noscan, void** object, std::size_t from = 0) {
+  const std::size_t offset = from + kBinListOffset[(size + kPageSize - 1) / kPageSize];
   void* p;
-  // Codes of a bin's two classes are neighbours.
+  // The lists of a bin's two classes are neighbours.
   if (!rseq_pop(local_slots(), offset + (noscan ? kListBytes : 0), &p)) [[unlikely]] return false;
   unmark(p);
   *object = p;
@@ -111,7 +123,7 @@ inline constexpr auto kBinListOffset = [] {
 [[gnu::always_inline]] inline MSpan* mcache_take_extent(unsigned units) {
   static_assert(offsetof(MSpan, next) == 0);
   void* taken;
-  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   if (!rseq_pop(all_slots(), offset, &taken)) return nullptr;
   auto* span = static_cast<MSpan*>(taken);
   span->use = SpanUse::kInUse;
@@ -119,21 +131,26 @@ inline constexpr auto kBinListOffset = [] {
   return span;
 }
 
-// Keeps a freed extent. False: no room for it here; the caller frees it.
-[[gnu::always_inline]] inline bool mcache_keep_extent(MSpan* span) {
+enum class FreeOutcome { kDone, kOdd, kFull };
+
+// Frees a large object that has no bin. kOdd: another thread has freed it. kFull: it is the caller's now, who gives it to
+// its heap.
+//
+// Two threads that free one object may both have found it in use; the exchange lets one of them go on. It must come before
+// the push, since afterwards the object is somebody else's. Where the descriptor stands for another object by now, it was
+// freed and given out again in between: then it is that one which is freed by mistake, as with small objects.
+[[gnu::always_inline]] inline FreeOutcome mcache_free_extent(MSpan* span) {
+  SpanUse in_use = SpanUse::kInUse;
+  if (!__atomic_compare_exchange_n(&span->use, &in_use, SpanUse::kFreed, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+    return FreeOutcome::kOdd;
+  }
   const unsigned units = span->npages / kPagesPerHuge;
-  if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return false;
-  // Before it is pushed: afterwards it is somebody else's.
-  span->use = SpanUse::kKept;
-  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_code(units));
+  if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return FreeOutcome::kFull;
+  const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   // 0: its second word, `prev`, stays null.
   static_assert(offsetof(MSpan, prev) == 8);
-  if (rseq_push(all_slots(), offset, span, 0)) return true;
-  span->use = SpanUse::kInUse;
-  return false;
+  return rseq_push(all_slots(), offset, span, 0) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
-
-enum class FreeOutcome { kDone, kOdd, kFull };
 
 // A pointer to an object that may be freed.
 struct LiveObject {
@@ -142,9 +159,9 @@ struct LiveObject {
 };
 
 // False: p is not the start of an object of a class that has a mark, or it carries the mark; the slow way finds out more.
-[[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found) {
+[[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found, std::size_t bytes = g_hot.used_bytes) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at >= g_hot.bytes) [[unlikely]] return false;
+  if (at >= bytes) [[unlikely]] return false;
   const PageEntry entry = g_hot.page_map[at >> kPageShift];
   if (!kStartTest[entry_kind(entry)](address(p))) [[unlikely]] return false;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
@@ -166,23 +183,22 @@ struct LiveObject {
 }
 
 // As mcache_free(), for an object of 1 to kMaxSmallSize bytes that malloc or operator new has given, by its size alone: it
-// is of the class of that size and not placed, and its heap is that of its region. With a wrong size it lands on the list
-// of another class. kFull says nothing of p but that it has the mark now.
-[[gnu::always_inline]] inline FreeOutcome mcache_free_trusting(void* p, std::size_t size) {
+// is of the class of that size and not placed, and its heap is that of its arena. With a wrong size it lands on the list
+// of another class. kFull says nothing of p but that it has the mark now. bytes: g_hot.used_bytes, or what stands for it.
+[[gnu::always_inline]] inline FreeOutcome mcache_free_trusting(void* p, std::size_t size, std::size_t bytes) {
   const std::uintptr_t at = address(p) - g_hot.base;
-  if (at >= g_hot.bytes) [[unlikely]] return FreeOutcome::kOdd;
+  if (at >= bytes) [[unlikely]] return FreeOutcome::kOdd;
   const std::uint64_t mark = g_hot.free_key ^ address(p);
   if (mark_word(p) == mark) [[unlikely]] return FreeOutcome::kOdd;
-  constexpr std::size_t kListsOfHeap = list_offset(HeapId(1), 0);
-  const std::size_t offset = (at >> g_hot.region_shift) * kListsOfHeap + kListOffset[(size + 15) / 16];
+  const std::size_t offset = std::size_t{g_hot.owners[at >> kArenaShift].lists} + kListOffset[(size + 15) / 16];
   return rseq_push(all_slots(), offset, p, mark) ? FreeOutcome::kDone : FreeOutcome::kFull;
 }
 
 // As mcache_free(), for an object that was asked for with `size` bytes. kOdd, too, where that size would be of another
-// class.
-[[gnu::always_inline]] inline FreeOutcome mcache_free_checked(void* p, std::size_t size) {
+// class. bytes: as above.
+[[gnu::always_inline]] inline FreeOutcome mcache_free_checked(void* p, std::size_t size, std::size_t bytes) {
   LiveObject object;
-  if (!mcache_find(p, &object)) [[unlikely]] return FreeOutcome::kOdd;
+  if (!mcache_find(p, &object, bytes)) [[unlikely]] return FreeOutcome::kOdd;
   const std::size_t kind = entry_kind(object.entry);
   if (size > kSizesOfKind.most[kind] || size <= kSizesOfKind.below[kind]) [[unlikely]] return FreeOutcome::kOdd;
   return mcache_push(p, object) ? FreeOutcome::kDone : FreeOutcome::kFull;

@@ -28,10 +28,10 @@ struct StartTest {
 inline constexpr auto kStartTest = [] {
   std::array<StartTest, kPageKindCount> table{};
   for (unsigned kind = 0; kind < kPageKindCount; kind++) {
-    const SpanClass c = kPageKinds[kind].code;
-    if (c < 2 || !has_mark(c)) {
+    const SpanClass c = kPageKinds[kind].span_class();
+    if (c.none() || !has_mark(c)) {
       table[kind] = {0, StartTest::kBound};
-    } else if (is_bin(c)) {
+    } else if (c.is_bin()) {
       table[kind] = {StartTest::kBound * 4, 0};  // multiples of a page only, and a large object has one page in the map
       static_assert(StartTest::kBound * std::uint64_t{4} * kPageSize == std::uint64_t{1} << 32);
     } else {
@@ -51,9 +51,9 @@ struct SizeRange {
 inline constexpr auto kSizesOfKind = [] {
   SizeRange range{};
   for (unsigned kind = 0; kind < kPageKindCount; kind++) {
-    const SpanClass c = kPageKinds[kind].code;
-    if (c < 2 || !has_mark(c) || size_class(c).bytes % 16 != 0) continue;
-    unsigned smaller = size_class_of(c) - 1;
+    const SpanClass c = kPageKinds[kind].span_class();
+    if (c.none() || !has_mark(c) || size_class(c).bytes % 16 != 0) continue;
+    unsigned smaller = c.row() - 1;
     while (kSizeClassTable[smaller].bytes % 16 != 0) smaller--;
     range.below[kind] = kSizeClassTable[smaller].bytes;
     range.most[kind] = size_class(c).bytes;

@@ -11,6 +11,13 @@
 // The descriptor stays in the area after the end of a sequence: the kernel ignores it when the program counter is
 // outside, and the library is never unloaded.
 //
+// A thread that is single-stepped (a debugger's stepi, record or software watchpoints) is interrupted at every instruction,
+// so that a sequence would start over for ever. Therefore the abort handler counts the thread's aborts, and every
+// kAbortsToLeave-th of them leaves by the exit that stands for empty, full or moved. That is no new case for those who call:
+// at an abort the last store has not been made, so nothing was pushed, popped or changed but for the room. The slow path, to
+// which these exits lead, asks rseq_gets_through() and works without sequences where it says no. An abort that is counted
+// by a signal handler between the two instructions of the handler below only moves the exit to a later abort.
+//
 // All functions are always_inline: their abort handlers lie in a section of their own, which must not outlive a
 // discarded copy of an inline function.
 #pragma once
@@ -21,7 +28,7 @@
 #include "cache/layout.h"
 #include "os/rseq.h"
 
-// Announces the sequence between labels 1 and 2; an abort goes back to the announcement. %[rseq] holds the offset of the
+// Announces the sequence between labels 771 and 772; an abort goes back to the announcement. %[rseq] holds the offset of the
 // rseq area from the thread pointer, %[scratch] is overwritten.
 #define NH_RSEQ_BEGIN                                     \
   ".pushsection __rseq_cs, \"aw\"\n\t"                    \
@@ -35,21 +42,50 @@
   "movq %[scratch], %%fs:8(%[rseq])\n"                    \
   "771:\n\t"
 
-#define NH_RSEQ_END                                       \
+// Ends it, with the abort handler that consists of these instructions.
+#define NH_RSEQ_END_WITH(handler)                         \
   "772:\n\t"                                              \
   ".pushsection .text.nh_rseq_abort, \"ax\"\n\t"          \
   ".byte 0x0f, 0xb9, 0x3d\n\t"                            \
   ".long 0x53053053\n"                                    \
   "774:\n\t"                                              \
-  "jmp 770b\n\t"                                          \
+  handler                                                 \
   ".popsection\n\t"
+
+// exit: the label, as "%l[name]", to which every kAbortsToLeave-th abort goes; before_exit: instructions that make true what
+// the code behind that label takes for granted.
+#define NH_RSEQ_END(before_exit, exit)                    \
+  NH_RSEQ_END_WITH(                                       \
+  "movq nh_rseq_aborts@gottpoff(%%rip), %[scratch]\n\t"   \
+  "addl $1, %%fs:(%[scratch])\n\t"                        \
+  "testl $7, %%fs:(%[scratch])\n\t"                       \
+  "jnz 770b\n\t"                                          \
+  before_exit                                             \
+  "jmp " exit "\n\t")
 
 namespace nh {
 
 static_assert(kRseqSignature == 0x53053053 && kRseqCriticalSection == 8 && kRseqCpuId == 4);
+inline constexpr std::uint32_t kAbortsToLeave = 8;  // as the mask 7 in NH_RSEQ_END
+
+// How often the running thread's sequences were aborted since somebody was told that they do not get through.
+extern __thread std::uint32_t t_rseq_aborts __asm__("nh_rseq_aborts")
+    __attribute__((visibility("hidden"), tls_model("initial-exec")));
+
+// False: a sequence of this thread was left because of its aborts, and nobody has acted upon it yet. Sequences may fail for
+// this reason wherever they stand; a loop that tries again when one has failed must end where this says false.
+inline bool rseq_gets_through() { return t_rseq_aborts < kAbortsToLeave; }
+// The same, for whoever now does without sequences: they are tried again the next time.
+inline bool rseq_got_through() {
+  if (rseq_gets_through()) [[likely]] return true;
+  t_rseq_aborts = 0;
+  return false;
+}
+
 static_assert(sizeof(CpuSlot) == 8 && offsetof(FreeList, room) == 8 && offsetof(FreeList, cap) == 12);
 
-// Pops an object off the list at `offset` of the local heap's lists of whichever CPU this is. False: empty.
+// Pops an object off the list at `offset` of the local heap's lists of whichever CPU this is. False: empty, or the sequence
+// does not get through.
 [[gnu::always_inline]] inline bool rseq_pop(const CpuSlot* slots, std::size_t offset, void** popped) {
   void* object;
   void* next;
@@ -64,7 +100,7 @@ static_assert(sizeof(CpuSlot) == 8 && offsetof(FreeList, room) == 8 && offsetof(
                     "movq (%[object]), %[next]\n\t"
                     "addl $1, 8(%[scratch])\n\t"
                     "movq %[next], (%[scratch])\n"
-                    NH_RSEQ_END
+                    NH_RSEQ_END("", "%l[empty]")
                     : [object] "=&a"(object), [next] "=&r"(next), [scratch] "=&r"(scratch)  // rax: as malloc returns it
                     : [rseq] "r"(g_rseq_offset), [slots] "r"(slots), [offset] "r"(offset)
                     : "memory", "cc"
@@ -75,8 +111,9 @@ empty:
   return false;
 }
 
-// Pushes an object on the list at `offset` of the lists of all heaps. False: no room. Its second word is set in any case, and
-// here because stores to one cache line that follow each other are one access to the cache: written/1K 6.65 -> 6.4 ns (Xeon).
+// Pushes an object on the list at `offset` of the lists of all heaps. False: no room, or the sequence does not get through. Its
+// second word is set in any case: by the abort handler, too, since the sequence may not have come so far. It is set here
+// because stores to one cache line that follow each other are one access to the cache.
 [[gnu::always_inline]] inline bool rseq_push(const CpuSlot* slots, std::size_t offset, void* object, std::uint64_t second_word) {
   void* head;
   std::uint32_t room;
@@ -93,7 +130,7 @@ empty:
                     "movq %[head], (%[object])\n\t"
                     "movl %[room], 8(%[scratch])\n\t"
                     "movq %[object], (%[scratch])\n"
-                    NH_RSEQ_END
+                    NH_RSEQ_END("movq %[second_word], 8(%[object])\n\t", "%l[full]")
                     : [head] "=&r"(head), [room] "=&r"(room), [scratch] "=&r"(scratch)
                     : [rseq] "r"(g_rseq_offset), [slots] "r"(slots), [offset] "r"(offset), [object] "r"(object),
                       [second_word] "r"(second_word)
@@ -105,7 +142,7 @@ full:
 }
 
 // The slow path's sequences work on a list of a cache that was looked up before, and fail where the thread is on another
-// CPU by now or the cache was taken out of its slot.
+// CPU by now, the cache was taken out of its slot, or the sequence does not get through: "moved" stands for all of these.
 struct RseqGuard {
   std::int32_t cpu;
   const CpuSlot* slot;  // of that CPU, in the table of all lists
@@ -133,7 +170,7 @@ struct RseqGuard {
                     "movl 12(%[list]), %[cap]\n\t"
                     "movl %[cap], 8(%[list])\n\t"
                     "movq $0, (%[list])\n"
-                    NH_RSEQ_END
+                    NH_RSEQ_END("", "%l[moved]")
                     : [head] "=&r"(head), [room] "=&r"(room), [cap] "=&r"(cap), [scratch] "=&r"(scratch)
                     : NH_RSEQ_GUARD_INPUTS(guard), [list] "r"(list)
                     : "memory", "cc"
@@ -158,7 +195,7 @@ moved:
                     "movq %[head], (%[last])\n\t"
                     "movl %[room], 8(%[list])\n\t"
                     "movq %[first], (%[list])\n"
-                    NH_RSEQ_END
+                    NH_RSEQ_END("", "%l[moved]")
                     : [head] "=&r"(head), [room] "=&r"(room), [scratch] "=&r"(scratch)
                     : NH_RSEQ_GUARD_INPUTS(guard), [list] "r"(list), [first] "r"(first), [last] "r"(last),
                       [count] "r"(count)
@@ -181,7 +218,7 @@ moved:
                     "jc %l[moved]\n\t"
                     "movl %[room], 8(%[list])\n\t"
                     "movq %[first], (%[list])\n"
-                    NH_RSEQ_END
+                    NH_RSEQ_END("", "%l[moved]")
                     : [room] "=&r"(room), [scratch] "=&r"(scratch)
                     : NH_RSEQ_GUARD_INPUTS(guard), [list] "r"(list), [first] "r"(first), [count] "r"(count)
                     : "memory", "cc"
@@ -209,7 +246,7 @@ moved:
                     "movq 8(%[list]), %[both]\n\t"
                     "addq %[addend], %[both]\n\t"
                     "movq %[both], 8(%[list])\n"
-                    NH_RSEQ_END
+                    NH_RSEQ_END("", "%l[moved]")
                     : [both] "=&r"(both), [scratch] "=&r"(scratch)
                     : NH_RSEQ_GUARD_INPUTS(guard), [list] "r"(list), [addend] "r"(addend), [least] "r"(least)
                     : "memory", "cc"

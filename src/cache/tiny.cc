@@ -73,6 +73,11 @@ bool tiny_free(CpuCaches& caches, void* p, const MSpan& span) {
   return true;
 }
 
+bool tiny_is_object(const void* p, const MSpan& span) {
+  const unsigned bit = byte_in_block(p);
+  return bit != 15 && (__atomic_load_n(starts_of(span, p), __ATOMIC_RELAXED) >> bit & 1) != 0;
+}
+
 std::size_t tiny_usable(CpuCaches& caches, const void* p, const MSpan& span) {
   const unsigned first = byte_in_block(p);
   unsigned bits = __atomic_load_n(starts_of(span, p), __ATOMIC_RELAXED);

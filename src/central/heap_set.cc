@@ -5,6 +5,14 @@
 #include "os/rseq.h"
 
 namespace nh {
+namespace {
+
+CpuId running_cpu() {
+  const int cpu = rseq_current_cpu();
+  return CpuId(cpu >= 0 ? cpu : current_cpu_slow());
+}
+
+}  // namespace
 
 void HeapSet::init(NodeHeap* memory, unsigned count, AddressSpace* space) {
   heaps_ = memory;
@@ -13,13 +21,13 @@ void HeapSet::init(NodeHeap* memory, unsigned count, AddressSpace* space) {
   for (unsigned i = 0; i < count; i++) new (&heaps_[i].heap) MHeap;
 }
 
-MCentral* HeapSet::central(HeapId h, SpanClass c) {
+Central* HeapSet::central(HeapId h, SpanClass c) {
   NodeHeap& n = heaps_[h.value];
-  MCentral* central = n.central[central_index(c)].load(std::memory_order_acquire);
+  Central* central = n.central[central_index(c)].load(std::memory_order_acquire);
   if (central != nullptr) return central;
-  void* memory = n.heap.metadata().alloc(sizeof(MCentral), alignof(MCentral));
+  void* memory = n.heap.metadata().alloc(sizeof(Central), alignof(Central));
   if (memory == nullptr) return nullptr;
-  auto* made = new (memory) MCentral(n.heap, c);
+  auto* made = new (memory) Central(n.heap, c);
   // release: whoever loads the pointer sees the constructed object. A loser's memory is lost, once per class.
   return n.central[central_index(c)].compare_exchange_strong(central, made, std::memory_order_acq_rel) ? made : central;
 }
@@ -31,33 +39,73 @@ void HeapSet::note_served(HeapId h, CpuId cpu, unsigned objects) {
   if (local) n.local_objects.fetch_add(objects, std::memory_order_relaxed);
 }
 
-Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict) {
-  if (MCentral* own = central(*h, c); own != nullptr) {
-    if (const Batch batch = own->fetch(wanted, cpu); batch.count != 0) {
+// What is idle in one heap may be what another needs: address space, commit charge, memory of a control group.
+bool HeapSet::release_idle() {
+  std::size_t released = 0;
+  for (unsigned i = 0; i < count_; i++) released += heaps_[i].heap.scavenge(SIZE_MAX, 0);
+  return released != 0;
+}
+
+void HeapSet::note_helped(HeapId by) {
+  // With one node there is no other, and its heap has helped out that of first-touch memory.
+  if (heaps_[by.value].heap.backer().has_policy()) note_fallback(Fallback::kOtherNode, true);
+  heaps_[by.value].foreign_serves.fetch_add(1, std::memory_order_relaxed);
+}
+
+template <typename Attempt>
+bool HeapSet::ask_others(HeapId h, CpuId cpu, Attempt&& attempt) {
+  const NodeHeap& n = heaps_[h.value];
+  const auto ask_list_of = [&](const NodeHeap& list, auto&& may_ask) {
+    for (unsigned i = 0; i < list.fallbacks; i++) {
+      if (may_ask(HeapId(list.fallback[i])) && attempt(HeapId(list.fallback[i]))) return true;
+    }
+    return false;
+  };
+  if (!n.serves_all_nodes || home_of_cpu_ == nullptr) return ask_list_of(n, [](HeapId) { return true; });
+  const HeapId home = home_of_cpu_(cpu);
+  const auto helps = [&n](HeapId other) {
+    for (unsigned i = 0; i < n.fallbacks; i++) {
+      if (n.fallback[i] == other.value) return true;
+    }
+    return false;
+  };
+  // Whoever helps h is the home itself or helps the home, too.
+  return (helps(home) && attempt(home)) || ask_list_of(heaps_[home.value], helps);
+}
+
+Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
+  Batch batch = fetch_from(h, c, wanted, cpu, strict, untouched);
+  if (batch.head == nullptr && release_idle()) batch = fetch_from(h, c, wanted, cpu, strict, untouched);
+  heaps_[h->value].small_bytes.fetch_add(std::uint64_t{batch.count} * size_class(c).bytes, std::memory_order_relaxed);
+  return batch;
+}
+
+Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
+  if (Central* own = central(*h, c); own != nullptr) {
+    if (const Batch batch = own->fetch(wanted, cpu, untouched); batch.count != 0) {
       note_served(*h, cpu, batch.count);
       return batch;
     }
   }
   if (strict) return {};
-  const NodeHeap& n = heaps_[h->value];
-  for (unsigned i = 0; i < n.fallbacks; i++) {
-    const HeapId other(n.fallback[i]);
-    MCentral* theirs = central(other, c);
+  Batch batch;
+  ask_others(*h, cpu, [&](HeapId other) {
+    Central* theirs = central(other, c);
     // One object: another heap's do not get into this CPU's lists, so that the rest of a batch would go straight back.
-    const Batch batch = theirs == nullptr ? Batch() : theirs->fetch(1, cpu);
-    if (batch.count == 0) continue;
-    note_fallback(Fallback::kOtherNode, true);
-    heaps_[other.value].foreign_serves.fetch_add(1, std::memory_order_relaxed);
+    if (theirs != nullptr) batch = theirs->fetch(1, cpu, untouched);
+    if (batch.count == 0) return false;
+    note_helped(other);
     note_served(other, cpu, 1);
     *h = other;
-    return batch;
-  }
-  return {};
+    return true;
+  });
+  return batch;
 }
 
 void HeapSet::flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from) {
   // An object of the class exists, so its mcentral does.
   const unsigned n = heaps_[home.value].central[central_index(c)].load(std::memory_order_acquire)->flush(head, count);
+  heaps_[home.value].small_bytes.fetch_sub(std::uint64_t{n} * size_class(c).bytes, std::memory_order_relaxed);
   if (home != from) heaps_[home.value].remote_frees.fetch_add(n, std::memory_order_relaxed);
 }
 
@@ -85,9 +133,9 @@ bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
 MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
                             NodeId asker, bool placed) {
   MSpan* span = find_large(h, bytes, alignment, noscan, strict, asker, placed);
+  if (span == nullptr && release_idle()) span = find_large(h, bytes, alignment, noscan, strict, asker, placed);
   if (span == nullptr) return nullptr;
-  const int cpu = rseq_current_cpu();
-  note_served(HeapId(span->heap), CpuId(cpu >= 0 ? cpu : current_cpu_slow()), 1);
+  note_served(HeapId(span->heap), running_cpu(), 1);
   return span;
 }
 
@@ -97,33 +145,32 @@ MSpan* HeapSet::find_large(HeapId h, std::size_t bytes, std::size_t alignment, b
       span != nullptr || strict) {
     return span;
   }
-  const NodeHeap& n = heaps_[h.value];
-  for (unsigned i = 0; i < n.fallbacks; i++) {
-    NodeHeap& other = heaps_[n.fallback[i]];
-    MSpan* span = alloc_large_from(other.heap, bytes, alignment, noscan, asker, placed);
-    if (span == nullptr) continue;
-    note_fallback(Fallback::kOtherNode, true);
-    other.foreign_serves.fetch_add(1, std::memory_order_relaxed);
-    return span;
-  }
-  return nullptr;
+  MSpan* span = nullptr;
+  ask_others(h, running_cpu(), [&](HeapId other) {
+    span = alloc_large_from(heaps_[other.value].heap, bytes, alignment, noscan, asker, placed);
+    if (span == nullptr) return false;
+    note_helped(other);
+    return true;
+  });
+  return span;
 }
 
 void HeapSet::trim_centrals() {
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->trim();
+      if (Central* central = slot.load(std::memory_order_acquire); central != nullptr) central->trim();
     }
     heaps_[i].heap.flush_page_caches();
   }
 }
 
 void HeapSet::repair_after_fork(bool lost) {
+  space_->repair_after_fork();
   // Heaps first: the mcentrals walk their page maps.
   for (unsigned i = 0; i < count_; i++) heaps_[i].heap.repair_after_fork(lost);
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      if (MCentral* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork(lost);
+      if (Central* central = slot.load(std::memory_order_acquire); central != nullptr) central->repair_after_fork(lost);
     }
   }
 }
@@ -131,7 +178,7 @@ void HeapSet::repair_after_fork(bool lost) {
 bool HeapSet::check() {
   for (unsigned i = 0; i < count_; i++) {
     for (auto& slot : heaps_[i].central) {
-      MCentral* central = slot.load(std::memory_order_acquire);
+      Central* central = slot.load(std::memory_order_acquire);
       if (central != nullptr && !central->check()) return false;
     }
     if (!heaps_[i].heap.check()) return false;

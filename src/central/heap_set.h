@@ -7,7 +7,7 @@
 #include <atomic>
 #include <cstdint>
 
-#include "central/mcentral.h"
+#include "central/central.h"
 #include "heap/mheap.h"
 
 namespace nh {
@@ -15,16 +15,18 @@ namespace nh {
 // Pages of its own, so that each can lie on its node.
 struct alignas(kOsPageSize) NodeHeap {
   MHeap heap;
-  std::atomic<MCentral*> central[2 * kCachedClasses];  // the second half for placed objects
+  std::atomic<Central*> central[2 * kCachedClasses];  // the second half for placed objects
+  std::atomic<std::uint64_t> small_bytes;    // in small objects that are with CPUs or the program
   std::atomic<std::uint64_t> remote_frees;   // objects that CPUs of other nodes sent home
   std::atomic<std::uint64_t> foreign_serves;  // spans and batches given to CPUs whose own heap had no memory left
   std::atomic<std::uint64_t> served_objects;  // handed out: in batches to CPUs, large ones one by one
   std::atomic<std::uint64_t> local_objects;   // those of them that CPUs of this heap's node got
   std::uint16_t fallback[kMaxNodes];         // heaps to ask next, nearest first
   std::uint16_t fallbacks;
+  bool serves_all_nodes;  // fallback says who helps, but the node of the CPU that asks says in which order
 };
 
-constexpr unsigned central_index(SpanClass c) { return without_place(c) + (is_placed(c) ? kCachedClasses : 0); }
+constexpr unsigned central_index(SpanClass c) { return c.list() + (c.is_placed() ? kCachedClasses : 0); }
 
 // The heap of the node that a CPU is on, whatever policy is in force.
 using HomeOfCpu = HeapId (*)(CpuId cpu);
@@ -42,10 +44,11 @@ class HeapSet {
   AddressSpace& space() { return *space_; }
 
   // nullptr where there is no memory for the mcentral itself.
-  MCentral* central(HeapId h, SpanClass c);
+  Central* central(HeapId h, SpanClass c);
 
   // A batch from heap h. *h becomes the heap that served, where h itself had nothing left and `strict` is false.
-  Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict);
+  // untouched: as for MCentral::fetch().
+  Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched = nullptr);
   // About `count` objects of one class and heap go home. from: the heap of the CPU that sends them.
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
   // nullptr: out of memory everywhere that may be asked. The size is rounded up to that of the bin, where there is one.
@@ -57,6 +60,8 @@ class HeapSet {
   // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
   bool resize_large(MSpan* span, std::size_t bytes, NodeId asker = {});
 
+  // Gives all idle memory back to the OS at once. True: there was some.
+  bool release_idle();
   // Empties the transfer caches, gives empty spans and page caches back.
   void trim_centrals();
 
@@ -70,10 +75,15 @@ class HeapSet {
     SpanClass c;
   };
   static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool placed);
+  Batch fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched);
   static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker,
                                  bool placed);
   MSpan* find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker,
                     bool placed);
+  // Calls attempt(heap) for one after the other of the heaps that help h out, until it says true.
+  template <typename Attempt>
+  bool ask_others(HeapId h, CpuId cpu, Attempt&& attempt);
+  void note_helped(HeapId by);
   void note_served(HeapId h, CpuId cpu, unsigned objects);
 
   HomeOfCpu home_of_cpu_ = nullptr;

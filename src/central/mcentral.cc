@@ -15,12 +15,19 @@ namespace {
 // Start bits: 16 for every 16 bytes of the span.
 constexpr std::size_t kStartsBytes = kPageSize / 16 * sizeof(std::uint16_t);
 
-bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; }
+bool knows_untouched(SpanClass c) { return size_class(c).bytes >= kMinUntouched; }
+static_assert([] {
+  for (const SizeClass& c : kSizeClassTable) {
+    if (c.bytes >= kMinUntouched && c.objects > MSpan::kMostToKnowUntouched) return false;
+  }
+  return true;
+}());
+bool has_starts(SpanClass c) { return c.is_tiny() || c.row() == 1; }
 
 [[noreturn]] void double_free(const void* object, const MSpan& span) {
   Text<256> text;
   text.text("double free of ").ptr(object).text(": object of ").dec(span.elem_size).text(" bytes in span ");
-  text.hex(span.start_addr).text(" (class ").dec(without_place(span.span_class)).text(") is free already");
+  text.hex(span.start_addr).text(" (class ").dec(span.span_class.list()).text(") is free already");
   fatal(text.c_str());
 }
 
@@ -32,7 +39,7 @@ bool has_starts(SpanClass c) { return c == kTinyClass || size_class_of(c) == 1; 
     text.text(", which is no object");
   } else {
     text.text(": object of ").dec(span->elem_size).text(" bytes in span ").hex(span->start_addr);
-    text.text(" (class ").dec(without_place(span->span_class)).text(")");
+    text.text(" (class ").dec(span->span_class.list()).text(")");
   }
   text.text("; a write to a freed object, or a wrong size that was trusted");
   fatal(text.c_str());
@@ -53,13 +60,6 @@ void MCentral::SpanList::remove(MSpan* s) {
   s->next = s->prev = nullptr;
 }
 
-// Up to about 128 KiB of objects wait for another CPU. More of them are no gain: batches that went from hand to hand lie
-// scattered, and what comes out of spans lies side by side (bench/README.md).
-unsigned MCentral::slots() const {
-  const std::size_t n = 128 * KiB / (batch_objects(class_) * std::size_t{size_class(class_).bytes});
-  return static_cast<unsigned>(n < 2 ? 2 : n > kMaxSlots ? kMaxSlots : n);
-}
-
 void MCentral::move_L(MSpan* span, SpanSet to) {
   if (span->set == to) return;
   if (span->set == SpanSet::kPartial) partial_.remove(span);
@@ -69,7 +69,13 @@ void MCentral::move_L(MSpan* span, SpanSet to) {
   span->set = to;
 }
 
-Batch MCentral::take_from_spans_L(unsigned wanted) {
+Batch MCentral::take_from_spans_L(unsigned wanted, bool* untouched) {
+  const bool as_it_is = untouched != nullptr && partial_.first != nullptr && partial_.first->next_is_untouched();
+  if (as_it_is) {
+    *untouched = true;
+    wanted = 1;
+  }
+  const bool knows = knows_untouched(class_);
   Batch batch;
   void** link = &batch.head;
   while (batch.count < wanted && partial_.first != nullptr) {
@@ -77,13 +83,15 @@ Batch MCentral::take_from_spans_L(unsigned wanted) {
     if (span->alloc_count == 0) empty_spans_--;
     batch.count += span->take_free(wanted - batch.count, [&](unsigned index) {
       void* object = reinterpret_cast<void*>(span->start_addr + index * span->elem_size);
+      if (knows) span->note_taken(index);
       *link = object;
+      if (as_it_is) return;
       link = &next_object(object);
       if (has_mark(class_)) mark_word(object) = free_mark(object);
     });
     if (span->full()) move_L(span, SpanSet::kFull);
   }
-  *link = nullptr;
+  if (!as_it_is) *link = nullptr;
   objects_out_ += batch.count;
   return batch;
 }
@@ -97,7 +105,7 @@ std::uint16_t* MCentral::take_starts() {
       return starts;
     }
   }
-  const std::size_t bytes = kStartsBytes * (class_ == kTinyClass ? 1 : size_class(class_).pages);
+  const std::size_t bytes = kStartsBytes * (class_.is_tiny() ? 1 : size_class(class_).pages);
   return static_cast<std::uint16_t*>(heap_.metadata().alloc(bytes, 64));
 }
 
@@ -120,18 +128,12 @@ MSpan* MCentral::new_span(CpuId cpu) {
   return span;
 }
 
-Batch MCentral::fetch(unsigned wanted, CpuId cpu) {
+Batch MCentral::fetch(unsigned wanted, CpuId cpu, bool* untouched) {
+  if (!knows_untouched(class_)) untouched = nullptr;
   for (;;) {
     {
       LockGuard guard(lock_);
-      if (nslots_ != 0) {
-        fetches_++;
-        transfer_hits_++;
-        const Batch batch = slot_[--nslots_];
-        objects_out_ += batch.count;
-        return batch;
-      }
-      if (const Batch batch = take_from_spans_L(wanted); batch.count != 0) {
+      if (const Batch batch = take_from_spans_L(wanted, untouched); batch.count != 0) {
         fetches_++;
         return batch;
       }
@@ -216,7 +218,7 @@ unsigned MCentral::give_back_L(void** chain, SpanList* empty) {
 void MCentral::free_spans(SpanList* spans) {
   while (MSpan* span = spans->first) {
     spans->remove(span);
-    if (span->starts != nullptr) {
+    if (has_starts(class_)) {
       LockGuard guard(lock_);
       std::memcpy(span->starts, &spare_starts_, sizeof(void*));
       spare_starts_ = span->starts;
@@ -226,29 +228,9 @@ void MCentral::free_spans(SpanList* spans) {
   }
 }
 
-unsigned MCentral::flush(void* head, unsigned count) {
-  const unsigned batch = batch_objects(class_);
+unsigned MCentral::flush(void* head) {
   unsigned total = 0;
   SpanList empty;
-  // Whole batches go to the transfer cache, cut off the chain outside the lock.
-  while (count >= batch && head != nullptr) {
-    void* last = head;
-    unsigned n = 1;
-    while (n < batch && next_object(last) != nullptr) {
-      last = next_object(last);
-      n++;
-    }
-    void* rest = next_object(last);
-    LockGuard guard(lock_);
-    if (nslots_ == slots()) break;
-    next_object(last) = nullptr;
-    slot_[nslots_++] = {head, n};
-    objects_out_ -= n;
-    flushes_++;
-    head = rest;
-    count = count > n ? count - n : 0;
-    total += n;
-  }
   for (bool first = true; head != nullptr; first = false) {
     LockGuard guard(lock_);
     flushes_ += first;
@@ -262,12 +244,7 @@ void MCentral::trim() {
   SpanList empty;
   {
     LockGuard guard(lock_);
-    while (nslots_ != 0) {
-      Batch batch = slot_[--nslots_];
-      objects_out_ += batch.count;
-      while (batch.head != nullptr) give_back_L(&batch.head, &empty);
-    }
-    for (MSpan* span = partial_.first; span != nullptr;) {
+    for (MSpan* span = partial_.first; span != nullptr && empty_spans_ != 0;) {
       MSpan* next = span->next;
       if (span->alloc_count == 0) {
         move_L(span, SpanSet::kNone);
@@ -286,22 +263,18 @@ CentralStats MCentral::stats() {
   CentralStats s;
   s.spans = spans_;
   s.objects_out = objects_out_;
-  for (unsigned i = 0; i < nslots_; i++) s.objects_transfer += slot_[i].count;
   s.fetches = fetches_;
   s.flushes = flushes_;
-  s.transfer_hits = transfer_hits_;
   return s;
 }
 
 void MCentral::repair_after_fork(bool lost) {
   if (lock_.held_by_me() || (!lock_.held() && !lost)) return;
   lock_.reset_after_fork();
-  // The batches of the transfer cache are lost to the child: a slot may be half-written.
-  nslots_ = 0;
   partial_ = full_ = SpanList();
   spare_starts_ = nullptr;
   spans_ = objects_out_ = empty_spans_ = 0;
-  heap_.space().for_each_span(heap_.region_start(), heap_.region_end_in_use(), [&](MSpan* span) {
+  heap_.for_each_span([&](MSpan* span) {
     if (lost && heap_.is_lost(span->start_addr)) {
       span->set = SpanSet::kNone;
       return;
@@ -321,8 +294,7 @@ void MCentral::repair_after_fork(bool lost) {
 
 bool MCentral::check() {
   LockGuard guard(lock_);
-  std::size_t spans = 0, out = 0, empty = 0, waiting = 0;
-  for (unsigned i = 0; i < nslots_; i++) waiting += slot_[i].count;
+  std::size_t spans = 0, out = 0, empty = 0;
   for (const SpanList* list : {&partial_, &full_}) {
     for (MSpan* span = list->first; span != nullptr; span = span->next) {
       if (!span->check() || span->span_class != class_) return false;
@@ -333,7 +305,7 @@ bool MCentral::check() {
       empty += span->alloc_count == 0;
     }
   }
-  return spans == spans_ && out == objects_out_ + waiting && empty == empty_spans_;
+  return spans == spans_ && out == objects_out_ && empty == empty_spans_;
 }
 
 }  // namespace nh

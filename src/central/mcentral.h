@@ -1,8 +1,5 @@
-// mcentral: all spans of one span class in one heap, and batches of its objects on their way between CPUs.
-//
-// A cache that ran empty fetches a batch, one that ran over flushes one. Batches that come in are kept whole for a while
-// (the transfer cache), so that a producer on one CPU and a consumer on another exchange objects without touching spans.
-// Beyond that objects go back into the bits of their spans, span by span, one lock for the whole batch.
+// mcentral: all spans of one span class in one heap, from which batches of its objects are taken and to which they come
+// back, into the bits of their spans, one lock for a whole batch.
 //
 // A batch is a chain: objects linked through their first word, the last one null.
 //
@@ -13,18 +10,11 @@
 #include <cstdint>
 
 #include "base/lock.h"
+#include "central/transfer_cache.h"
 #include "heap/mheap.h"
 #include "heap/size_classes.h"
 
 namespace nh {
-
-struct Batch {
-  void* head = nullptr;
-  unsigned count = 0;
-};
-
-// First word of a free object.
-inline void*& next_object(void* p) { return *static_cast<void**>(p); }
 
 struct CentralStats {
   std::size_t spans = 0;
@@ -35,18 +25,24 @@ struct CentralStats {
   std::uint64_t transfer_hits = 0;
 };
 
+// Objects of this size and more are worth a visit to the spans if that spares writing to their pages.
+inline constexpr std::size_t kMinUntouched = kOsPageSize;
+
 class alignas(64) MCentral {
  public:
   MCentral(MHeap& heap, SpanClass c) : heap_(heap), class_(c) {}
 
-  // Up to `wanted` objects of a span, or a whole batch from the transfer cache, which may be more; none: the heap is out
-  // of memory. cpu: the caller's, a hint.
-  Batch fetch(unsigned wanted, CpuId cpu);
-  // Takes a chain of about `count` objects of this class and heap; returns how many there were.
-  unsigned flush(void* head, unsigned count);
-  // Puts the transfer cache's objects back into their spans and gives all empty spans back to the heap.
+  // Up to `wanted` objects; none: the heap is out of memory. cpu: the caller's, a hint.
+  // untouched: not null where the caller would rather have one object that reads as zero. If the next one does, since nobody
+  // has had it yet and its pages come fresh from the OS, it is the only one of the batch, *untouched becomes true, and
+  // neither link nor mark was written to it. Only classes of kMinUntouched bytes and more know.
+  Batch fetch(unsigned wanted, CpuId cpu, bool* untouched = nullptr);
+  // Takes a chain of objects of this class and heap; returns how many there were.
+  unsigned flush(void* head);
+  // Gives all empty spans back to the heap.
   void trim();
 
+  // Without what the transfer cache knows: objects_out has its objects, too.
   CentralStats stats();
   SpanClass span_class() const { return class_; }
   Lock& lock() { return lock_; }
@@ -57,16 +53,13 @@ class alignas(64) MCentral {
   bool check();
 
  private:
-  static constexpr unsigned kMaxSlots = 64;
-
   struct SpanList {
     MSpan* first = nullptr;
     void push(MSpan* s);
     void remove(MSpan* s);
   };
 
-  unsigned slots() const;
-  Batch take_from_spans_L(unsigned wanted);
+  Batch take_from_spans_L(unsigned wanted, bool* untouched);
   MSpan* new_span(CpuId cpu);
   void returned_L(MSpan* span, SpanList* empty);
   unsigned give_back_L(void** chain, SpanList* empty);
@@ -77,7 +70,6 @@ class alignas(64) MCentral {
   Lock lock_{LockRank::kCentral};
   MHeap& heap_;
   const SpanClass class_;
-  unsigned nslots_ = 0;
   unsigned empty_spans_ = 0;  // in partial_ with no object out
   SpanList partial_;
   SpanList full_;
@@ -85,9 +77,7 @@ class alignas(64) MCentral {
   std::size_t objects_out_ = 0;
   std::uint64_t fetches_ = 0;
   std::uint64_t flushes_ = 0;
-  std::uint64_t transfer_hits_ = 0;
   std::uint16_t* spare_starts_ = nullptr;  // unused side arrays, linked through their first 8 bytes
-  Batch slot_[kMaxSlots];
 };
 
 }  // namespace nh

@@ -130,13 +130,15 @@ const char* value_in_force(const Plan& plan, const char* name) {
   return std::getenv(name);
 }
 
-// Loads the topology once, so that no process of the job has to: a description is turned into our own form, and on a
-// machine of several nodes hwloc's view is passed on.
+// Loads the topology once, so that no process of the job on this machine has to: a description is turned into our own
+// form, and on a machine of several nodes hwloc's view is passed on, with the boot id, since launchers such as srun take
+// the environment to other machines. What came from another machine does not count here.
 int pass_topology(Plan* plan) {
   constexpr char kName[] = "NUMAHEAP_TOPOLOGY";
   const auto topology = std::make_unique<Topology>();
   const char* const described = value_in_force(*plan, kName);
-  const bool given = described != nullptr && described[0] != '\0';
+  const bool given = described != nullptr && described[0] != '\0' && !is_of_another_machine(described, SysfsRoot{});
+  BootId boot_id;
   Text<256> why;
   if (given) {
     if (!load_described_topology(described, SysfsRoot{}, topology.get(), &why)) {
@@ -146,14 +148,28 @@ int pass_topology(Plan* plan) {
   } else {
     load_sysfs_topology(SysfsRoot{}, topology.get());
     if (topology->node_count() == 1) return 0;  // read from /sys in less time than the text takes to parse
+    if (!read_boot_id(SysfsRoot{}, &boot_id)) return 0;  // nobody could tell whose it is
     const auto scratch = std::make_unique<Topology>();
     refine_with_hwloc(SysfsRoot{}, topology.get(), scratch.get(), &why);  // without hwloc /sys will do
   }
   // The kernel takes at most 128 KiB per variable.
   const auto text = std::make_unique<Text<128 * 1024 - sizeof kName>>();
-  write_topology_text(*text, *topology);
+  write_topology_text(*text, *topology, given ? std::string_view() : boot_id.view());
   if (!text->truncated()) plan->set(kName, text->c_str());
   return 0;
+}
+
+// libc registers restartable sequences for a thread before anybody else can, unless it is told not to at its start.
+void keep_libc_from_rseq(Plan* plan) {
+  const char* const wanted = value_in_force(*plan, "NUMAHEAP_RSEQ");
+  Options options;
+  Text<512> problem;
+  if (wanted == nullptr || !set_option(OptionId::kRseq, wanted, &options, &problem)) return;
+  if (options.rseq != RseqOption::kOwn) return;
+  const char* const given = std::getenv("GLIBC_TUNABLES");
+  const std::string tunables = given != nullptr ? given : "";
+  if (tunables.find("glibc.pthread.rseq=") != tunables.npos) return;
+  plan->set("GLIBC_TUNABLES", (tunables.empty() ? "" : tunables + ":") + "glibc.pthread.rseq=0");
 }
 
 // Ours first, so that no other malloc in the list comes before it.
@@ -199,6 +215,7 @@ int run_command(Words words) {
   int status = parse(words, &plan);
   if (status == 0) status = pass_topology(&plan);
   if (status == 0) status = preload(&plan);
+  keep_libc_from_rseq(&plan);
   if (status != 0) return status;
   const Words command = words.subspan(plan.command);
   if (plan.dry_run) return print_plan(plan, command);

@@ -68,7 +68,8 @@ int parse(Words words, Asked* asked) {
     return complain(kUsage, "topo: one of --xml, --synthetic and --root at most");
   }
   const char* const variable = std::getenv("NUMAHEAP_TOPOLOGY");
-  if (asked->real() && !root_given && variable != nullptr && variable[0] != '\0') asked->described = variable;
+  const bool counts = variable != nullptr && variable[0] != '\0' && !is_of_another_machine(variable, SysfsRoot{});
+  if (asked->real() && !root_given && counts) asked->described = variable;
   return 0;
 }
 

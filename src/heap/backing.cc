@@ -1,48 +1,39 @@
 #include "heap/backing.h"
 
+#include <atomic>
 #include <cerrno>
 
 #include "base/bits.h"
 #include "base/check.h"
-#include "base/format.h"
 
 namespace nh {
 namespace {
 
-FallbackCounters g_fallbacks;
-bool g_quiet = false;
+bool wants_hugetlb(HugePagesOption o) {
+  return o == HugePagesOption::kAuto || o == HugePagesOption::k2M || o == HugePagesOption::k1G;
+}
+bool is_reserved(const Unit& u) { return u.state == UnitState::kReserved; }
+bool is_mapped_hugetlb(const Unit& u) { return u.state == UnitState::kMapped && u.hugetlb(); }
+bool is_mapped_plain(const Unit& u) { return u.state == UnitState::kMapped && !u.hugetlb(); }
+
+void set_all(const Backer::Run& run, UnitState state) {
+  for (std::size_t i = 0; i < run.count; i++) run.units[i].state = state;
+}
+void set_mapped(const Backer::Run& run, UnitKind kind) {
+  for (std::size_t i = 0; i < run.count; i++) {
+    run.units[i].kind = kind;
+    run.units[i].bound = BindMode::kDefault;
+    run.units[i].kept = false;
+    run.units[i].state = UnitState::kMapped;
+  }
+}
+void set_bound(const Backer::Run& run, BindMode mode) {
+  for (std::size_t i = 0; i < run.count; i++) run.units[i].bound = mode;
+}
+
 std::atomic<bool> g_pool_left{false};
 
-struct FallbackInfo {
-  const char* name;
-  const char* text;
-};
-constexpr FallbackInfo kFallbacks[] = {
-    {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
-    {"hugetlb_refused", "hugetlb memory could not be mapped; transparent huge pages serve instead"},
-    {"bind_refused", "mbind is not allowed here; memory is placed by first touch"},
-    {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb memory cannot be proven, transparent huge pages serve"},
-    {"thp_unavailable", "transparent huge pages are switched off; base pages serve instead"},
-    {"other_node", "a node ran out of memory; the nearest other node serves"},
-    {"node_gone", "a cpuset no longer allows some nodes; others serve, where the policy lets them"},
-};
-static_assert(sizeof kFallbacks / sizeof kFallbacks[0] == static_cast<unsigned>(Fallback::kCount));
-
-void* at(std::uintptr_t base, unsigned unit) { return reinterpret_cast<void*>(base + unit * kHugeSize); }
-
 }  // namespace
-
-const char* fallback_name(Fallback f) { return kFallbacks[static_cast<unsigned>(f)].name; }
-const char* fallback_text(Fallback f) { return kFallbacks[static_cast<unsigned>(f)].text; }
-
-void note_fallback(Fallback f, bool speak) {
-  const std::uint64_t before = g_fallbacks.count[static_cast<unsigned>(f)].fetch_add(1, std::memory_order_relaxed);
-  if (before == 0 && speak && !g_quiet) warn_line(fallback_text(f));
-}
-std::uint64_t fallback_count(Fallback f) {
-  return g_fallbacks.count[static_cast<unsigned>(f)].load(std::memory_order_relaxed);
-}
-void set_fallback_quiet(bool quiet) { g_quiet = quiet; }
 
 // relaxed: whoever leaves the pool takes each heap's lock afterwards, and whoever takes pages has had it since.
 void leave_pool() { g_pool_left.store(true, std::memory_order_relaxed); }
@@ -52,8 +43,10 @@ bool pool_is_left() { return g_pool_left.load(std::memory_order_relaxed); }
 void Backer::init(const OsOps& os, const Config& config) {
   os_ = &os;
   config_ = config;
-  had_nodes_ = config.bind && allowed_nodes() != 0;
+  had_nodes_ = has_policy() && allowed_nodes() != 0;
 }
+
+// ---- answers -----------------------------------------------------------------------------------------------------
 
 // Whether the pools hold `bytes` in pages of that size: on every allowed node for first touch (any of them may be the
 // one that faults), a share of it on each node for interleaving (where a node is dry the kernel takes another node's
@@ -61,13 +54,13 @@ void Backer::init(const OsOps& os, const Config& config) {
 bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
   HugePool pool;
   if (!os_->huge_pool(page_bytes, NodeId(), &pool)) return false;
-  const std::size_t machine_free = pool.free + pool.overcommit > pool.reserved ? pool.free + pool.overcommit - pool.reserved : 0;
-  const bool interleaved = config_.bind && config_.bind_mode == BindMode::kInterleave;
-  const bool everywhere = config_.first_touch || interleaved;
+  const bool interleaved = config_.policy == BindMode::kInterleave;
+  const bool everywhere = first_touch() || interleaved;
   const std::size_t pages = div_up(bytes, page_bytes);
-  const std::size_t wanted = config_.first_touch ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
-  if (machine_free < wanted) return false;
-  if (!config_.bind && config_.nodes.count() <= 1) return true;
+  const std::size_t wanted = first_touch() ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
+  if (pool.available() + pool.overcommit < wanted) return false;
+  if (first_touch() && !pool.reservations_work) return false;
+  if (!has_policy() && config_.nodes.count() <= 1) return true;
   // Pages added on demand come from whichever node the fault is on, so an overcommitted pool has them everywhere.
   if (pool.overcommit >= wanted) return true;
   for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) {
@@ -79,28 +72,39 @@ bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
   return everywhere;
 }
 
-bool Backer::reservation_counts(std::size_t page_bytes) const {
+bool Backer::reservations_hold(std::size_t page_bytes) const {
   // A cpuset that changed may keep the program's faults from the pages that were reserved.
-  return config_.reservation_counts && allowed_nodes() == config_.nodes.count() && !os_->hugetlb_fault_limited(page_bytes);
+  return config_.reservations_hold && allowed_nodes() == config_.nodes.count() && !os_->hugetlb_fault_limited(page_bytes);
 }
 
-void Backer::bind_arena(HeapArena& arena, std::uintptr_t base) {
-  if (!config_.bind) return;
-  const int error = os_->bind(reinterpret_cast<void*>(base), kArenaSize, config_.bind_mode, config_.nodes);
-  if (error == 0) {
-    arena.bound = config_.bind_mode;
-    arena.node_gone = false;
-  } else {
-    arena.node_gone = note_bind_failure(error);
+// Whether our node cannot hold so much beside what its pool may give. Populating memory that is bound to a full node ends
+// in the kernel's killer, not in an error (6.1: CONSTRAINT_MEMORY_POLICY).
+bool Backer::node_lacks_room(std::size_t bytes) const {
+  return config_.policy == BindMode::kBind && !node_is_gone() && !os_->node_has_room(config_.nodes.first(), bytes);
+}
+
+int Backer::decide(Request* request, bool unmapped) const {
+  const bool may_hugetlb = unmapped && !pool_is_left() && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages);
+  if (may_hugetlb) {
+    const bool may = !first_touch() || reservations_hold(kHugeSize);
+    request->hugetlb = may && pool_has(kHugeSize, request->bytes);
+    if (!request->hugetlb) note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
+    // Hugetlb mappings never merge, and their number is limited. Where every mapping counts they are as long as needed.
+    request->steps = request->hugetlb && !first_touch() && !os_->mappings_are_scarce();
   }
+  if (unmapped && config_.huge_pages != HugePagesOption::kOff) {
+    request->thp = !request->no_thp && os_->thp_mode() != 0;
+    if (!request->thp && !request->no_thp) note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
+  }
+  // All of it or nothing: a request that fails half-way has filled the node for nothing.
+  std::size_t from_pool = 0;
+  if (HugePool pool; request->hugetlb && has_policy() && os_->huge_pool(kHugeSize, config_.nodes.first(), &pool)) {
+    from_pool = pool.free * kHugeSize;
+  }
+  return request->bytes > from_pool && node_lacks_room(request->bytes - from_pool) ? ENOMEM : 0;
 }
 
-// Says and counts why bind() failed. True: because the process may no longer use the nodes.
-bool Backer::note_bind_failure(int error) const {
-  const bool gone = had_nodes_ && error == EINVAL && allowed_nodes() == 0;
-  note_fallback(gone ? Fallback::kNodeGone : Fallback::kBindRefused, true);
-  return gone;
-}
+// ---- policies ----------------------------------------------------------------------------------------------------
 
 // How many of our nodes the process may use at the moment.
 unsigned Backer::allowed_nodes() const {
@@ -112,272 +116,225 @@ unsigned Backer::allowed_nodes() const {
 }
 
 // A cpuset may change while the process runs. The kernel then uses those of a policy's nodes that are left, or, where none
-// is, all that the process may use; it refuses new policies without any. A heap that may use other nodes goes on there, and
-// is bound to its own again when that is back. ENOMEM: no other node may serve.
-int Backer::follow_cpuset(HeapArena& arena, std::uintptr_t base) {
-  if (arena.bound == BindMode::kDefault && !arena.node_gone) return 0;
-  if (allowed_nodes() != 0) {
-    if (arena.node_gone) bind_arena(arena, base);
-    return 0;
+// is, all that the process may use; it refuses new policies without any.
+bool Backer::node_is_gone() const { return had_nodes_ && allowed_nodes() == 0; }
+
+// Returns what bind() does, and says and counts why it failed.
+int Backer::bind(void* p, std::size_t bytes, BindMode mode) const {
+  const int error = os_->bind(p, bytes, mode, config_.nodes);
+  if (error != 0) {
+    const bool gone = error == EINVAL && node_is_gone();
+    note_fallback(gone ? Fallback::kNodeGone : Fallback::kBindRefused, true);
   }
-  arena.node_gone = true;
-  note_fallback(Fallback::kNodeGone, true);
-  return config_.strict ? ENOMEM : 0;
-}
-
-// The first unit is in use long before its arena is decided, and nobody populates it: without a policy it would lie where
-// it is first written to, on a node that the policy forbids, even. PREFERRED, since nothing proves that the node has room.
-void Backer::bind_small_unit(std::uintptr_t base) {
-  if (!config_.bind) return;
-  const bool soften = config_.bind_mode == BindMode::kBind && !config_.strict;
-  const BindMode mode = soften ? BindMode::kPreferred : config_.bind_mode;
-  if (const int error = os_->bind(at(base, 0), kHugeSize, mode, config_.nodes); error != 0) note_bind_failure(error);
-}
-
-void Backer::relax(HeapArena& arena, std::uintptr_t base) {
-  if (config_.strict || arena.bound != BindMode::kBind) return;
-  if (os_->bind(reinterpret_cast<void*>(base), kArenaSize, BindMode::kPreferred, config_.nodes) == 0) {
-    arena.bound = BindMode::kPreferred;
-  }
-}
-
-// What is populated from now on is to lie on the node again, although the arena was full once. A refusal leaves PREFERRED.
-void Backer::tighten(HeapArena& arena, std::uintptr_t base) {
-  if (config_.bind_mode != BindMode::kBind || arena.bound != BindMode::kPreferred || arena.node_gone) return;
-  bind_arena(arena, base);
-}
-
-int Backer::map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool thp) {
-  int error = 0;
-  for_each_run(units, [&](unsigned first, unsigned count) {
-    if (error != 0) return;
-    error = os_->make_writable(at(base, first), count * kHugeSize);
-    if (error != 0) return;
-    const bool advised = os_->advise_thp(at(base, first), count * kHugeSize, thp) == 0 && thp;
-    const std::uint32_t bits = unit_bits(first, count);
-    arena.mapped |= bits;
-    clear_units(arena.hugetlb, bits);
-    advised ? set_units(arena.thp, bits) : clear_units(arena.thp, bits);
-  });
   return error;
 }
 
-bool Backer::map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units) {
-  bool ok = true;
-  for_each_run(units, [&](unsigned first, unsigned count) {
-    if (!ok) return;
-    const std::size_t bytes = count * kHugeSize;
-    const Reservation reservation = config_.first_touch ? Reservation::kFull : Reservation::kNone;
-    int error = 0;
-    void* pages = os_->map_hugetlb(bytes, kHugeSize, kHugeSize, config_.source, reservation, &error);
-    if (pages == nullptr) {
-      ok = false;
-      return;
+// ---- mapping -----------------------------------------------------------------------------------------------------
+
+void Backer::map_hugetlb(const Run& run) const {
+  const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;
+  const std::size_t bytes = run.count * kHugeSize;
+  if (os_->map_new_hugetlb(run.at(0), bytes, kHugeSize, config_.source, reservation) != 0) {
+    note_fallback(Fallback::kHugetlbRefused, true);
+    return;
+  }
+  const int error = has_policy() ? bind(run.at(0), bytes, config_.policy) : 0;
+  if (error == EINVAL && node_is_gone()) {
+    // It could not be bound later without cutting the mapping. Plain memory can.
+    os_->unmap(run.at(0), bytes);
+    return;
+  }
+  set_mapped(run, UnitKind::kHuge2M);
+  if (has_policy() && error == 0) set_bound(run, config_.policy);
+}
+
+int Backer::map_plain(const Run& run, bool thp) const {
+  const std::size_t bytes = run.count * kHugeSize;
+  const int error = os_->map_new(run.at(0), bytes);
+  if (error == EEXIST) {
+    // Somebody mapped something between the look at the window and now.
+    if (run.count == 1) {
+      run.units[0].state = UnitState::kLost;
+      return EEXIST;
     }
-    error = os_->move_mapping(pages, at(base, first), bytes);
-    if (error != 0) {
-      os_->unreserve(pages, bytes);
-      // Kernels before 5.16 cannot move hugetlb memory.
-      if (error == EINVAL) error = os_->map_hugetlb_at(at(base, first), bytes, kHugeSize, config_.source, reservation);
-    }
-    const std::uint32_t bits = unit_bits(first, count);
-    if (error != 0) {
-      if (error == EEXIST) arena.lost |= bits;
-      ok = false;
-      return;
-    }
-    arena.mapped |= bits;
-    set_units(arena.hugetlb, bits);
-    clear_units(arena.thp, bits);
-  });
-  return ok;
-}
-
-bool Backer::gets_hugetlb(Extent* extent) const {
-  using Answer = Extent::Answer;
-  if (pool_is_left()) return false;
-  const bool wanted = config_.huge_pages == HugePagesOption::kAuto || config_.huge_pages == HugePagesOption::k2M ||
-                      config_.huge_pages == HugePagesOption::k1G;
-  if (extent->hugetlb == Answer::kOpen) {
-    const bool may = wanted && (!config_.first_touch || reservation_counts(kHugeSize));
-    // Elsewhere than in first-touch heaps an arena is mapped as a whole, whatever part of it the extent needs.
-    const std::size_t arenas = align_up(extent->bytes, kArenaSize);
-    const bool has = may && pool_has(kHugeSize, config_.first_touch ? extent->bytes : arenas);
-    extent->hugetlb = has ? Answer::kYes : Answer::kNo;
-    if (wanted && !has) note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
+    const std::size_t half = run.count / 2;
+    const int first = map_plain(run.part(0, half), thp);
+    const int second = map_plain(run.part(half, run.count - half), thp);
+    return first != 0 ? first : second;
   }
-  return extent->hugetlb == Answer::kYes;
-}
-
-bool Backer::gets_thp(Extent* extent) const {
-  using Answer = Extent::Answer;
-  if (extent->thp == Answer::kOpen) {
-    const bool wanted = config_.huge_pages != HugePagesOption::kOff;
-    const bool has = wanted && os_->thp_mode() != 0;
-    extent->thp = has ? Answer::kYes : Answer::kNo;
-    if (wanted && !has) note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
-  }
-  return extent->thp == Answer::kYes;
-}
-
-int Backer::map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, Extent* extent) {
-  if ((units & arena.lost) != 0) return EEXIST;
-  const std::uint32_t small = first_arena && config_.has_small_unit ? 1 : 0;
-  if ((units & small & ~arena.mapped) != 0) {
-    if (const int error = map_plain_units(arena, base, small, false); error != 0) return error;
-    bind_small_unit(base);
-  }
-  std::uint32_t wanted = units & ~small & ~arena.mapped;
-  if (wanted == 0) return 0;
-
-  const bool fresh = !arena.decided;
-  if (fresh || config_.first_touch) {
-    // Node heaps lay hugetlb over the whole arena at once: such mappings never merge, and their number is limited.
-    const std::uint32_t area = config_.first_touch ? wanted : ~small & ~arena.mapped;
-    arena.decided = true;
-    if (gets_hugetlb(extent) && !map_hugetlb_units(arena, base, area)) note_fallback(Fallback::kHugetlbRefused, true);
-    if (fresh) bind_arena(arena, base);
-  }
-  if ((wanted & arena.lost) != 0) return EEXIST;
-  wanted &= ~arena.mapped;
-  return wanted == 0 ? 0 : map_plain_units(arena, base, wanted, gets_thp(extent));
-}
-
-int Backer::replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit) {
-  const std::uint32_t bit = std::uint32_t{1} << unit;
-  if (const int error = os_->map_plain(at(base, unit), kHugeSize); error != 0) return error;
-  clear_units(arena.hugetlb, bit);
-  const bool advised = os_->thp_mode() != 0 && os_->advise_thp(at(base, unit), kHugeSize, true) == 0;
-  advised ? set_units(arena.thp, bit) : clear_units(arena.thp, bit);
-  // A fresh mapping forgot the arena's policy.
-  if (arena.bound == BindMode::kDefault) return 0;
-  const int error = os_->bind(at(base, unit), kHugeSize, arena.bound, config_.nodes);
-  if (error != 0 && note_bind_failure(error)) arena.node_gone = true;  // bound as a whole when the node is back
+  if (error != 0) return error;
+  const bool advised = os_->advise_thp(run.at(0), bytes, thp) == 0 && thp;
+  set_mapped(run, advised ? UnitKind::kThp : UnitKind::kBase);
   return 0;
 }
 
-int Backer::populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, unsigned count) {
-  const std::uint32_t bits = unit_bits(first, count);
-  if ((arena.hugetlb & bits) == 0) {
-    // Where no node is asked for, the program's own faults do as well, and memory that it never touches costs nothing.
-    // With a node a later fault could meet a full one, and the kernel would kill.
-    if (!config_.bind) {
-      arena.backed |= bits;
-      return 0;
-    }
-    // So would populating (seen on 6.1: CONSTRAINT_MEMORY_POLICY), which is why the node is looked at first.
-    const bool bound = arena.bound == BindMode::kBind && !arena.node_gone;
-    if (bound && !os_->node_has_room(config_.nodes.first(), count * kHugeSize)) return ENOMEM;
-    const int error = os_->populate(at(base, first), count * kHugeSize);
-    // Without the call plain memory is faulted in by use: slower the first time, as safe.
-    if (error != 0 && error != EINVAL) return error;
-    arena.backed |= bits;
-    return 0;
+int Backer::replace_with_thp(const Run& unit) const {
+  if (const int error = os_->map_plain(unit.at(0), kHugeSize); error != 0) return error;
+  const bool advised = os_->thp_mode() != 0 && os_->advise_thp(unit.at(0), kHugeSize, true) == 0;
+  set_mapped(unit, advised ? UnitKind::kThp : UnitKind::kBase);
+  return 0;
+}
+
+// ---- proving -----------------------------------------------------------------------------------------------------
+
+int Backer::prove_hugetlb(const Run& run) const {
+  if (node_is_gone()) {
+    note_fallback(Fallback::kNodeGone, true);
+    if (config_.strict) return ENOMEM;
   }
-  // Where mbind was refused the kernel takes any node's huge page once our pool has none, and says nothing.
-  const bool unbound = config_.bind && arena.bound == BindMode::kDefault;
-  for (unsigned u = first; u < first + count; u++) {
-    int error = unbound && !pool_has(kHugeSize, kHugeSize) ? ENOMEM : os_->populate(at(base, u), kHugeSize);
-    arena.backed |= error == 0 ? unit_bits(u, 1) : 0;
-    if (error == 0) continue;
+  for (std::size_t i = 0; i < run.count; i++) {
+    const Run unit = run.part(i, 1);
+    // Where mbind was refused the kernel takes any node's huge page once our pool has none, and says nothing.
+    const bool unbound = has_policy() && unit.units->bound == BindMode::kDefault;
+    int error = unbound && !pool_has(kHugeSize, kHugeSize) ? ENOMEM : os_->populate(unit.at(0), kHugeSize);
+    if (error == 0) {
+      unit.units->state = UnitState::kBacked;
+      continue;
+    }
     note_fallback(error == EINVAL ? Fallback::kNoPopulate : Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
-    if ((error = replace_with_thp(arena, base, u)) != 0) return error;
-    if ((error = populate_run(arena, base, u, 1)) != 0) return error;
+    if ((error = replace_with_thp(unit)) != 0) return error;
+    if ((error = prove_plain(unit, false)) != 0) return error;
   }
   return 0;
 }
 
-int Backer::populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool first_arena) {
-  const std::uint32_t lazy = config_.first_touch ? units : first_arena && config_.has_small_unit ? 1 : 0;
-  arena.backed |= units & lazy;
-  units &= ~lazy;
-  if (units != 0) {
-    if (const int error = follow_cpuset(arena, base); error != 0) return error;
-    tighten(arena, base);
+// Bound while it is proven, so that its pages lie where they should; preferred from then on, so that the kernel may move
+// them for who uses them, and a copy after a fork may lie elsewhere rather than kill.
+//
+// has_room: the node was found to have room for it.
+int Backer::prove_plain(const Run& run, bool has_room) const {
+  const std::size_t bytes = run.count * kHugeSize;
+  if (!has_policy()) {
+    // The program's own faults do as well, and memory that it never touches costs nothing.
+    set_all(run, UnitState::kBacked);
+    return 0;
+  }
+  if (node_is_gone()) {
+    note_fallback(Fallback::kNodeGone, true);
+    if (config_.strict) return ENOMEM;
+  }
+  if (!has_room && node_lacks_room(bytes)) return ENOMEM;
+  const bool bound = bind(run.at(0), bytes, config_.policy) == 0;
+  const int error = os_->populate(run.at(0), bytes);
+  // Without the call plain memory is faulted in by use: slower the first time, as safe.
+  if (error != 0 && error != EINVAL) {
+    os_->discard(run.at(0), bytes);  // what was to be had would be nobody's
+    return error;
+  }
+  if (bound) {
+    const bool softens = config_.policy == BindMode::kBind && !config_.strict;
+    const bool soft = softens && os_->bind(run.at(0), bytes, BindMode::kPreferred, config_.nodes) == 0;
+    set_bound(run, soft ? BindMode::kPreferred : config_.policy);
+  }
+  set_all(run, UnitState::kBacked);
+  return 0;
+}
+
+int Backer::back(const Run& run, std::size_t needed, const Request& request) const {
+  // Asked again: the process may have forked since the request was decided.
+  if (request.hugetlb && !pool_is_left()) {
+    const std::size_t span = request.steps ? run.count : needed;
+    for_each_run(run.units, span, is_reserved, [&](std::size_t first, std::size_t n) { map_hugetlb(run.part(first, n)); });
   }
   int error = 0;
-  for (std::uint32_t kind : {units & arena.hugetlb & ~arena.huge_1g, units & ~arena.hugetlb}) {
-    for_each_run(kind, [&](unsigned first, unsigned count) {
-      if (error == 0) error = populate_run(arena, base, first, count);
-    });
-  }
+  const auto keep_first = [&error](int e) { error = error != 0 ? error : e; };
+  for_each_run(run.units, needed, is_reserved, [&](std::size_t first, std::size_t n) {
+    keep_first(map_plain(run.part(first, n), request.thp));
+  });
+  if (error != 0) return error;
+  for_each_run(run.units, needed, is_mapped_hugetlb, [&](std::size_t first, std::size_t n) {
+    if (first_touch()) {
+      set_all(run.part(first, n), UnitState::kBacked);
+    } else if (error == 0) {
+      keep_first(prove_hugetlb(run.part(first, n)));
+    }
+  });
+  for_each_run(run.units, needed, is_mapped_plain, [&](std::size_t first, std::size_t n) {
+    if (error == 0) keep_first(prove_plain(run.part(first, n), true));
+  });
   return error;
 }
 
-void Backer::release(HeapArena& arena, std::uintptr_t base, std::uint32_t units, std::uint32_t* released) {
-  *released = 0;
-  const std::uint32_t huge = units & arena.hugetlb & ~arena.huge_1g;
-  for_each_run(units & ~arena.hugetlb, [&](unsigned first, unsigned count) {
-    if (os_->discard(at(base, first), count * kHugeSize) == 0) *released |= unit_bits(first, count);
-  });
-  for_each_run(huge, [&](unsigned first, unsigned count) {
-    const std::uint32_t bits = unit_bits(first, count);
-    if (config_.first_touch || pool_is_left()) {
-      // A dropped page does not get its reservation back; the next fault could find the pool dry. Start over.
-      if (os_->reset_to_reserved(at(base, first), count * kHugeSize) != 0) return;
-      if (arena.bound != BindMode::kDefault) os_->bind(at(base, first), count * kHugeSize, arena.bound, config_.nodes);
-      arena.mapped &= ~bits;
-      clear_units(arena.hugetlb, bits);
-      clear_units(arena.kept, bits);
-      *released |= bits;
-      return;
-    }
-    const bool shared = config_.source == HugeSource::kSharedFile;
-    const int error = shared ? os_->punch(at(base, first), count * kHugeSize) : os_->discard(at(base, first), count * kHugeSize);
-    if (error == 0) *released |= bits;
-  });
-  arena.backed &= ~*released;
-  for_each_run(*released, [&](unsigned first, unsigned count) {
-    for (unsigned u = first; u < first + count; u++) __atomic_store_n(&arena.place[u], std::int16_t{0}, __ATOMIC_RELAXED);
-  });
-}
-
-void Backer::forget_unbacked(HeapArena& arena, std::uintptr_t base) {
-  for_each_run(~arena.backed & ~arena.lost, [&](unsigned first, unsigned count) {
-    const std::uint32_t bits = unit_bits(first, count);
-    // A part of a page of 1 GiB cannot be taken out.
-    if (os_->reset_to_reserved(at(base, first), count * kHugeSize) != 0) arena.lost |= bits;
-    arena.mapped &= ~bits;
-    clear_units(arena.hugetlb, bits);
-    clear_units(arena.thp, bits);
-  });
-}
-
-bool Backer::map_1g(HeapArena* group, std::uintptr_t base) {
-  if (pool_is_left()) return false;
-  if (config_.huge_pages != HugePagesOption::k1G || (config_.first_touch && !reservation_counts(GiB))) return false;
-  for (std::size_t i = 0; i < kArenasPerGiB; i++) {
-    NH_ASSERT(group[i].busy);
-    if (group[i].decided || group[i].mapped != 0) return false;
+// Nobody populates it: without a policy it would lie where it is first written to, on a node that the policy forbids, even.
+// PREFERRED, since nothing proves that the node has room.
+int Backer::back_small(const Run& unit) const {
+  if (is_reserved(*unit.units)) {
+    if (const int error = map_plain(unit, false); error != 0) return error;
+    const bool softens = config_.policy == BindMode::kBind && !config_.strict;
+    const BindMode mode = softens ? BindMode::kPreferred : config_.policy;
+    if (has_policy() && bind(unit.at(0), kHugeSize, mode) == 0) set_bound(unit, mode);
   }
+  set_all(unit, UnitState::kBacked);
+  return 0;
+}
+
+// ---- giving back -------------------------------------------------------------------------------------------------
+
+bool Backer::unmap(const Run& run) const {
+  if (os_->unmap(run.at(0), run.count * kHugeSize) != 0) return false;
+  set_all(run, UnitState::kReserved);
+  return true;
+}
+
+void Backer::release(const Run& run) const {
+  const bool scarce = os_->mappings_are_scarce();
+  const auto is_plain = [](const Unit& u) { return u.backed() && !u.hugetlb(); };
+  const auto is_2m = [](const Unit& u) { return u.backed() && u.kind == UnitKind::kHuge2M; };
+  const auto give_back = [&](std::size_t first, std::size_t n, bool unmaps, bool file) {
+    const Run part = run.part(first, n);
+    const std::size_t bytes = n * kHugeSize;
+    const auto drop = [&] { return (file ? os_->punch(part.at(0), bytes) : os_->discard(part.at(0), bytes)) == 0; };
+    // Locked memory keeps its pages while it is mapped, and so does hugetlb memory before Linux 5.18.
+    if (!unmaps && drop()) return set_all(part, UnitState::kMapped);
+    // Where there are too many mappings the pages alone can go. If their reservation goes with them, a store of the
+    // program could find the pool dry: nobody may use these addresses any more.
+    if (unmap(part) || !unmaps || !drop()) return;
+    set_all(part, first_touch() && part.units->hugetlb() ? UnitState::kLost : UnitState::kMapped);
+  };
+  for_each_run(run.units, run.count, is_plain, [&](std::size_t first, std::size_t n) { give_back(first, n, scarce, false); });
+  // A page that is dropped does not get its reservation back; the next fault could find the pool dry.
+  for_each_run(run.units, run.count, is_2m, [&](std::size_t first, std::size_t n) {
+    give_back(first, n, scarce || first_touch() || pool_is_left(), config_.source == HugeSource::kSharedFile);
+  });
+  for (std::size_t i = 0; i < run.count; i++) {
+    if (!run.units[i].backed()) __atomic_store_n(&run.units[i].place, std::int16_t{0}, __ATOMIC_RELAXED);
+  }
+}
+
+void Backer::forget_unbacked(const Run& run) const {
+  const auto is_open = [](const Unit& u) { return !u.backed() && u.state != UnitState::kLost; };
+  for_each_run(run.units, run.count, is_open, [&](std::size_t first, std::size_t n) {
+    // A part of a page of 1 GiB cannot be taken out.
+    if (!unmap(run.part(first, n))) set_all(run.part(first, n), UnitState::kLost);
+  });
+}
+
+// ---- pages of 1 GiB ----------------------------------------------------------------------------------------------
+
+bool Backer::map_1g(const Run& group) const {
+  NH_ASSERT(group.count * kHugeSize == GiB && is_aligned(group.start, GiB));
+  if (config_.huge_pages != HugePagesOption::k1G || config_.kind == HeapKind::kPaged || pool_is_left()) return false;
+  if (first_touch() && !reservations_hold(GiB)) return false;
   if (!pool_has(GiB, GiB)) {
     note_fallback(Fallback::kHugetlbDry, true);
     return false;
   }
-  const Reservation reservation = config_.first_touch ? Reservation::kFull : Reservation::kNone;
-  int error = 0;
-  void* pages = os_->map_hugetlb(GiB, GiB, GiB, config_.source, reservation, &error);
-  if (pages == nullptr) {
+  const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;
+  if (os_->map_new_hugetlb(group.at(0), GiB, GiB, config_.source, reservation) != 0) {
     note_fallback(Fallback::kHugetlbRefused, true);
     return false;
   }
-  // Proven before it is moved in, so that a failure leaves no trace.
-  const int bind_error = config_.bind ? os_->bind(pages, GiB, config_.bind_mode, config_.nodes) : 0;
-  const bool node_gone = bind_error != 0 && note_bind_failure(bind_error);
-  if (node_gone && config_.strict) error = ENOMEM;
-  if (error == 0 && !config_.first_touch) error = os_->populate(pages, GiB);
-  if (error == 0) error = os_->move_mapping(pages, reinterpret_cast<void*>(base), GiB);
+  const bool bound = has_policy() && bind(group.at(0), GiB, config_.policy) == 0;
+  int error = !bound && config_.strict && node_is_gone() ? ENOMEM : 0;
+  if (error == 0 && !first_touch()) error = os_->populate(group.at(0), GiB);
   if (error != 0) {
-    os_->unreserve(pages, GiB);
+    os_->unmap(group.at(0), GiB);
     note_fallback(Fallback::kHugetlbDry, true);
     return false;
   }
-  for (std::size_t i = 0; i < kArenasPerGiB; i++) {
-    group[i].decided = true;
-    group[i].mapped = group[i].backed = group[i].hugetlb = group[i].huge_1g = HeapArena::kAll;
-    if (config_.bind && bind_error == 0) group[i].bound = config_.bind_mode;
-    group[i].node_gone = node_gone;
-  }
+  set_mapped(group, UnitKind::kHuge1G);
+  if (bound) set_bound(group, config_.policy);
+  set_all(group, UnitState::kBacked);
   return true;
 }
 

@@ -1,177 +1,113 @@
-// What the memory of an arena is made of: the huge-page ladder.
+// What the memory of units is made of: the huge-page ladder.
 //
-// An arena is 32 units of 2 MiB. A unit is, in this order: reserved (address space only), mapped (accessible, of some
-// kind), backed (its pages are there, or the program may fault them in). Backing takes the best rung that can be had:
-// hugetlb 1 GiB (asked for), hugetlb 2 MiB, transparent huge pages, base pages. It never leads to a signal later: node
-// heaps prove every huge page with populate() before anyone may touch it, first-touch memory keeps its reservation.
+// Backing takes the best rung that can be had: hugetlb 1 GiB (asked for), hugetlb 2 MiB, transparent huge pages, base pages.
+// It never leads to a signal later: what is bound to a node is proven with populate() before anyone may touch it, and
+// hugetlb memory that the program faults in keeps its reservation.
 //
 // Each rule was forced by a failure seen on Linux 6.1 or 6.18; the comments name it where it is followed.
 #pragma once
 
-#include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 #include "base/node_set.h"
 #include "base/options.h"
 #include "base/units.h"
+#include "heap/fallback.h"
+#include "heap/unit.h"
 #include "os/os.h"
 
 namespace nh {
 
-// The metadata of one arena (the runtime's heapArena). All of it changes only while `busy` is set, and by the thread
-// that set it: set and cleared under the heap's lock, which is released in between for the system calls. So whoever
-// holds the lock and sees busy clear may read everything.
-struct HeapArena {
-  static constexpr std::uint32_t kAll = ~std::uint32_t{0};
-
-  std::uint32_t mapped;    // units that are accessible
-  std::uint32_t backed;    // units whose memory may be used
-  std::uint32_t hugetlb;   // mapped units that are hugetlb memory (2 MiB or 1 GiB)
-  std::uint32_t huge_1g;   // of those, the ones inside a 1 GiB page
-  std::uint32_t thp;       // mapped units advised to be transparent huge pages
-  std::uint32_t lost;      // units whose addresses another mapping of the process got hold of: never to be touched
-  std::uint32_t kept;      // hugetlb units that children of fork do not get
-  bool decided;            // the kind of mapping has been chosen
-  bool busy;               // some thread maps, populates or releases units of it
-  BindMode bound;          // the policy in force; kDefault: none
-  bool node_gone;          // when this was last looked at, the process might not use the node
-  const void* worker;      // while busy: the thread that works on it, by its thread pointer (for fork)
-  std::uint32_t freed_tick[kHugePerArena];  // when a page of the unit was last freed, in scavenger ticks
-  // First-touch memory of several nodes: the node on which all pages of the unit are known to lie, + 1; 0 = not known.
-  // Belongs to whoever owns the unit; atomic, because a fork makes all of them forgotten (MHeap::forget_places).
-  std::int16_t place[kHugePerArena];
-
-  void begin_work() {
-    busy = true;
-    worker = __builtin_thread_pointer();
-  }
-  bool is_mine() const { return busy && worker == __builtin_thread_pointer(); }
-
-  Backing backing_of(unsigned unit) const {
-    const std::uint32_t bit = std::uint32_t{1} << unit;
-    if ((backed & bit) == 0) return Backing::kNone;
-    if ((huge_1g & bit) != 0) return Backing::kHuge1G;
-    if ((hugetlb & bit) != 0) return Backing::kHuge2M;
-    return (thp & bit) != 0 ? Backing::kThp : Backing::kBase;
-  }
-};
-
-// Changes of single bits in a word of an arena. Atomic, because a fork in a signal handler that interrupted a thread which
-// works on the arena changes those of other units.
-inline void set_units(std::uint32_t& word, std::uint32_t units) { __atomic_fetch_or(&word, units, __ATOMIC_RELAXED); }
-inline void clear_units(std::uint32_t& word, std::uint32_t units) { __atomic_fetch_and(&word, ~units, __ATOMIC_RELAXED); }
-
-// From its first fork on a process takes no more pages of hugetlb pools. A child may again.
+// A process that has forked takes no more pages of the pools, and pages of them that it gives up are unmapped: they would
+// be served from the pool again. Its children start anew.
 void leave_pool();
 void return_to_pool();
 bool pool_is_left();
 
-inline constexpr std::size_t kArenasPerGiB = GiB / kArenaSize;  // 16
-
-// Why something less than asked for had to do; counted, and the first of each kind said on stderr.
-enum class Fallback : std::uint8_t {
-  kHugetlbDry,       // a pool had no page left: THP instead
-  kHugetlbRefused,   // mapping hugetlb memory failed
-  kBindRefused,      // mbind not allowed here: first touch from the right CPU
-  kNoPopulate,       // kernel without MADV_POPULATE_WRITE
-  kThpUnavailable,   // transparent huge pages are off: base pages
-  kOtherNode,        // a node was full: the next nearest served
-  kNodeGone,         // a cpuset no longer allows a node: the kernel chooses among those that are left
-  kCount,
+enum class HeapKind : std::uint8_t {
+  kNode,         // bound to a node and proven to lie there; the pool first
+  kFirstTouch,   // lies where the program first writes; objects of whole units, so that no two owners meet in one
+  kInterleaved,  // unit by unit over several nodes, proven
+  // For memory on which programs make calls that take single OS pages (mprotect, madvise): never hugetlb. Otherwise as the
+  // heap whose twin it is.
+  kPaged,
 };
-const char* fallback_name(Fallback f);
-const char* fallback_text(Fallback f);  // one sentence for stderr
-
-struct FallbackCounters {
-  std::atomic<std::uint64_t> count[static_cast<unsigned>(Fallback::kCount)];
-};
-// Counts; says it once on stderr unless quiet or not worth a line (speak = false).
-void note_fallback(Fallback f, bool speak);
-std::uint64_t fallback_count(Fallback f);
-void set_fallback_quiet(bool quiet);
 
 class Backer {
  public:
   struct Config {
+    HeapKind kind = HeapKind::kNode;
     HugePagesOption huge_pages = HugePagesOption::kAuto;
     HugeSource source = HugeSource::kAnonymous;
-    bool first_touch = false;       // the program faults the pages in; never populate, keep reservations
-    bool policy_places = false;     // first touch: a policy of the process decides on which node, not who touches
-    bool reservation_counts = true;  // no policy or cpuset makes a reservation worthless
-    bool bind = false;              // more than one node and mbind is allowed
-    BindMode bind_mode = BindMode::kBind;
-    NodeSet nodes;                  // where the memory is to be; for first touch the nodes that may be used
-    bool has_small_unit = true;     // the heap's very first unit stays on base pages
-    bool strict = false;            // never soften BIND to PREFERRED
+    // The policy of its memory, over `nodes`. kDefault: no policy, because there is one node or the program's faults decide.
+    BindMode policy = BindMode::kDefault;
+    NodeSet nodes;                   // of the policy; without one those that may serve
+    bool strict = false;             // never from another node
+    bool policy_places = false;      // first touch: a policy of the process decides on which node, not who touches
+    bool reservations_hold = true;   // first touch: no policy or cpuset makes a reservation worthless
   };
 
   void init(const OsOps& os, const Config& config);
 
-  // A request for memory and what it gets, settled at its first arena: a request of a TiB spans 16 384 of them, and the
-  // answers take a dozen files of /sys and /proc.
-  struct Extent {
-    std::size_t bytes;  // a first-touch extent must get this from the pools as a whole
-    enum class Answer : std::uint8_t { kOpen, kNo, kYes } hugetlb = Answer::kOpen, thp = Answer::kOpen;
+  // Neighbouring units that the caller has marked as being worked on, the first at `start`. No lock is held.
+  struct Run {
+    Unit* units;
+    std::uintptr_t start;
+    std::size_t count;
+    void* at(std::size_t i) const { return reinterpret_cast<void*>(start + i * kHugeSize); }
+    Run part(std::size_t first, std::size_t n) const { return {units + first, start + first * kHugeSize, n}; }
   };
 
-  // In all that follows the caller has marked the arena, which starts at `base`, busy, and holds no lock.
+  // A request for memory and the answers to it, which hold for all of it: a request of a TiB is served in many pieces, and
+  // the answers take a dozen files of /sys and /proc.
+  struct Request {
+    std::size_t bytes = 0;     // not backed yet
+    bool hugetlb = false;
+    bool thp = false;
+    bool steps = false;        // hugetlb memory is mapped in long runs, beyond what is asked for
+    bool no_thp = false;       // memory is short (heap/growth.h)
+  };
+  // Finds the other answers. unmapped: some of it is not even mapped. 0, or ENOMEM: there is no room for all of it.
+  int decide(Request* request, bool unmapped) const;
 
-  // Maps the units of `units` that are not yet mapped. Returns 0 or an errno value; EEXIST: some of the units are lost.
-  int map(HeapArena& arena, std::uintptr_t base, bool first_arena, std::uint32_t units, Extent* extent);
+  // Backs the first `needed` units, none of which is backed or lost; the others are reserved, and may be mapped along with
+  // them. Returns 0 or an errno value; EEXIST: some of the units are lost. What was done before a failure stays.
+  int back(const Run& run, std::size_t needed, const Request& request) const;
+  // Backs a unit with base pages that the program faults in: the first of a heap, so that a small process stays small.
+  int back_small(const Run& unit) const;
 
-  // Backs mapped units: populates them where that is ours to do. Returns 0 or an errno value.
-  int populate(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool first_arena);
+  // Gives the pages of backed units back to the OS: those that are no longer backed afterwards.
+  void release(const Run& run) const;
 
-  // Gives the pages of backed units back to the OS. On return `*released` holds the units that were.
-  void release(HeapArena& arena, std::uintptr_t base, std::uint32_t units, std::uint32_t* released);
+  // Maps and backs a GiB of reserved units, 1 GiB aligned, with one page. False: nothing changed.
+  bool map_1g(const Run& group) const;
 
-  // Maps and backs 16 undecided arenas, 1 GiB aligned, with one 1 GiB page. False: nothing changed.
-  bool map_1g(HeapArena* group, std::uintptr_t base);
+  // In a fork child, for units that another thread of the parent was busy with: what is not backed becomes reserved again,
+  // since nobody knows what that thread had mapped there by then.
+  void forget_unbacked(const Run& run) const;
 
-  // In a fork child, for an arena that another thread of the parent was busy with: what is not backed becomes a
-  // reservation again, since nobody knows what that thread had mapped there by then.
-  void forget_unbacked(HeapArena& arena, std::uintptr_t base);
-
-  // When an arena is full: later copy-on-write may go to other nodes rather than kill.
-  void relax(HeapArena& arena, std::uintptr_t base);
-
+  bool first_touch() const { return config_.kind == HeapKind::kFirstTouch; }
+  bool has_policy() const { return config_.policy != BindMode::kDefault; }
   const Config& config() const { return config_; }
 
  private:
-  bool reservation_counts(std::size_t page_bytes) const;
-  bool gets_hugetlb(Extent* extent) const;
-  bool gets_thp(Extent* extent) const;
+  bool reservations_hold(std::size_t page_bytes) const;
   bool pool_has(std::size_t page_bytes, std::size_t bytes) const;
-  int map_plain_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units, bool thp);
-  bool map_hugetlb_units(HeapArena& arena, std::uintptr_t base, std::uint32_t units);
-  int populate_run(HeapArena& arena, std::uintptr_t base, unsigned first, unsigned count);
-  int replace_with_thp(HeapArena& arena, std::uintptr_t base, unsigned unit);
-  void bind_arena(HeapArena& arena, std::uintptr_t base);
-  void bind_small_unit(std::uintptr_t base);
-  void tighten(HeapArena& arena, std::uintptr_t base);
+  bool node_lacks_room(std::size_t bytes) const;
+  int bind(void* p, std::size_t bytes, BindMode mode) const;
+  void map_hugetlb(const Run& run) const;
+  int map_plain(const Run& run, bool thp) const;
+  int replace_with_thp(const Run& unit) const;
+  int prove_hugetlb(const Run& run) const;
+  int prove_plain(const Run& run, bool has_room) const;
+  bool unmap(const Run& run) const;
   unsigned allowed_nodes() const;
-  bool note_bind_failure(int error) const;
-  int follow_cpuset(HeapArena& arena, std::uintptr_t base);
+  bool node_is_gone() const;
 
   const OsOps* os_ = nullptr;
   Config config_;
   bool had_nodes_ = false;  // the process might use some of the nodes at the start; a described machine has none of them
 };
-
-// Calls f(first unit, number of units) for every run of set bits.
-template <typename F>
-void for_each_run(std::uint32_t units, F&& f) {
-  while (units != 0) {
-    const unsigned first = static_cast<unsigned>(__builtin_ctz(units));
-    const std::uint32_t shifted = units >> first;
-    const unsigned count = shifted == ~std::uint32_t{0} ? 32 : static_cast<unsigned>(__builtin_ctz(~shifted));
-    f(first, count);
-    units &= count == 32 ? 0 : ~(((std::uint32_t{1} << count) - 1) << first);
-  }
-}
-
-constexpr std::uint32_t unit_bits(unsigned first, unsigned count) {
-  return count == 32 ? ~std::uint32_t{0} : ((std::uint32_t{1} << count) - 1) << first;
-}
 
 }  // namespace nh

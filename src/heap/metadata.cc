@@ -21,7 +21,7 @@ void* MetadataPool::map_chunk(std::size_t bytes) {
   void* p = os_->reserve(bytes, kOsPageSize);
   if (p == nullptr) return nullptr;
   if (os_->make_writable(p, bytes) != 0) {
-    os_->unreserve(p, bytes);
+    os_->unmap(p, bytes);
     return nullptr;
   }
   // With THP=always the first touch of a small pool would cost 2 MiB.
@@ -61,23 +61,6 @@ void MetadataPool::repair_after_fork() {
   if (!lock_.held() || lock_.held_by_me()) return;
   lock_.reset_after_fork();
   next_ = end_ = 0;
-}
-
-void GrowingTable::init(const OsOps& os, void* range, std::size_t bytes) {
-  os_ = &os;
-  data_ = range;
-  reserved_ = align_up(bytes, kOsPageSize);
-}
-
-int GrowingTable::ensure(std::size_t bytes) {
-  NH_ASSERT(bytes <= reserved_);
-  if (bytes <= writable_) return 0;
-  // Half as much again: the number of calls grows with the logarithm of the size.
-  std::size_t wanted = align_up(bytes + writable_ / 2, kOsPageSize);
-  if (wanted > reserved_) wanted = reserved_;
-  const int error = os_->make_writable(static_cast<char*>(data_) + writable_, wanted - writable_);
-  if (error == 0) writable_ = wanted;
-  return error;
 }
 
 }  // namespace nh

@@ -35,20 +35,4 @@ class MetadataPool {
   std::size_t total_ = 0;
 };
 
-// A flat array over reserved address space that becomes writable from the front as it is needed. Callers take turns.
-class GrowingTable {
- public:
-  // range: reserved, zero when first written, aligned to kOsPageSize.
-  void init(const OsOps& os, void* range, std::size_t bytes);
-  // Makes at least the first `bytes` writable. 0 or an errno value.
-  int ensure(std::size_t bytes);
-  void* data() const { return data_; }
-
- private:
-  const OsOps* os_ = nullptr;
-  void* data_ = nullptr;
-  std::size_t reserved_ = 0;
-  std::size_t writable_ = 0;
-};
-
 }  // namespace nh

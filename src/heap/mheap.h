@@ -1,11 +1,13 @@
-// mheap: all the memory of one NUMA node (or of the first-touch or interleaved region).
+// mheap: all the memory of one NUMA node (or of first-touch, interleaved or paged memory).
 //
-// Hands out spans: runs of pages of its region with a descriptor, published in the page map and backed by memory that
+// Hands out spans: runs of pages of its arenas with a descriptor, published in the page map and backed by memory that
 // may be used without risk of a signal. Spans of small objects come from a 64-page cache per CPU, large objects
-// from the page allocator under the heap's lock; the region grows by arenas.
+// from the page allocator under the heap's lock; the heap grows by arenas that the window of address space deals.
 //
-// Thread safety: all public functions may be called from any thread. No system call is made under the heap's lock: an
-// arena is marked busy, the lock released, the OS asked, the lock taken again (others wait on a futex for it).
+// Thread safety: all public functions may be called from any thread. No system call is made under the heap's lock: the
+// units concerned are marked as being worked on, the lock released, the OS asked, the lock taken again (others wait on a
+// futex for it). Libc's functions that change mappings may be hooked, and a hook may allocate: a thread that meets its own
+// mark is refused, so that it does not wait for itself.
 //
 // Errors: nullptr or false means out of memory on this heap. The caller decides who is asked next.
 #pragma once
@@ -17,6 +19,7 @@
 #include "base/units.h"
 #include "heap/address_space.h"
 #include "heap/backing.h"
+#include "heap/heap_arenas.h"
 #include "heap/metadata.h"
 #include "heap/mspan.h"
 #include "os/os.h"
@@ -40,24 +43,37 @@ struct HeapStats {
   std::size_t metadata_bytes = 0;
 };
 
+// In force while a thread has parts of a heap marked as its own and calls the OS. A library's hook in place of mmap or
+// madvise may call malloc then, in this very thread. Such a malloc must not wait for marks: its own would never go away,
+// and another thread's might be waiting for ours in the same way. It is refused instead.
+class OsWork {
+ public:
+  OsWork() { t_depth++; }
+  ~OsWork() { t_depth--; }
+  OsWork(const OsWork&) = delete;
+  OsWork& operator=(const OsWork&) = delete;
+  static bool under_way() { return t_depth != 0; }
+
+ private:
+  [[gnu::tls_model("initial-exec")]] static inline thread_local constinit unsigned t_depth = 0;
+};
+
 class MHeap {
  public:
   struct Config {
     HeapId id;
     NodeId node;         // invalid: no node in particular
-    bool bind_metadata = false;
-    bool whole_units = false;  // spans are whole huge pages (first touch): no two owners in one
     unsigned cpus = 1;   // possible CPUs
+    bool bind_metadata = false;
     Backer::Config backing;
   };
 
-  // Reserves the tables of this heap; the region of `space` with the same id must be unused. False: address space refused.
-  bool init(const OsOps& os, AddressSpace& space, const Config& config);
-  void destroy();  // tests: gives the tables back (not the region)
+  void init(const OsOps& os, AddressSpace& space, const Config& config);
+  void destroy();  // tests: gives all memory back but the metadata's
 
   // A span of the size that class c of small objects has, its objects not yet initialised. cpu: the caller's, a hint.
   MSpan* alloc_span(SpanClass c, CpuId cpu);
-  // A large object. alignment: a power of two of at least kPageSize; nullptr where the region itself is aligned to less.
+  // A large object. alignment: a power of two of at least kPageSize.
   // The usable size is whole pages. c: kLargeClass, or the bin that `bytes` are the size of. asker: the node of the thread
   // that asks; first-touch memory of several nodes wants to know (mheap_reuse.cc).
   MSpan* alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c = kLargeClass, NodeId asker = {});
@@ -79,20 +95,36 @@ class MHeap {
   // Gives free memory that has been idle for at least `idle_ticks` back to the OS, highest addresses first, until
   // `bytes` are released. Returns how many bytes were.
   std::size_t scavenge(std::size_t bytes, std::uint32_t idle_ticks);
-  // Whether scavenge() would find something.
-  bool has_idle(std::uint32_t idle_ticks);
+  // Whether there is memory for scavenge() to give back, now or later. *wait: in how many ticks the first of it will have
+  // been idle for `idle_ticks`; 0: it has been.
+  bool next_idle(std::uint32_t idle_ticks, std::uint32_t* wait);
   // Takes back what the CPUs' page caches hold.
   void flush_page_caches();
-  // The scavenger's clock. restart: nobody kept it for a while, so that what was freed meanwhile has a stamp that is too
-  // old; it all counts as freed now.
-  void set_tick(std::uint32_t tick, bool restart) {
-    if (restart) tick_floor_.store(tick, std::memory_order_relaxed);
-    tick_.store(tick, std::memory_order_relaxed);
+  // The scavenger's clock, in ticks that wrap around: they are compared by their differences. What is freed gets the tick
+  // as its stamp. A scavenger that will not look for a while sets the clock forward to its next look, so that what is freed
+  // meanwhile does not seem older than it is.
+  void set_tick(std::uint32_t tick) { tick_.store(tick, std::memory_order_relaxed); }
+  std::uint32_t tick() const { return tick_.load(std::memory_order_relaxed); }
+  // Nobody kept the clock since tick(): what got a stamp from then on counts as freed at `to`. If the last such time ended
+  // less than `delay` ticks ago, it still counts as part of this one.
+  void skip_ticks(std::uint32_t to, std::uint32_t delay) {
+    const std::uint32_t from = tick();
+    if (from - skipped_to_.load(std::memory_order_relaxed) >= delay) skipped_from_.store(from, std::memory_order_relaxed);
+    skipped_to_.store(to, std::memory_order_relaxed);
   }
 
   HeapStats stats();
   // Backed bytes, kept up to date; cheap.
-  std::size_t committed() const { return committed_.load(std::memory_order_relaxed); }
+  std::size_t committed() const {
+    std::size_t units = 0;
+    for (const auto& n : backed_) units += n.load(std::memory_order_relaxed);
+    return units * kHugeSize;
+  }
+  // Of these, the ones that are pages of a pool.
+  std::size_t hugetlb_committed() const {
+    return (backed_[static_cast<unsigned>(UnitKind::kHuge2M)].load(std::memory_order_relaxed) +
+            backed_[static_cast<unsigned>(UnitKind::kHuge1G)].load(std::memory_order_relaxed)) * kHugeSize;
+  }
   // Backed memory that no span uses, roughly; cheap.
   std::size_t idle_bytes() const {
     const std::size_t used = in_use_.load(std::memory_order_relaxed), all = committed();
@@ -102,25 +134,35 @@ class MHeap {
   MetadataPool& metadata() { return metadata_; }
   HeapId id() const { return config_.id; }
   NodeId node() const { return config_.node; }
-  bool whole_units() const { return config_.whole_units; }
+  HeapKind kind() const { return config_.backing.kind; }
+  // Large objects consist of whole units.
+  bool whole_units() const { return kind() == HeapKind::kFirstTouch; }
   AddressSpace& space() { return *space_; }
   const OsOps& os() { return *os_; }
-  Backer& backer() { return backer_; }
   const Backer& backer() const { return backer_; }
   Lock& lock() { return lock_; }
 
-  // Calls visit(HeapArena&, start address) for every arena in use; in a fork child or a test, where nothing moves.
+  // Whether an address lies in the heap's first unit, which a small process faults in page by page.
+  bool in_small_unit(const void* p) const;
+  // Calls visit(MSpan*) for every span in use; where nothing moves (a fork child, a test) or with all spans kept from moving.
+  template <typename Visit>
+  void for_each_span(Visit&& visit) const {
+    arenas_.for_each_arena([&](UnitRange units, std::uintptr_t) {
+      space_->for_each_span(arenas_.window_index(units.first.arena()), visit);
+    });
+  }
+  // For fork (process/pool_runs.h). Calls visit(run) for the units of every arena.
   template <typename Visit>
   void for_each_arena(Visit&& visit) {
-    for (std::size_t i = 0; i < arenas_in_use_; i++) visit(arena(i), start_ + i * kArenaSize);
+    arenas_.for_each_arena([&](UnitRange units, std::uintptr_t) { visit(run_of(units)); });
   }
-  // The same for the arena around an address of the region in use.
-  template <typename Visit>
-  void visit_arena(std::uintptr_t at, Visit&& visit) {
-    visit(arena((at - start_) / kArenaSize));
+  // The units at an address of the heap. They must lie in arenas side by side.
+  Backer::Run units_at(const void* start, std::size_t bytes) {
+    const UnitId first = UnitId::of(arenas_.page_of(address(start)));
+    return run_of({first, first + UnitCount(bytes >> kHugeShift)});
   }
-  std::uintptr_t region_start() const { return start_; }
-  std::uintptr_t region_end_in_use() const { return start_ + arenas_in_use_ * kArenaSize; }
+  // Hugetlb memory that is ordinary memory of the same contents now.
+  void note_plain(const Backer::Run& run, bool thp);
 
   // After clearing the mark of arenas, with the lock held, which is released and taken again: others wait for that.
   void end_busy_L();
@@ -128,7 +170,7 @@ class MHeap {
   // In a fork child: makes the heap usable after another thread of the parent was inside it.
   // lost: some units became lost; what CPUs hold of the heap's pages may lie there.
   void repair_after_fork(bool lost = false);
-  bool is_lost(std::uintptr_t at) { return (arena((at - start_) / kArenaSize).lost >> (at % kArenaSize / kHugeSize) & 1) != 0; }
+  bool is_lost(std::uintptr_t at) { return arenas_.unit_of(arenas_.page_of(at)).state == UnitState::kLost; }
   // Audit: page allocator, arenas, spans and page map agree. Nothing else may run.
   bool check();
 
@@ -139,21 +181,35 @@ class MHeap {
     MSpan* spare = nullptr;  // unused descriptors, linked by next
   };
 
-  HeapArena& arena(std::size_t i) { return static_cast<HeapArena*>(arena_table_.data())[i]; }
-  PageId page_of(std::uintptr_t a) const { return PageId((a - start_) >> kPageShift); }
-  std::uintptr_t address_of(PageId p) const { return start_ + (p.value << kPageShift); }
+  // The system calls of one thread under way.
+  struct Growth {
+    bool running = false;
+    const void* thread = nullptr;
+  };
+
+  bool is_small(UnitId u) const { return u == UnitId(0) && kind() != HeapKind::kFirstTouch; }
+  Backer::Run run_of(UnitRange units) { return {&arenas_.unit(units.first), arenas_.address_of(units.first), units.count().value}; }
 
   // Those marked L are called with the lock held; they may release it and take it again.
   bool grow_L(PageCount pages);
   bool back_L(PageId first, PageCount pages);
-  bool back_arena_L(std::size_t index, std::uint32_t units, Backer::Extent* extent);
-  bool try_1g_L(std::size_t index);
+  bool back_run_L(UnitRange wanted, const Backer::Request& request, UnitId* done);
+  bool back_small_L();
+  UnitId giant_end(UnitId u) const;
+  UnitId step_end_L(UnitRange units) const;
+  bool try_1g_L(UnitId around);
+  void release_L(UnitRange units);
+  template <typename Work>
+  void work_on_L(UnitRange units, Work&& work);
   void wait_L();
   void fill_small_unit_L();
+  std::uint32_t age_of_L(const Unit& unit) const;
   bool find_idle_L(PageId* limit, std::uint32_t idle_ticks);
   PageAlloc::Run alloc_pages_L(PageCount pages, std::size_t align_pages);
+  PageAlloc::Run cut_aligned_L(const PageAlloc::Run& run, PageCount all, PageCount pages, std::size_t align_bytes);
   void note_freed_L(PageId first, PageCount pages);
   bool free_unbacked_L(PageId first, PageCount pages);
+  void count_units(const Unit* units, std::size_t n, bool add);
 
   PageAlloc::Run pages_from_cache(CpuPages& c, PageCount pages);
   PageAlloc::Run pages_from_heap(PageCount pages, std::size_t align_pages);
@@ -164,10 +220,12 @@ class MHeap {
   // Whether it matters who uses memory that was used before. Where a policy places all pages alike, new ones would be no
   // better than the old.
   bool asks_place() const {
-    return config_.backing.first_touch && !config_.backing.policy_places && config_.backing.nodes.count() > 1;
+    return backer_.first_touch() && !config_.backing.policy_places && config_.backing.nodes.count() > 1;
   }
   bool extend(PageId end, PageCount more, NodeId asker);
-  bool has_hugetlb(PageId first, PageCount pages);
+  void count_large(MSpan* span, std::size_t bytes);
+  bool is_last_of_window() const;
+  bool has_hugetlb(PageId first, PageCount pages) const;
   bool lies_on(PageId first, PageCount pages, NodeId node);
   bool renew(PageId first, PageCount pages, bool* dropped);
   bool settle(PageId first, PageCount pages, NodeId asker, bool* dropped);
@@ -176,25 +234,19 @@ class MHeap {
   Config config_;
   const OsOps* os_ = nullptr;
   AddressSpace* space_ = nullptr;
-  std::uintptr_t start_ = 0;
-  PageAlloc pages_;
-  void* tables_ = nullptr;  // the reservation that the tables below are cut from
-  std::size_t tables_bytes_ = 0;
-  GrowingTable bitmap_table_;
-  GrowingTable summary_table_[kTreeLevels];
-  GrowingTable arena_table_;
+  HeapArenas arenas_;
   Backer backer_;
   MetadataPool metadata_;
   std::atomic<CpuPages*> cpu_pages_{nullptr};  // one per possible CPU, made at first use
   MSpan* spare_ = nullptr;
-  std::size_t arenas_in_use_ = 0;
-  bool growing_ = false;
+  Growth growth_;
   bool small_unit_full_ = false;
   unsigned waiters_ = 0;
   std::atomic<std::uint32_t> epoch_{0};  // counts the ends of waits for the OS; sleepers wait for it to change
   std::atomic<std::uint32_t> tick_{0};
-  std::atomic<std::uint32_t> tick_floor_{0};
-  std::atomic<std::size_t> committed_{0};
+  std::atomic<std::uint32_t> skipped_from_{0};
+  std::atomic<std::uint32_t> skipped_to_{0};
+  std::atomic<std::size_t> backed_[4] = {};  // units, by UnitKind
   std::atomic<std::size_t> in_use_{0};
   std::atomic<std::size_t> spans_{0};
   std::atomic<std::size_t> large_objects_{0};

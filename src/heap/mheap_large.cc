@@ -13,14 +13,13 @@ constexpr std::size_t kDropToClear = 64 * MiB;
 }  // namespace
 
 MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c, NodeId asker) {
-  // Pages count from the start of the region: they can be aligned no better than it is.
-  if (bytes > space_->region_bytes() || !is_aligned(start_, alignment)) return nullptr;
+  if (bytes > space_->max_bytes() || alignment > space_->max_bytes()) return nullptr;
   const PageCount pages = pages_for(bytes);
   CpuPages* all = cpu_pages();
   MSpan* span = all == nullptr ? nullptr : new_descriptor(all[0]);
   if (span == nullptr) return nullptr;
   // Whole units begin at one, even where another heap's exhaustion has brought small spans here.
-  if (config_.whole_units && alignment < kHugeSize) alignment = kHugeSize;
+  if (whole_units() && alignment < kHugeSize) alignment = kHugeSize;
   const PageAlloc::Run run = pages_from_heap(pages, alignment >> kPageShift);
   if (!run.ok) {
     LockGuard guard(lock_);
@@ -32,11 +31,21 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan,
   span->shift_object(0);
   span->nelems = noscan ? MSpan::kLargeNoscan : 0;  // see MSpan::noscan()
   large_objects_.fetch_add(1, std::memory_order_relaxed);
-  large_bytes_.fetch_add(pages.bytes(), std::memory_order_relaxed);
+  span->alloc_cache = 0;
+  count_large(span, bytes);
   space_->publish(span);
   if (settle(span, asker)) return span;
   free_span(span);
   return nullptr;
+}
+
+// Statistics count large objects by the memory that was asked for, in whole pages of the OS, as programs expect that know
+// glibc. What CPUs may keep counts as its span, since they do not know what was asked for.
+void MHeap::count_large(MSpan* span, std::size_t bytes) {
+  const std::size_t all = span->pages().bytes();
+  const std::size_t counted = all <= kMaxKeptBytes ? all : align_up(bytes, kOsPageSize);
+  large_bytes_.fetch_add(counted - span->alloc_cache, std::memory_order_relaxed);
+  span->alloc_cache = counted;
 }
 
 // Takes free pages that begin where an object ends.
@@ -44,12 +53,13 @@ bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
   PageCount scavenged;
   {
     LockGuard guard(lock_);
-    bool ok = pages_.extend(end, more, &scavenged);
-    if (!ok && end <= pages_.end()) {
-      // Nothing but free pages between us and the end of the heap: the heap can grow behind us.
-      const PageCount behind = pages_.end() - end;
-      if (behind < more && (behind.value == 0 || pages_.is_free(end, behind)) && grow_L(more - behind)) {
-        ok = pages_.extend(end, more, &scavenged);
+    PageAlloc& all = arenas_.pages();
+    bool ok = all.extend(end, more, &scavenged);
+    if (!ok && end <= all.end() && is_last_of_window()) {
+      // Nothing but free pages between us and the end of the window: the heap can grow behind us.
+      const PageCount behind = all.end() - end;
+      if (behind < more && (behind.value == 0 || all.is_free(end, behind)) && grow_L(more - behind)) {
+        ok = all.extend(end, more, &scavenged);
       }
     }
     if (!ok) return false;
@@ -65,35 +75,43 @@ bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
     return false;
   }
   in_use_.fetch_add(more.bytes(), std::memory_order_relaxed);
-  large_bytes_.fetch_add(more.bytes(), std::memory_order_relaxed);
   return true;
 }
 
 bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId asker) {
-  if (bytes > space_->region_bytes()) return false;
+  if (bytes > space_->max_bytes()) return false;
   const PageCount old = span->pages();
   const PageCount pages = pages_for(bytes + span->free_index * kCacheLine);
-  if (pages == old) return true;
-  const PageId first = page_of(span->start_addr);
+  if (pages == old) {
+    count_large(span, bytes);
+    return true;
+  }
+  const PageId first = arenas_.page_of(span->start_addr);
   if (pages < old) {
     LockGuard guard(lock_);
-    pages_.free(first + pages, old - pages);
+    arenas_.pages().free(first + pages, old - pages);
     note_freed_L(first + pages, old - pages);
     in_use_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
-    large_bytes_.fetch_sub((old - pages).bytes(), std::memory_order_relaxed);
   } else if (!extend(first + old, pages - old, asker)) {
     return false;
   }
   span->npages = static_cast<std::uint32_t>(pages.value);
+  count_large(span, bytes);
   span->shift_object(span->free_index);
   span->span_class = c;
   space_->publish(span);
   return true;
 }
 
-bool MHeap::has_hugetlb(PageId first, PageCount pages) {
-  for (std::size_t p = first.value; p < (first + pages).value; p += kPagesPerHuge) {
-    if ((arena(p / kPagesPerArena).hugetlb >> (p / kPagesPerHuge % kHugePerArena) & 1) != 0) return true;
+// Whether the heap's last arena is the window's, so that what is dealt next lies right behind it.
+bool MHeap::is_last_of_window() const {
+  return arenas_.end() != 0 && (std::size_t{arenas_.last()} + 1) * kArenaSize == space_->used_bytes();
+}
+
+bool MHeap::has_hugetlb(PageId first, PageCount pages) const {
+  const UnitRange units = UnitRange::around(first, pages);
+  for (UnitId u = units.first; u < units.end; ++u) {
+    if (arenas_.unit(u).hugetlb()) return true;
   }
   return false;
 }
@@ -103,13 +121,14 @@ bool MHeap::clear_large(MSpan* span) {
   span->need_zero = false;
   void* start = reinterpret_cast<void*>(span->start_addr);
   const std::size_t bytes = span->pages().bytes();
-  const PageId first = page_of(span->start_addr);
+  const PageId first = arenas_.page_of(span->start_addr);
   // Clearing touches, and the program's own threads are to be the first to touch a page. Where the place of all pages is
   // known they are there. Without several nodes it is only a matter of cost, and pages of a pool stay: another process
   // might take them.
-  bool drop = config_.backing.first_touch && bytes >= kDropToClear && (asks_place() || !has_hugetlb(first, span->pages()));
-  for (std::size_t p = first.value; asks_place() && p < (first + span->pages()).value; p += kPagesPerHuge) {
-    drop |= __atomic_load_n(&arena(p / kPagesPerArena).place[p / kPagesPerHuge % kHugePerArena], __ATOMIC_RELAXED) == 0;
+  bool drop = backer_.first_touch() && bytes >= kDropToClear && (asks_place() || !has_hugetlb(first, span->pages()));
+  const UnitRange units = UnitRange::around(first, span->pages());
+  for (UnitId u = units.first; asks_place() && u < units.end; ++u) {
+    drop |= __atomic_load_n(&arenas_.unit(u).place, __ATOMIC_RELAXED) == 0;
   }
   bool dropped = false;
   if (drop && !renew(first, span->pages(), &dropped)) return false;

@@ -46,20 +46,19 @@ Lies ask(const OsOps& os, std::uintptr_t start, std::size_t bytes, std::size_t s
 // The units belong to the caller.
 bool MHeap::lies_on(PageId first, PageCount pages, NodeId node) {
   if (!node.valid()) return false;
-  const std::size_t begin = first.value / kPagesPerHuge, end = (first + pages).value / kPagesPerHuge;
-  auto place = [&](std::size_t u) { return &arena(u / kHugePerArena).place[u % kHugePerArena]; };
-  auto known = [&](std::size_t u) { return __atomic_load_n(place(u), __ATOMIC_RELAXED); };
+  const UnitRange units = UnitRange::around(first, pages);
+  const auto known = [&](UnitId u) { return __atomic_load_n(&arenas_.unit(u).place, __ATOMIC_RELAXED); };
   const auto here = static_cast<std::int16_t>(node.value + 1);
   // One page per unit first: what lies elsewhere mostly shows there.
-  for (std::size_t u = begin; u < end; u++) {
+  for (UnitId u = units.first; u < units.end; ++u) {
     if (known(u) == here) continue;
-    if (known(u) != 0 || ask(*os_, start_ + u * kHugeSize, kHugeSize, kHugeSize, node) == Lies::kElsewhere) return false;
+    if (known(u) != 0 || ask(*os_, arenas_.address_of(u), kHugeSize, kHugeSize, node) == Lies::kElsewhere) return false;
   }
-  for (std::size_t u = begin; u < end; u++) {
+  for (UnitId u = units.first; u < units.end; ++u) {
     if (known(u) == here) continue;
-    const bool one_page = (arena(u / kHugePerArena).hugetlb >> (u % kHugePerArena) & 1) != 0;
-    switch (ask(*os_, start_ + u * kHugeSize, kHugeSize, one_page ? kHugeSize : kOsPageSize, node)) {
-      case Lies::kThere: __atomic_store_n(place(u), here, __ATOMIC_RELAXED); break;
+    const bool one_page = arenas_.unit(u).hugetlb();
+    switch (ask(*os_, arenas_.address_of(u), kHugeSize, one_page ? kHugeSize : kOsPageSize, node)) {
+      case Lies::kThere: __atomic_store_n(&arenas_.unit(u).place, here, __ATOMIC_RELAXED); break;
       case Lies::kSoFar: break;
       case Lies::kElsewhere: return false;
     }
@@ -70,29 +69,11 @@ bool MHeap::lies_on(PageId first, PageCount pages, NodeId node) {
 // Drops the pages of whole units that the caller owns, and backs the units anew: huge pages of a pool lose their
 // reservation with their page. False: they could not be backed again. *dropped: all of them read as zero now.
 bool MHeap::renew(PageId first, PageCount pages, bool* dropped) {
-  *dropped = true;
-  const std::size_t end = (first + pages).value / kPagesPerHuge;
+  const UnitRange units = UnitRange::around(first, pages);
   LockGuard guard(lock_);
-  for (std::size_t u = first.value / kPagesPerHuge; u < end;) {
-    HeapArena& a = arena(u / kHugePerArena);
-    if (a.busy) {
-      wait_L();
-      continue;
-    }
-    const std::size_t next_arena = align_up(u + 1, kHugePerArena);
-    const std::size_t stop = next_arena < end ? next_arena : end;
-    const std::uint32_t units = unit_bits(static_cast<unsigned>(u % kHugePerArena), static_cast<unsigned>(stop - u));
-    std::uint32_t released = 0;
-    a.begin_work();
-    lock_.unlock();
-    backer_.release(a, start_ + u / kHugePerArena * kArenaSize, units, &released);
-    lock_.lock();
-    committed_.fetch_sub(static_cast<std::size_t>(__builtin_popcount(released)) * kHugeSize, std::memory_order_relaxed);
-    a.busy = false;
-    end_busy_L();
-    *dropped &= released == units;
-    u = stop;
-  }
+  release_L(units);
+  *dropped = true;
+  for (UnitId u = units.first; u < units.end; ++u) *dropped &= !arenas_.unit(u).backed();
   return back_L(first, pages);
 }
 
@@ -104,16 +85,14 @@ bool MHeap::settle(PageId first, PageCount pages, NodeId asker, bool* dropped) {
 bool MHeap::settle(MSpan* span, NodeId asker) {
   if (!span->need_zero) return true;
   bool dropped;
-  if (!settle(page_of(span->start_addr), span->pages(), asker, &dropped)) return false;
+  if (!settle(arenas_.page_of(span->start_addr), span->pages(), asker, &dropped)) return false;
   if (dropped) span->need_zero = false;
   return true;
 }
 
 void MHeap::forget_places() {
   if (!asks_place()) return;
-  for (std::size_t i = 0; i < arenas_in_use_; i++) {
-    for (std::int16_t& place : arena(i).place) __atomic_store_n(&place, std::int16_t{0}, __ATOMIC_RELAXED);
-  }
+  for (UnitId u(0); u < arenas_.unit_end(); ++u) __atomic_store_n(&arenas_.unit(u).place, std::int16_t{0}, __ATOMIC_RELAXED);
 }
 
 }  // namespace nh

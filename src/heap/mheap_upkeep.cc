@@ -17,87 +17,91 @@ void MHeap::flush_page_caches() {
     if (taken.empty()) continue;
     LockGuard guard(lock_);
     const PageId base = taken.base();
-    taken.flush(pages_);
+    taken.flush(arenas_.pages());
     note_freed_L(base, PageCount(PageCache::kPages));
   }
+}
+
+// For how many ticks a unit has been free. Differences of ticks are right as long as no unit stays free for half of the
+// range, 248 days with the shortest ticks; one that does only goes later.
+std::uint32_t MHeap::age_of_L(const Unit& unit) const {
+  const std::uint32_t from = skipped_from_.load(std::memory_order_relaxed), to = skipped_to_.load(std::memory_order_relaxed);
+  const std::uint32_t since = unit.freed_tick - from < to - from ? to : unit.freed_tick;
+  const auto age = static_cast<std::int32_t>(tick() - since);
+  return age > 0 ? static_cast<std::uint32_t>(age) : 0;  // a stamp may lie ahead
 }
 
 // The highest free unit below *limit that may be released: *limit becomes its first page. A unit inside a 1 GiB page
 // cannot go alone.
 bool MHeap::find_idle_L(PageId* limit, std::uint32_t idle_ticks) {
-  const std::uint32_t now = tick_.load(std::memory_order_relaxed);
-  const std::uint32_t floor = tick_floor_.load(std::memory_order_relaxed);
-  PageId unit;
-  while (pages_.find_free_unit_below(*limit, &unit)) {
-    *limit = unit;
-    const std::size_t u = unit.value / kPagesPerHuge;
-    const HeapArena& a = arena(u / kHugePerArena);
-    if (a.busy || (a.huge_1g >> (u % kHugePerArena) & 1) != 0) continue;
-    const std::uint32_t freed = a.freed_tick[u % kHugePerArena];
-    const std::uint32_t since = freed > floor ? freed : floor;
-    // The clock may go back by a tick where two threads set it at once.
-    if (idle_ticks == 0 || (now >= since && now - since >= idle_ticks)) return true;
+  PageId page;
+  while (arenas_.pages().find_free_unit_below(*limit, &page)) {
+    *limit = page;
+    const Unit& unit = arenas_.unit_of(page);
+    if (unit.busy() || (unit.mapped() && unit.kind == UnitKind::kHuge1G)) continue;
+    if (idle_ticks == 0 || age_of_L(unit) >= idle_ticks) return true;
   }
   return false;
 }
 
-bool MHeap::has_idle(std::uint32_t idle_ticks) {
+bool MHeap::next_idle(std::uint32_t idle_ticks, std::uint32_t* wait) {
   LockGuard guard(lock_);
-  PageId limit = pages_.end();
-  return find_idle_L(&limit, idle_ticks);
+  bool found = false;
+  *wait = idle_ticks;
+  PageId page = arenas_.pages().end();
+  while (*wait != 0 && arenas_.pages().find_free_unit_below(page, &page)) {
+    const Unit& unit = arenas_.unit_of(page);
+    if (unit.mapped() && unit.kind == UnitKind::kHuge1G) continue;
+    found = true;
+    const std::uint32_t age = age_of_L(unit);
+    // Of a unit that somebody works on nobody knows what it will be; there will be something to see in a tick.
+    const std::uint32_t least = unit.busy() ? 1 : 0;
+    const std::uint32_t left = age + least < idle_ticks ? idle_ticks - age : least;
+    if (left < *wait) *wait = left;
+  }
+  return found;
 }
 
 std::size_t MHeap::scavenge(std::size_t bytes, std::uint32_t idle_ticks) {
   const PageCount unit_pages(kPagesPerHuge);
   std::size_t done = 0;
   LockGuard guard(lock_);
-  PageId unit = pages_.end();
-  while (done < bytes && find_idle_L(&unit, idle_ticks)) {
-    const std::size_t u = unit.value / kPagesPerHuge;
-    HeapArena& a = arena(u / kHugePerArena);
-    const std::uint32_t bit = std::uint32_t{1} << (u % kHugePerArena);
+  PageId page = arenas_.pages().end();
+  while (done < bytes && find_idle_L(&page, idle_ticks)) {
     // Claimed: nobody allocates these pages while the lock is released.
-    if (!pages_.claim(unit, unit_pages)) continue;
-    std::uint32_t released = bit;
-    if ((a.backed & bit) != 0) {
-      a.begin_work();
-      lock_.unlock();
-      backer_.release(a, start_ + u / kHugePerArena * kArenaSize, bit, &released);
-      lock_.lock();
-      a.busy = false;
-      if (released != 0) {
-        done += kHugeSize;
-        released_ += kHugeSize;
-        committed_.fetch_sub(kHugeSize, std::memory_order_relaxed);
-      }
-      end_busy_L();
+    if (!arenas_.pages().claim(page, unit_pages)) continue;
+    const UnitId u = UnitId::of(page);
+    const bool was_backed = arenas_.unit(u).backed();
+    if (was_backed) release_L({u, u + UnitCount(1)});
+    const bool is_backed = arenas_.unit(u).backed();
+    if (was_backed && !is_backed) {
+      done += kHugeSize;
+      released_ += kHugeSize;
     }
     // A unit that was never backed, or no longer is, holds nothing: it reads as zero.
-    pages_.release_claim(unit, unit_pages, released != 0);
+    arenas_.pages().release_claim(page, unit_pages, !is_backed);
   }
   return done;
 }
 
 HeapStats MHeap::stats() {
   HeapStats s;
-  LockGuard guard(lock_);
-  s.arenas = arenas_in_use_;
+  const auto bytes_of = [&](UnitKind kind) {
+    return backed_[static_cast<unsigned>(kind)].load(std::memory_order_relaxed) * kHugeSize;
+  };
+  s.hugetlb_bytes = bytes_of(UnitKind::kHuge2M) + bytes_of(UnitKind::kHuge1G);
+  s.thp_bytes = bytes_of(UnitKind::kThp);
+  s.base_bytes = bytes_of(UnitKind::kBase);
+  s.committed_bytes = s.hugetlb_bytes + s.thp_bytes + s.base_bytes;
   s.spans = spans_.load(std::memory_order_relaxed);
   s.in_use_bytes = in_use_.load(std::memory_order_relaxed);
-  for (std::size_t i = 0; i < arenas_in_use_; i++) {
-    while (arena(i).busy) wait_L();
-    const HeapArena& a = arena(i);
-    auto bytes = [](std::uint32_t units) { return static_cast<std::size_t>(__builtin_popcount(units)) * kHugeSize; };
-    s.committed_bytes += bytes(a.backed);
-    s.hugetlb_bytes += bytes(a.backed & a.hugetlb);
-    s.thp_bytes += bytes(a.backed & a.thp & ~a.hugetlb);
-    s.base_bytes += bytes(a.backed & ~a.thp & ~a.hugetlb);
-  }
   s.free_bytes = idle_bytes();
-  s.released_bytes = released_;
   s.large_objects = large_objects_.load(std::memory_order_relaxed);
   s.large_bytes = large_bytes_.load(std::memory_order_relaxed);
   s.metadata_bytes = metadata_.bytes();
+  LockGuard guard(lock_);
+  s.arenas = arenas_.count();
+  s.released_bytes = released_;
   return s;
 }
 
@@ -113,56 +117,65 @@ void MHeap::repair_after_fork(bool lost) {
     c.spare = nullptr;
   }
   metadata_.repair_after_fork();
+  arenas_.repair_after_fork();
   // System calls of other threads that were under way. What this thread is busy with (it forked in a signal handler) it
   // goes on with.
-  for (std::size_t i = 0; i < arenas_in_use_; i++) {
-    HeapArena& a = arena(i);
-    if (!a.busy || a.is_mine()) continue;
-    backer_.forget_unbacked(a, start_ + i * kArenaSize);
-    a.busy = false;
-  }
+  const auto is_others = [](const Unit& u) { return u.busy() && !u.is_mine(); };
+  arenas_.for_each_arena([&](UnitRange arena, std::uintptr_t) {
+    const Backer::Run run = run_of(arena);
+    for_each_run(run.units, run.count, is_others, [&](std::size_t first, std::size_t n) {
+      const Backer::Run part = run.part(first, n);
+      backer_.forget_unbacked(part);
+      for (std::size_t i = 0; i < n; i++) part.units[i].worker = nullptr;
+    });
+  });
   if (lock_.held() && lock_.held_by_me()) return;
   if (lock_.held()) {
     lock_.reset_after_fork();
     spare_ = nullptr;
-    if (arenas_in_use_ != 0) pages_.rebuild_summaries(PageId(arenas_in_use_ * kPagesPerArena));
+    if (arenas_.end() != 0) arenas_.pages().rebuild_summaries(PageId(arenas_.end() * kPagesPerArena));
   }
-  growing_ = false;  // growing again what another thread had grown already is harmless
+  if (growth_.thread != __builtin_thread_pointer()) growth_ = {};
   // This thread may be asleep until somebody is done (its signal handler forked): it has to look again.
   epoch_.fetch_add(1, std::memory_order_relaxed);
-  std::size_t units = 0;
-  for (std::size_t i = 0; i < arenas_in_use_; i++) {
-    units += static_cast<std::size_t>(__builtin_popcount(arena(i).backed));
-  }
-  committed_.store(units * kHugeSize, std::memory_order_relaxed);
+  for (auto& count : backed_) count.store(0, std::memory_order_relaxed);
+  // What this thread is working on it will count itself.
+  const auto is_counted = [](const Unit& u) { return u.backed() && !u.busy(); };
+  arenas_.for_each_arena([&](UnitRange arena, std::uintptr_t) {
+    const Unit* units = &arenas_.unit(arena.first);
+    for_each_run(units, kUnitsPerArena, is_counted,
+                 [&](std::size_t first, std::size_t n) { count_units(units + first, n, true); });
+  });
 }
 
 bool MHeap::check() {
   LockGuard guard(lock_);
-  if (arenas_in_use_ == 0) return true;
-  if (!pages_.check()) return false;
-  std::size_t committed = 0;
-  for (std::size_t i = 0; i < arenas_in_use_; i++) {
-    const HeapArena& a = arena(i);
-    if (a.busy || (a.backed & ~a.mapped) != 0 || (a.huge_1g & ~a.hugetlb) != 0) return false;
-    if (((a.hugetlb | a.thp) & ~a.mapped) != 0 || (a.hugetlb & a.thp) != 0 || (a.lost & a.mapped) != 0) return false;
-    committed += static_cast<std::size_t>(__builtin_popcount(a.backed)) * kHugeSize;
-  }
-  if (committed != this->committed()) return false;
+  if (arenas_.end() == 0) return true;
+  if (!arenas_.pages().check()) return false;
+  std::size_t backed = 0;
   bool ok = true;
+  arenas_.for_each_arena([&](UnitRange arena, std::uintptr_t start) {
+    for (UnitId u = arena.first; u < arena.end; ++u) {
+      const Unit& unit = arenas_.unit(u);
+      backed += unit.backed();
+      ok &= !unit.busy();
+    }
+    ok &= space_->heap_of(reinterpret_cast<const void*>(start)) == config_.id;
+    ok &= arenas_.page_of(start) == arena.first.first_page();
+  });
+  if (backed * kHugeSize != committed()) return false;
   std::size_t bytes = 0, spans = 0;
-  space_->for_each_span(start_, region_end_in_use(), [&](MSpan* span) {
-    const PageId first = page_of(span->start_addr);
+  for_each_span([&](MSpan* span) {
+    const PageId first = arenas_.page_of(span->start_addr);
     spans++;
     bytes += span->pages().bytes();
     if (span->heap != config_.id.value || span->use == SpanUse::kNone) ok = false;
     for (std::size_t p = 0; p < span->npages; p++) {
-      if (pages_.is_free(first + PageCount(p), PageCount(1))) ok = false;
+      if (arenas_.pages().is_free(first + PageCount(p), PageCount(1))) ok = false;
     }
-    for (std::uintptr_t at = span->start_addr; at < span->end_addr(); at += kHugeSize) {
-      const std::size_t u = (at - start_) >> kHugeShift;
-      if (((arena(u / kHugePerArena).backed >> (u % kHugePerArena)) & 1) == 0) ok = false;
-    }
+    const UnitRange units = UnitRange::around(first, span->pages());
+    for (UnitId u = units.first; u < units.end; ++u) ok &= arenas_.unit(u).backed();
+    ok &= arenas_.address_of(first + span->pages() - PageCount(1)) + kPageSize == span->end_addr();
   });
   return ok && bytes == in_use_.load() && spans == spans_.load();
 }

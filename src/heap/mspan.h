@@ -13,40 +13,9 @@
 #include "base/bits.h"
 #include "base/check.h"
 #include "base/units.h"
+#include "heap/span_class.h"
 
 namespace nh {
-
-inline constexpr unsigned kSizeClasses = 68;   // 0 = large
-inline constexpr unsigned kSpanClasses = 136;  // size class << 1 | noscan
-
-// A size class and whether its objects hold no pointers. Codes past the 136 exist only in the page map and as numbers of
-// lists in the CPU caches.
-//
-// Small objects that were asked for on a certain node ("placed") have spans, mcentrals and lists of their own, told by a
-// bit above the code: realloc() must know them, and an object has no header that could tell.
-using SpanClass = std::uint16_t;
-inline constexpr SpanClass kPlacedBit = 0x100;
-inline constexpr SpanClass kTinyClass = 136;     // 16-byte blocks of the tiny allocator
-inline constexpr SpanClass kLargeClass = 137;    // first page of a large object that has no bin
-inline constexpr SpanClass kFirstBinClass = 138;  // from here on: first page of a large object, bin << 1 | noscan
-inline constexpr unsigned kLargeBins = 52;       // sizes of large objects that CPU caches keep (heap/size_classes.h)
-inline constexpr unsigned kCachedClasses = 137;  // classes whose objects come from an mcentral
-inline constexpr unsigned kClassCodes = kFirstBinClass + 2 * kLargeBins;
-static_assert(kClassCodes <= 256);
-
-constexpr SpanClass make_span_class(unsigned size_class, bool noscan) {
-  return static_cast<SpanClass>(size_class << 1 | (noscan ? 1 : 0));
-}
-constexpr SpanClass make_placed(SpanClass c) { return c | kPlacedBit; }
-constexpr bool is_placed(SpanClass c) { return (c & kPlacedBit) != 0; }
-constexpr SpanClass without_place(SpanClass c) { return c & 0xff; }
-constexpr bool is_large(SpanClass c) { return without_place(c) >= kLargeClass; }
-constexpr bool is_bin(SpanClass c) { return without_place(c) >= kFirstBinClass; }
-// Rows of kSizeClassTable: the bins follow the size classes.
-constexpr unsigned size_class_of(SpanClass c) {
-  if (is_bin(c)) return kSizeClasses + (c - kFirstBinClass) / 2u;
-  return without_place(c) == kTinyClass ? 2 : without_place(c) >> 1;
-}
 
 inline constexpr std::size_t kCacheLine = 64;
 inline constexpr unsigned kMaxObjectsPerSpan = 1024;
@@ -55,7 +24,7 @@ enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcen
 enum class SpanUse : std::uint8_t {
   kNone,
   kInUse,  // from the moment the page map names it until its pages are freed
-  kKept,   // a large object that was freed and waits in a CPU's cache, linked by its descriptor
+  kFreed,  // a large object that was freed: on its way into the heap, or kept in a CPU's cache, linked by its descriptor
 };
 
 struct alignas(64) MSpan {
@@ -63,17 +32,21 @@ struct alignas(64) MSpan {
   MSpan* prev;
   std::uintptr_t start_addr;
   std::size_t elem_size;      // bytes per object, 0 until init_objects() is done; of a large object: its usable bytes
-  std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free
-  std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory; else nullptr
+  std::uint64_t alloc_cache;  // the window: bit i = object (free_index & ~63) + i is free; of a large object: what it
+                              // counts as in statistics, in bytes
+  union {
+    std::uint16_t* starts;      // tiny and 8-byte spans: 16 start bits per 16 bytes, in metadata memory
+    std::uint64_t fresh_from;   // others: objects from here on were never handed out, as far as note_taken() was told
+  };
   std::uint32_t npages;
   std::uint16_t nelems;
   std::uint16_t alloc_count;  // objects handed out, to caches or to the program
   std::uint16_t free_index;   // start of the window, a multiple of 64; of a large object: the cache lines before it
   std::uint16_t heap;         // HeapId
   SpanClass span_class;
-  SpanSet set;
+  SpanSet set : 7;
   bool need_zero : 1;         // some page was written since the OS gave it
-  SpanUse use : 7;
+  SpanUse use;                // a byte of its own: who frees a large object claims it by an atomic exchange
   std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
 
   PageCount pages() const { return PageCount(npages); }
@@ -105,9 +78,9 @@ struct alignas(64) MSpan {
   // Whether the objects hold no pointers, and whether they are placed ones. Not every large object's class has bits for
   // these; the unused object count serves.
   bool noscan() const {
-    return is_large(span_class) ? (nelems & kLargeNoscan) != 0 : span_class == kTinyClass || (span_class & 1) != 0;
+    return span_class.is_large() ? (nelems & kLargeNoscan) != 0 : span_class.noscan();
   }
-  bool placed() const { return is_large(span_class) ? (nelems & kLargePlaced) != 0 : is_placed(span_class); }
+  bool placed() const { return span_class.is_large() ? (nelems & kLargePlaced) != 0 : span_class.is_placed(); }
   static constexpr std::uint16_t kLargeNoscan = 1, kLargePlaced = 2;
 
   // Takes up to `wanted` free objects in address order of the window, calling take(index) for each; returns how many.
@@ -131,6 +104,17 @@ struct alignas(64) MSpan {
       taken++;
     }
     return taken;
+  }
+
+  // For spans of few objects, from which those at the lowest addresses are taken first. Such a span knows which of them nobody
+  // has had yet.
+  static constexpr unsigned kMostToKnowUntouched = 64;
+  void note_taken(unsigned index) {
+    if (index >= fresh_from) fresh_from = index + 1;
+  }
+  // Whether the next object to be taken reads as zero and was never written to. Not for a full span.
+  bool next_is_untouched() const {
+    return !need_zero && static_cast<unsigned>(std::countr_zero(alloc_cache)) >= fresh_from;
   }
 
   // Gives object `index` back. False where it was free already: a double free.

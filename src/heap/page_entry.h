@@ -26,28 +26,29 @@ inline constexpr unsigned kListSetsPerHeap = 2;
 inline constexpr std::size_t kListBytes = 16;
 inline constexpr std::size_t kListSetBytes = kClassCodes * kListBytes;
 constexpr unsigned list_set(HeapId h, bool placed) { return h.value * kListSetsPerHeap + (placed ? 1 : 0); }
-constexpr std::size_t offset_in_set(SpanClass c) { return without_place(c) * kListBytes; }
+constexpr std::size_t offset_in_set(SpanClass c) { return c.list() * kListBytes; }
 // From a CPU's first set.
 constexpr std::size_t list_offset(HeapId h, SpanClass c) {
-  return list_set(h, is_placed(c)) * kListSetBytes + offset_in_set(c);
+  return list_set(h, c.is_placed()) * kListSetBytes + offset_in_set(c);
 }
 
 inline constexpr unsigned kEntryListBits = 22;
-static_assert(list_offset(HeapId(kMaxHeaps), 0) <= std::size_t{1} << kEntryListBits);
+static_assert(list_offset(HeapId(kMaxHeaps), SpanClass()) <= std::size_t{1} << kEntryListBits);
 
 struct PageKind {
-  std::uint8_t code;   // span class without place; 0 = not in use
+  std::uint8_t list;   // of its span's class; 0 = not in use
   std::uint8_t index;  // pages of the span before this one
+  constexpr SpanClass span_class() const { return SpanClass(list); }  // but for the place
 };
 
 namespace detail {
-constexpr unsigned kinds_of(unsigned code) {
-  return code < 2 || code >= kLargeClass ? 1 : size_class(static_cast<SpanClass>(code)).pages;
-}
-// Code -> its first kind; behind the last code, the number of all.
+constexpr unsigned kinds_of(SpanClass c) { return c.none() || c.is_large() ? 1 : size_class(c).pages; }
+// List -> its first kind; behind the last list, the number of all.
 inline constexpr auto kFirstKind = [] {
   std::array<std::uint16_t, kClassCodes + 1> first{};
-  for (unsigned code = 0; code < kClassCodes; code++) first[code + 1] = static_cast<std::uint16_t>(first[code] + kinds_of(code));
+  for (unsigned list = 0; list < kClassCodes; list++) {
+    first[list + 1] = static_cast<std::uint16_t>(first[list] + kinds_of(SpanClass(list)));
+  }
   return first;
 }();
 }  // namespace detail
@@ -57,27 +58,27 @@ static_assert(kPageKindCount <= 1 << (32 - kEntryListBits));
 
 inline constexpr auto kPageKinds = [] {
   std::array<PageKind, kPageKindCount> kinds{};
-  for (unsigned code = 0; code < kClassCodes; code++) {
-    for (unsigned i = 0; i < detail::kinds_of(code); i++) {
-      kinds[detail::kFirstKind[code] + i] = {static_cast<std::uint8_t>(code), static_cast<std::uint8_t>(i)};
+  for (unsigned list = 0; list < kClassCodes; list++) {
+    for (unsigned i = 0; i < detail::kinds_of(SpanClass(list)); i++) {
+      kinds[detail::kFirstKind[list] + i] = {static_cast<std::uint8_t>(list), static_cast<std::uint8_t>(i)};
     }
   }
   return kinds;
 }();
 
 // How many pages of a span of this class the map names.
-constexpr unsigned named_pages(SpanClass c) { return detail::kinds_of(without_place(c)); }
+constexpr unsigned named_pages(SpanClass c) { return detail::kinds_of(c); }
 
 // Of the page of a span of class c that has `index` pages of the span before it.
 constexpr PageEntry make_page_entry(HeapId h, SpanClass c, unsigned index) {
-  const std::size_t kind = detail::kFirstKind[without_place(c)] + std::size_t{index};
+  const std::size_t kind = detail::kFirstKind[c.list()] + std::size_t{index};
   return static_cast<PageEntry>(list_offset(h, c) | kind << kEntryListBits);
 }
 constexpr std::size_t entry_list(PageEntry e) { return e & ((PageEntry{1} << kEntryListBits) - 1); }
 constexpr std::size_t entry_kind(PageEntry e) { return e >> kEntryListBits; }
 constexpr SpanClass entry_class(PageEntry e) {
-  const SpanClass c = kPageKinds[entry_kind(e)].code;
-  return (entry_list(e) / kListSetBytes) % kListSetsPerHeap != 0 ? make_placed(c) : c;
+  const SpanClass c = kPageKinds[entry_kind(e)].span_class();
+  return (entry_list(e) / kListSetBytes) % kListSetsPerHeap != 0 ? c.placed() : c;
 }
 constexpr unsigned entry_index(PageEntry e) { return kPageKinds[entry_kind(e)].index; }
 

@@ -54,7 +54,7 @@ constexpr unsigned large_bin(std::size_t bytes) {
   return detail::kExactBins + (shift - 1) * 8 + static_cast<unsigned>((pages - 1) >> shift) - 8;
 }
 constexpr SpanClass bin_class(std::size_t bytes, bool noscan) {
-  return static_cast<SpanClass>(kFirstBinClass + large_bin(bytes) * 2 + (noscan ? 1 : 0));
+  return SpanClass::bin(large_bin(bytes), noscan);
 }
 
 inline constexpr auto kSizeClassTable = [] {
@@ -72,7 +72,7 @@ inline constexpr auto kSizeClassTable = [] {
   return table;
 }();
 
-constexpr const SizeClass& size_class(SpanClass c) { return kSizeClassTable[size_class_of(c)]; }
+constexpr const SizeClass& size_class(SpanClass c) { return kSizeClassTable[c.row()]; }
 
 // The index of the object at `offset` in a span: one multiplication. Exact for offsets inside a span, because offset *
 // (error of the reciprocal) stays below 2^32 / bytes; a test tries every offset of every class.
@@ -126,12 +126,12 @@ inline constexpr auto kNextAligned = [] {
 }();
 }  // namespace detail
 
-// The smallest class whose objects all lie at multiples of `alignment`, a power of two up to kPageSize; 0 where none
+// The smallest class whose objects all lie at multiples of `alignment`, a power of two up to kPageSize; none() where none
 // is large enough. Spans begin at a page, so it is the class size that decides.
 constexpr SpanClass class_for_aligned(std::size_t bytes, std::size_t alignment, bool noscan) {
-  if (bytes > kMaxSmallSize || alignment > kPageSize) return 0;
+  if (bytes > kMaxSmallSize || alignment > kPageSize) return {};
   const unsigned c = detail::kNextAligned[log2_floor(alignment)][kAlignedClass[(bytes + 15) / 16]];
-  return c == 0 ? 0 : make_span_class(c, noscan);
+  return c == 0 ? SpanClass() : SpanClass::small(c, noscan);
 }
 
 // For most alignments rounding the size up is enough: the class of the rounded size is class_for_aligned() of the size. Not
@@ -149,6 +149,9 @@ inline constexpr std::size_t kRoundedAlignments = [] {
   return mask;
 }();
 static_assert((kRoundedAlignments & 64) != 0 && (kRoundedAlignments & 4096) != 0, "cache lines and pages");
+constexpr bool rounding_aligns_below_page(std::size_t alignment) {
+  return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments & (kOsPageSize - 1)) != 0;
+}
 // False for what is no power of two.
 constexpr bool rounding_aligns(std::size_t alignment) {
   return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments) != 0;

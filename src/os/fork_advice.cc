@@ -19,7 +19,7 @@ int keep_from_dumps(void* p, std::size_t bytes) {
 
 int close_hole(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
-  return refill_hole(p, bytes);
+  return map_unmapped(p, bytes, PROT_NONE, kReservedFlags, -1);
 }
 
 void* map_wiped_page() {

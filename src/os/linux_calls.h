@@ -71,18 +71,14 @@ inline constexpr int kReservedFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERV
 
 // Functions of the table that live beside their relatives; see os.h for the contracts.
 void* reserve(std::size_t bytes, std::size_t alignment);
-void* map_hugetlb(std::size_t bytes, std::size_t page_bytes, std::size_t alignment, HugeSource source,
-                  Reservation reservation, int* error);
-bool can_move_hugetlb();
-int map_hugetlb_at(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
-bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out);
-bool node_has_room(NodeId node, std::size_t bytes);
-bool allowed_nodes(NodeSet* out);
-int thp_mode();
+std::uintptr_t find_window(std::size_t bytes, std::uintptr_t below, unsigned attempt);
+bool is_unmapped(void* p, std::size_t bytes);
+bool mappings_are_scarce();
+bool has_room(void* p, std::size_t bytes);
+int map_new_hugetlb(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
 
-// Puts a reservation where a failed call may have left a hole, without touching what another thread may have mapped
-// there in the meantime. EEXIST: the range is not free; either nothing was lost or somebody else has it.
-int refill_hole(void* at, std::size_t bytes);
+// mmap() at an address where nothing is mapped. EEXIST: something is; nothing changed.
+int map_unmapped(void* at, std::size_t bytes, int protection, int flags, int fd);
 
 // Where HugeSource::kHugetlbfs and kSharedFile create their files.
 const char* hugetlbfs_path();

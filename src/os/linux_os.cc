@@ -11,12 +11,13 @@
 #include <linux/futex.h>
 #include <linux/mempolicy.h>
 #include <sys/syscall.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/bits.h"
 #include "base/check.h"
-#include "os/cgroup.h"
 #include "os/linux_calls.h"
+#include "os/machine_state.h"
 
 namespace nh {
 namespace linux_os_detail {
@@ -30,37 +31,22 @@ constinit OsConfig g_config;
 
 // ---- address space ---------------------------------------------------------------------------------------------
 
-void unreserve(void* p, std::size_t bytes) {
-  const ErrnoKeeper keep;
-  if (counted_munmap(p, bytes) == 0) return;
-  // ENOMEM: a hole in the middle of a mapping needs one mapping more than vm.max_map_count allows. The addresses stay
-  // ours then, but the memory must not.
-  counted_madvise(p, bytes, MADV_DONTNEED);
-}
-
-int make_readable(void* p, std::size_t bytes) {
-  const ErrnoKeeper keep;
-  return counted_mprotect(p, bytes, PROT_READ) == 0 ? 0 : errno;
-}
-
 int make_writable(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
   return counted_mprotect(p, bytes, PROT_READ | PROT_WRITE) == 0 ? 0 : errno;
 }
 
-int reset_to_reserved(void* p, std::size_t bytes) {
-  const ErrnoKeeper keep;
-  // Inaccessible memory is never charged, so none of the checks that kernels make after they have unmapped the old
-  // pages can refuse it; those made before (vm.max_map_count) leave everything in place.
-  return counted_mmap(p, bytes, PROT_NONE, kReservedFlags | MAP_FIXED) != MAP_FAILED ? 0 : errno;
-}
+int map_new(void* p, std::size_t bytes) { return map_unmapped(p, bytes, PROT_READ | PROT_WRITE, kReservedFlags, -1); }
+int map_new_readable(void* p, std::size_t bytes) { return map_unmapped(p, bytes, PROT_READ, kReservedFlags, -1); }
 
 int map_plain(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
   // In two steps: under vm.overcommit_memory=2 a writable mmap(MAP_FIXED) is charged only after the old mapping is
-  // gone (kernels before 6.12), and its failure leaves a hole that the next unrelated mmap can land in. mprotect is
-  // charged before it changes anything.
-  const int error = reset_to_reserved(p, bytes);
-  return error == 0 ? make_writable(p, bytes) : error;
+  // gone (kernels before 6.12), and its failure leaves a hole that the next unrelated mmap can land in. Inaccessible
+  // memory is never charged, so none of the checks that kernels make after they have unmapped the old pages can refuse
+  // it; and mprotect is charged before it changes anything.
+  if (counted_mmap(p, bytes, PROT_NONE, kReservedFlags | MAP_FIXED) == MAP_FAILED) return errno;
+  return make_writable(p, bytes);
 }
 
 // ---- backing ---------------------------------------------------------------------------------------------------
@@ -75,28 +61,34 @@ int populate(void* p, std::size_t bytes) {
   // Interrupted calls keep what they have faulted in, so a retry makes progress. The bound is there because a caller
   // of malloc must never hang: whatever repeats a thousand times is an answer.
   for (int attempt = 0;; attempt++) {
-    if (counted_madvise(p, bytes, MADV_POPULATE_WRITE) == 0) return 0;
-    if ((errno != EINTR && errno != EAGAIN) || attempt == 1000) return errno;
+    const bool ok = counted_madvise(p, bytes, MADV_POPULATE_WRITE) == 0;
+    if (!ok && (errno == EINTR || errno == EAGAIN) && attempt < 1000) continue;
+    note_populated(ok);
+    return ok ? 0 : errno;
   }
 }
 
 int discard(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
-  return counted_madvise(p, bytes, MADV_DONTNEED) == 0 ? 0 : errno;
+  if (counted_madvise(p, bytes, MADV_DONTNEED) != 0) return errno;
+  note_given_back();
+  return 0;
 }
 
 int punch(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
-  return counted_madvise(p, bytes, MADV_REMOVE) == 0 ? 0 : errno;
+  if (counted_madvise(p, bytes, MADV_REMOVE) != 0) return errno;
+  note_given_back();
+  return 0;
 }
 
 int move_mapping(void* from, void* to, std::size_t bytes) {
   const ErrnoKeeper keep;
   if (counted_mremap_to(from, bytes, to) != MAP_FAILED) return 0;
   const int error = errno;
-  // mremap unmaps the target before its last checks. After a failure the target is either untouched, which
-  // refill_hole() finds out, or a hole that it closes.
-  refill_hole(to, bytes);
+  // mremap unmaps the target before its last checks. After a failure the target is either untouched, and then this finds
+  // something there, or a hole that it closes.
+  map_unmapped(to, bytes, PROT_NONE, kReservedFlags, -1);
   return error;
 }
 
@@ -134,6 +126,13 @@ int nodes_of(const void* const* addresses, std::size_t count, int* result) {
   return ::syscall(SYS_move_pages, 0, count, addresses, nullptr, result, 0) >= 0 ? 0 : errno;
 }
 
+// Asked each time: it is one system call and no file, and strict placement rests on the answer.
+bool allowed_nodes(NodeSet* out) {
+  const ErrnoKeeper keep;
+  *out = NodeSet();
+  return ::syscall(SYS_get_mempolicy, nullptr, out->words(), (unsigned long){NodeSet::kBits}, nullptr, MPOL_F_MEMS_ALLOWED) == 0;
+}
+
 // ---- time and sleep --------------------------------------------------------------------------------------------
 
 std::uint64_t now_ns() {
@@ -159,6 +158,13 @@ void futex_wake(std::atomic<std::uint32_t>* word, int count) {
 
 }  // namespace
 
+int unmap(void* p, std::size_t bytes) {
+  const ErrnoKeeper keep;
+  const int error = counted_munmap(p, bytes) == 0 ? 0 : errno;
+  note_given_back();
+  return error;
+}
+
 void* reserve(std::size_t bytes, std::size_t alignment) {
   const ErrnoKeeper keep;
   NH_ASSERT(is_pow2(alignment) && is_aligned(bytes, kOsPageSize));
@@ -180,8 +186,9 @@ void* reserve(std::size_t bytes, std::size_t alignment) {
   return begin + head;
 }
 
-int refill_hole(void* at, std::size_t bytes) {
-  void* const p = counted_mmap(at, bytes, PROT_NONE, kReservedFlags | MAP_FIXED_NOREPLACE);
+int map_unmapped(void* at, std::size_t bytes, int protection, int flags, int fd) {
+  const ErrnoKeeper keep;
+  void* const p = counted_mmap(at, bytes, protection, flags | MAP_FIXED_NOREPLACE, fd);
   if (p == at) return 0;
   if (p == MAP_FAILED) return errno;
   // Kernels before 4.17 take the flag for a hint and choose another place when this one is taken.
@@ -198,27 +205,31 @@ namespace {
 namespace detail = linux_os_detail;
 
 constexpr OsOps kLinuxOs = {
+    .find_window = detail::find_window,
+    .is_unmapped = detail::is_unmapped,
+    .mappings_are_scarce = detail::mappings_are_scarce,
+    .has_room = detail::has_room,
     .reserve = detail::reserve,
-    .unreserve = detail::unreserve,
-    .make_readable = detail::make_readable,
     .make_writable = detail::make_writable,
-    .reset_to_reserved = detail::reset_to_reserved,
+    .unmap = detail::unmap,
+    .map_new = detail::map_new,
+    .map_new_readable = detail::map_new_readable,
     .map_plain = detail::map_plain,
     .advise_thp = detail::advise_thp,
     .populate = detail::populate,
     .discard = detail::discard,
     .punch = detail::punch,
-    .map_hugetlb = detail::map_hugetlb,
-    .can_move_hugetlb = detail::can_move_hugetlb,
+    .map_new_hugetlb = detail::map_new_hugetlb,
     .move_mapping = detail::move_mapping,
-    .map_hugetlb_at = detail::map_hugetlb_at,
     .bind = detail::bind,
     .nodes_of = detail::nodes_of,
     .huge_pool = detail::huge_pool,
     .node_has_room = detail::node_has_room,
     .allowed_nodes = detail::allowed_nodes,
-    .hugetlb_fault_limited = [](std::size_t page_bytes) { return cgroup_limits_hugetlb("", page_bytes); },
+    .hugetlb_fault_limited = detail::hugetlb_fault_limited,
     .thp_mode = detail::thp_mode,
+    .memory_limit = detail::memory_limit,
+    .forget_state = detail::forget_machine_state,
     .now_ns = detail::now_ns,
     .futex_wait = detail::futex_wait,
     .futex_wake = detail::futex_wake,
@@ -229,6 +240,15 @@ constexpr OsOps kLinuxOs = {
 const OsOps& linux_os() { return kLinuxOs; }
 
 void configure_linux_os(const OsConfig& config) { detail::g_config = config; }
+
+std::uint64_t machine_memory_bytes() {
+  const detail::ErrnoKeeper keep;
+  struct sysinfo info;
+  if (::sysinfo(&info) != 0) return 0;
+  return std::uint64_t{info.totalram} * info.mem_unit;
+}
+
+void repair_os_after_fork() { detail::repair_machine_state_after_fork(); }
 
 std::uint64_t memory_syscalls() { return detail::g_memory_syscalls.load(std::memory_order_relaxed); }
 

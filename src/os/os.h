@@ -48,24 +48,48 @@ struct HugePool {
   std::size_t free = 0;
   std::size_t reserved = 0;  // promised but not yet faulted; 0 in per-node files, which have no such counter
   std::size_t overcommit = 0;  // may still be added on demand (nr_overcommit - surplus); 0 in per-node files
+  // False while the kernel's counter of promised pages is below zero, which one of its faults brings about: then it
+  // promises pages that it does not have, and a reservation does not keep a fault from ending in SIGBUS.
+  bool reservations_work = true;
+
+  // Pages that nobody was promised. Those that may be added on demand come on top.
+  std::size_t available() const { return free > reserved ? free - reserved : 0; }
+};
+
+// A limit of ordinary memory, in bytes. Pages of the hugetlb pools do not count.
+struct MemoryLimit {
+  std::uint64_t limit = 0;
+  std::uint64_t used = 0;  // what the kernel could drop instead (files) counts for half
 };
 
 struct OsOps {
   // ---- address space -------------------------------------------------------------------------------------------
-  // Reserves address space that costs nothing: inaccessible, not accounted. nullptr where refused (RLIMIT_AS).
-  // alignment: a power of two.
+  // Where a window of up to that many bytes, which grows by map_new(), can lie: nothing is mapped there at the moment, and
+  // nothing is mapped by this. A multiple of kArenaSize, another one for each attempt (0, 1, ...). below: what it must end
+  // at or before, 0: anywhere. 0: no such place was found; another attempt may be luckier.
+  std::uintptr_t (*find_window)(std::size_t bytes, std::uintptr_t below, unsigned attempt);
+  // Whether nothing is mapped in a range. True where that cannot be told (RLIMIT_AS).
+  bool (*is_unmapped)(void* p, std::size_t bytes);
+  // Whether every mapping counts, so that what is not in use has to go: RLIMIT_AS limits their sum, or
+  // vm.overcommit_memory=2 charges them.
+  bool (*mappings_are_scarce)();
+  // Whether so much could be mapped there, where nothing is mapped; for when mappings are scarce. It may be gone a moment
+  // later. True where something lies there.
+  bool (*has_room)(void* p, std::size_t bytes);
+  // Address space that costs nothing, at a place of the kernel's choice: inaccessible, not accounted. nullptr where
+  // refused (RLIMIT_AS). alignment: a power of two.
   void* (*reserve)(std::size_t bytes, std::size_t alignment);
-  // Gives address space back, whatever was mapped there.
-  void (*unreserve)(void* p, std::size_t bytes);
   // Makes reserved anonymous memory accessible; pages are zero until written. Contents of accessible pages stay.
   // ENOMEM under vm.overcommit_memory=2 when the commit limit is reached.
-  int (*make_readable)(void* p, std::size_t bytes);
   int (*make_writable)(void* p, std::size_t bytes);
-  // Puts a fresh reservation in place of whatever is mapped there: contents lost, pages and pool reservations returned.
-  // After a failure the old mapping is still there.
-  int (*reset_to_reserved)(void* p, std::size_t bytes);
+  // Unmaps, whatever was mapped there; pages and pool reservations are returned. ENOMEM: a hole in the middle of a mapping
+  // needs one mapping more than vm.max_map_count allows; nothing has changed then.
+  int (*unmap)(void* p, std::size_t bytes);
+  // Maps fresh anonymous memory where nothing is mapped, read-write or read-only. EEXIST: something is; nothing changed.
+  int (*map_new)(void* p, std::size_t bytes);
+  int (*map_new_readable)(void* p, std::size_t bytes);
   // Puts fresh anonymous read-write memory (base pages or THP) in place of whatever is mapped there; contents lost.
-  // After a failure (ENOMEM under vm.overcommit_memory=2, too many mappings) the range is a reservation or what it was,
+  // After a failure (ENOMEM under vm.overcommit_memory=2, too many mappings) the range is inaccessible or what it was,
   // never a hole.
   int (*map_plain)(void* p, std::size_t bytes);
 
@@ -80,21 +104,12 @@ struct OsOps {
   int (*discard)(void* p, std::size_t bytes);
   // The same for HugeSource::kSharedFile (MADV_REMOVE).
   int (*punch)(void* p, std::size_t bytes);
-
-  // Maps hugetlb memory at an address of the kernel's choice, aligned to `alignment`; move it in place with
-  // move_mapping(). nullptr where refused: no such pool, no reservation to be had, no mount, no permission; *error says why.
-  void* (*map_hugetlb)(std::size_t bytes, std::size_t page_bytes, std::size_t alignment, HugeSource source,
-                       Reservation reservation, int* error);
-  // Whether move_mapping() works for hugetlb memory (kernel >= 5.16). Found out once by a trial that costs no page;
-  // false also where the kernel has no hugetlb at all.
-  bool (*can_move_hugetlb)();
+  // Maps hugetlb memory where nothing is mapped. EEXIST: something is. Otherwise refused: no such pool, no reservation to
+  // be had, no mount, no permission. Nothing has changed then.
+  int (*map_new_hugetlb)(void* p, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
   // Moves a whole mapping over `to` (mremap MREMAP_FIXED). On failure `from` is unchanged, and `to` is either unchanged
-  // or a fresh reservation: kernels before 5.16 unmap it before they refuse hugetlb memory.
+  // or inaccessible.
   int (*move_mapping)(void* from, void* to, std::size_t bytes);
-  // Where hugetlb memory cannot be moved: maps it straight over `at`, restoring the reservation at once on failure.
-  // EEXIST: another thread may have mapped something into the hole before that; the range is lost to us and must
-  // never be touched again.
-  int (*map_hugetlb_at)(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
 
   // ---- placement -----------------------------------------------------------------------------------------------
   // mbind() of the range for pages still to come. EPERM, ENOSYS: not allowed here. EINVAL: the process may use none of
@@ -104,11 +119,13 @@ struct OsOps {
   int (*nodes_of)(const void* const* addresses, std::size_t count, int* result);
 
   // ---- information ---------------------------------------------------------------------------------------------
+  // What takes files of /proc and /sys to answer is read at most once in some ms and kept (machine_state.h). So an answer
+  // may be that old; what this process has given back, reserved or been refused since counts at once.
   // The pool of huge pages of this size; node invalid = the whole machine. false where there is none.
   bool (*huge_pool)(std::size_t page_bytes, NodeId node, HugePool* out);
   // Whether a node can be made to give that many bytes of ordinary memory without a visit of the kernel's killer, which
-  // comes when memory that is bound to a full node is faulted in; populate() does not fail there. A snapshot, with a
-  // margin for what others take meanwhile. true where the kernel does not tell.
+  // comes when memory that is bound to a full node is faulted in; populate() does not fail there. With a margin for what
+  // others take meanwhile; what a true has granted counts as taken. true where the kernel does not tell.
   bool (*node_has_room)(NodeId node, std::size_t bytes);
   // The nodes whose memory the process may use at the moment. false: the kernel does not tell.
   bool (*allowed_nodes)(NodeSet* out);
@@ -116,6 +133,11 @@ struct OsOps {
   bool (*hugetlb_fault_limited)(std::size_t page_bytes);
   // THP mode: 0 never, 1 madvise, 2 always; -1 unknown.
   int (*thp_mode)();
+  // The limit of the control group that has the least left, our own or one above it. false: none is lower than the
+  // machine's memory.
+  bool (*memory_limit)(MemoryLimit* out);
+  // Has the answers above read anew when they are next asked for, for decisions that an old one would make dangerous.
+  void (*forget_state)();
 
   // ---- time and sleep --------------------------------------------------------------------------------------------
   std::uint64_t (*now_ns)();  // monotonic
@@ -132,6 +154,12 @@ struct OsConfig {
 // The production table.
 const OsOps& linux_os();
 void configure_linux_os(const OsConfig& config);
+
+// The memory of the machine; 0: the kernel does not tell. No file is read.
+std::uint64_t machine_memory_bytes();
+
+// To be called in a fork child, whose parent's other threads may have been inside of this layer.
+void repair_os_after_fork();
 
 // The number of system calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind).
 std::uint64_t memory_syscalls();

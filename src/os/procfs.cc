@@ -34,13 +34,19 @@ long read_some(int fd, char* buffer, std::size_t bytes) {
 // Never retried: Linux has freed the descriptor even when close says EINTR.
 void close_file(int fd) { ::syscall(SYS_close, fd); }
 
+// Files of /proc arrive in pieces of at most a page that end wherever a record does, so that a short read is not the end.
+// Those of /sys come whole as far as the page size of the kernel goes, which is nowhere less than this.
+constexpr long kSmallestPage = 4096;
+bool is_sysfs(const char* path) { return std::strncmp(path, "/sys/", 5) == 0; }
+bool is_last(long n, std::size_t room) { return n < kSmallestPage && static_cast<std::size_t>(n) < room; }
+
 bool is_space(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
-// Takes "name<delimiter>" off the front of a line. string_view's own substr() and starts_with() refer to the throwing
+// Takes "name:" off the front of a line. string_view's own substr() and starts_with() refer to the throwing
 // part of libstdc++ where they are not inlined, which the library must not need.
-bool take_name(std::string_view* line, std::string_view name, char delimiter) {
+bool take_name(std::string_view* line, std::string_view name) {
   if (line->size() <= name.size() || std::memcmp(line->data(), name.data(), name.size()) != 0) return false;
-  if ((*line)[name.size()] != delimiter) return false;
+  if ((*line)[name.size()] != ':') return false;
   line->remove_prefix(name.size() + 1);
   return true;
 }
@@ -54,9 +60,13 @@ long read_file(const char* path, char* buffer, std::size_t capacity) {
   if (fd < 0) return fd;
   std::size_t size = 0;
   long n = 0;
-  // Files of /proc arrive in pieces of at most a page, so that a short read is not the end.
-  while (size < capacity - 1 && (n = read_some(fd, buffer + size, capacity - 1 - size)) > 0) {
+  const bool sysfs = is_sysfs(path);
+  while (size < capacity - 1) {
+    const std::size_t room = capacity - 1 - size;
+    n = read_some(fd, buffer + size, room);
+    if (n <= 0) break;
     size += static_cast<std::size_t>(n);
+    if (sysfs && is_last(n, room)) break;
   }
   close_file(fd);
   buffer[size] = '\0';
@@ -93,16 +103,12 @@ bool read_number(const char* path, std::uint64_t* out) {
   return parse_number({text, static_cast<std::size_t>(n)}, out);
 }
 
-bool next_line(std::string_view* rest, std::string_view* line) {
-  if (rest->empty()) return false;
-  const std::size_t end = rest->find('\n');
-  const bool terminated = end != std::string_view::npos;
-  *line = {rest->data(), terminated ? end : rest->size()};
-  rest->remove_prefix(terminated ? end + 1 : rest->size());
-  return true;
+bool path_exists(const char* path) {
+  const ErrnoKeeper keep;
+  return ::syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
 }
 
-LineReader::LineReader(const char* path, char separator) : separator_(separator) {
+LineReader::LineReader(const char* path) : short_read_ends_(is_sysfs(path)) {
   const ErrnoKeeper keep;
   fd_ = open_for_reading(path);
   if (fd_ < 0) {
@@ -124,6 +130,7 @@ void LineReader::fill() {
     error_ = static_cast<int>(-n);
     return;
   }
+  end_ = short_read_ends_ && is_last(n, sizeof buffer_ - size_);
   size_ += static_cast<std::size_t>(n);
 }
 
@@ -136,7 +143,7 @@ bool LineReader::next(std::string_view* line) {
   }
   std::size_t searched = begin_;
   for (;;) {
-    const void* const found = std::memchr(buffer_ + searched, separator_, size_ - searched);
+    const void* const found = std::memchr(buffer_ + searched, '\n', size_ - searched);
     if (found != nullptr) {
       const auto end = static_cast<std::size_t>(static_cast<const char*>(found) - buffer_);
       const std::size_t begin = begin_;
@@ -174,23 +181,11 @@ bool LineReader::next(std::string_view* line) {
 bool read_field(const char* path, std::string_view key, std::uint64_t* out) {
   LineReader lines(path);
   for (std::string_view line; lines.next(&line);) {
-    if (!take_name(&line, key, ':')) continue;
+    if (!take_name(&line, key)) continue;
     while (!line.empty() && is_space(line.front())) line.remove_prefix(1);
     return take_number(&line, out);
   }
   return false;
-}
-
-long read_environment(std::string_view name, char* buffer, std::size_t capacity) {
-  LineReader variables("/proc/self/environ", '\0');
-  for (std::string_view variable; variables.next(&variable);) {
-    if (!take_name(&variable, name, '=')) continue;
-    if (variables.line_cut() || variable.size() >= capacity) return -E2BIG;
-    std::memcpy(buffer, variable.data(), variable.size());
-    buffer[variable.size()] = '\0';
-    return static_cast<long>(variable.size());
-  }
-  return variables.error() != 0 ? -variables.error() : -ENOENT;
 }
 
 }  // namespace nh

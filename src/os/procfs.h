@@ -14,6 +14,9 @@ namespace nh {
 // capacity must not be 0.
 long read_file(const char* path, char* buffer, std::size_t capacity);
 
+// Whether a file or directory of this name exists and can be looked up.
+bool path_exists(const char* path);
+
 // Parses decimal digits that fill all of text, white space at both ends aside. false for anything else, empty text, a
 // sign and overflow included.
 bool parse_number(std::string_view text, std::uint64_t* out);
@@ -25,36 +28,33 @@ bool take_number(std::string_view* text, std::uint64_t* out);
 // A file that holds one number, as most of /sys do.
 bool read_number(const char* path, std::uint64_t* out);
 
-// Walks over the lines of a text: true while there is one, without its newline. An unterminated last line counts.
-bool next_line(std::string_view* rest, std::string_view* line);
-
 // Walks over the lines of a file of any length.
 //
 //   LineReader lines("/proc/self/status");
 //   for (std::string_view line; lines.next(&line);) ...
 class LineReader {
  public:
-  // separator: '\n', or '\0' for /proc/self/environ.
-  explicit LineReader(const char* path, char separator = '\n');
+  explicit LineReader(const char* path);
   ~LineReader();
   LineReader(const LineReader&) = delete;
   LineReader& operator=(const LineReader&) = delete;
 
   // 0, or the errno value with which opening or reading failed.
   int error() const { return error_; }
-  // The next line, without its separator, valid until the next call. A line longer than kMaxLine is cut there, and
+  // The next line, without its newline, valid until the next call. A line longer than kMaxLine is cut there, and
   // line_cut() is true until the next call.
   bool next(std::string_view* line);
   bool line_cut() const { return cut_; }
 
-  static constexpr std::size_t kMaxLine = 4095;
+  // The buffer lies on the stack of whichever thread called malloc.
+  static constexpr std::size_t kMaxLine = 1023;
 
  private:
   void fill();
 
   int fd_ = -1;
   int error_ = 0;
-  char separator_;
+  const bool short_read_ends_;
   bool cut_ = false;
   bool end_ = false;
   std::size_t begin_ = 0;  // of what has not been handed out, in buffer_
@@ -65,10 +65,5 @@ class LineReader {
 // The number after "key:" in a file such as /proc/meminfo or /proc/self/status, in the file's own unit (mostly kB).
 // key is the whole name, without the colon. false where it is missing or no number.
 bool read_field(const char* path, std::string_view key, std::uint64_t* out);
-
-// The value of an environment variable as the process was started with, from /proc/self/environ: for the time before
-// libc has set `environ`. Copied into buffer and NUL-terminated. Returns its length, -ENOENT where it is not set,
-// -E2BIG where it does not fit, or another -errno (EACCES in a set-uid program).
-long read_environment(std::string_view name, char* buffer, std::size_t capacity);
 
 }  // namespace nh

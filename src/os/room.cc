@@ -65,6 +65,12 @@ std::size_t room_under(std::size_t used, int resource) {
 
 }  // namespace
 
+std::size_t room_of_group() {
+  MemoryLimit group;
+  linux_os().forget_state();
+  return linux_os().memory_limit(&group) ? minus(group.limit, group.used) : SIZE_MAX;
+}
+
 // Clean pages of files count for half, as in the kernel's own MemAvailable: some of them are in use for good.
 std::size_t room_of_process() {
   const linux_os_detail::ErrnoKeeper keep;

@@ -77,10 +77,13 @@ bool register_own() {
 
 }  // namespace
 
-RseqMode rseq_init() {
+bool rseq_registered_by_libc() {
+  return &__rseq_size != nullptr && &__rseq_offset != nullptr && __rseq_size != 0 && area_at(__rseq_offset)->cpu_id >= 0;
+}
+
+RseqMode rseq_init(bool own_only) {
   NH_ASSERT(g_rseq_offset == own_offset());
-  if (&__rseq_size != nullptr && &__rseq_offset != nullptr && __rseq_size != 0 &&
-      area_at(__rseq_offset)->cpu_id >= 0) {
+  if (!own_only && rseq_registered_by_libc()) {
     // One aligned store: a thread that reads the old offset finds an unregistered area and takes the slow path.
     __atomic_store_n(&g_rseq_offset, __rseq_offset, __ATOMIC_RELAXED);
     g_mode = RseqMode::kGlibc;

@@ -39,8 +39,12 @@ inline constexpr int kRseqRegistrationFailed = -2;
 extern std::ptrdiff_t g_rseq_offset __asm__("nh_rseq_offset") __attribute__((visibility("hidden")));
 
 // Finds out the mode and registers the calling thread. To be called once, while the process has one thread; a fork
-// child inherits mode and registration.
-RseqMode rseq_init();
+// child inherits mode and registration. own_only: a registration of libc's is not used. Then the mode is kOff where
+// there is one, since the kernel takes no second area and libc's cannot be taken away from it.
+RseqMode rseq_init(bool own_only = false);
+// Whether libc has registered the calling thread. GLIBC_TUNABLES=glibc.pthread.rseq=0 keeps glibc from it, if the
+// process is started with that.
+bool rseq_registered_by_libc();
 // What rseq_init() found; kOff before.
 RseqMode rseq_mode();
 

@@ -2,6 +2,11 @@
 // under one of them (the stack cache's, when it discards a thread's stack). So the threads are started by frees that
 // return to the program or its libraries, never by those that return into libc or the loader. Where that cannot be told
 // apart (a static program) the scavenger works inline.
+//
+// Our threads must not keep a process alive whose last own thread has ended. That can only come about once main() has
+// ended by pthread_exit() instead of returning, and then the destructor of a thread-specific key runs in the main thread.
+// It ends our threads and waits until they are gone. So libc counts the program's own threads again, and the last of them
+// ends the process.
 #include "process/background.h"
 
 #include <cerrno>
@@ -10,20 +15,18 @@
 
 #include <link.h>
 #include <pthread.h>
-#include <sched.h>
+#include <sys/single_threaded.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "process/memory_limit.h"
 #include "process/process.h"
+#include "process/worker.h"
 #include "heap/scavenger.h"
 
 namespace nh {
 namespace {
-
-struct Worker {
-  std::atomic<std::uint32_t> wake;   // futex: counts calls for work
-  std::atomic<bool> running;
-  std::atomic<bool> sleeping;        // without a timeout: only a call for work ends it
-};
 
 struct CodeRange {
   std::uintptr_t begin = 0;
@@ -31,26 +34,28 @@ struct CodeRange {
   bool has(const void* p) const { return address(p) - begin < end - begin; }
 };
 
-Scavenger g_scavenger;
 Worker g_worker[kMaxNodes];
 CodeRange g_libc;
 CodeRange g_loader;
-ScavengeOption g_mode = ScavengeOption::kOff;
+std::atomic<ScavengeOption> g_mode{ScavengeOption::kOff};
+std::atomic<bool> g_main_ended{false};
 std::atomic<std::uint64_t> g_next_turn{0};
+std::atomic<std::uint64_t> g_next_look{0};
+std::atomic<std::size_t> g_useless[kMaxNodes];  // free memory of which the last look could make nothing
+std::atomic<bool> g_alone{false};  // at the last turn the kernel knew of no other thread
+pthread_key_t g_main_thread;
+bool g_watches_main = false;
 
 // Below this a heap has nothing worth a wake-up.
 constexpr std::size_t kWorthwhile = 4 * MiB;
 // From here on a thread is started at once: a program that only computes from now on calls no free() that could notice
 // the age of what it has freed.
 constexpr std::size_t kALot = 64 * MiB;
+// So many visits of a thread are between two of its looks at the clock for the sake of unused caches.
+constexpr unsigned kVisitsPerLook = 64;
+constexpr std::uint64_t kShortestUnused = 2'000'000'000;
 
-bool near_limit() {
-  const std::size_t limit = g_process.options.limit;
-  if (limit == 0) return false;
-  std::size_t all = 0;
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) all += g_process.heaps[HeapId(i)].heap.committed();
-  return all > limit - limit / 16;
-}
+constinit Scavenger g_scavenger;
 
 // The worker of the first node also looks after the heaps of no node.
 template <typename Visit>
@@ -61,118 +66,152 @@ void for_each_heap_of(unsigned worker, Visit&& visit) {
   for (unsigned h = nodes; h < g_process.heaps.count(); h++) visit(g_process.heaps[HeapId(h)].heap);
 }
 
-void stay_on_node(unsigned worker) {
-  if (g_process.topology.heap_count() < 2) return;
-  cpu_set_t cpus;
-  CPU_ZERO(&cpus);
-  const CpuSet own = g_process.topology.cpus_of_node(worker);
-  int count = 0;
-  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
-    if (!own.has(CpuId(cpu))) continue;
-    CPU_SET(cpu, &cpus);
-    count++;
-  }
-  // A memory-only node has no CPUs, and a cpuset may forbid them: then anywhere will do.
-  if (count != 0) sched_setaffinity(0, sizeof cpus, &cpus);
+// What the heaps of a worker have that may be worth a wake-up.
+std::size_t worthwhile_bytes(unsigned worker) {
+  std::size_t bytes = 0;
+  for_each_heap_of(worker, [&](MHeap& heap) {
+    const std::size_t idle = heap.idle_bytes();
+    if (idle >= kWorthwhile) bytes += idle;
+  });
+  return bytes;
 }
 
-// A call that comes before `sleeping` is seen is not lost for long: the next one calls again.
-void wake(Worker& worker) {
-  if (!worker.sleeping.load(std::memory_order_relaxed)) return;
-  worker.wake.fetch_add(1, std::memory_order_release);
-  linux_os().futex_wake(&worker.wake, 1);
+// Caches of CPUs that nobody has used for some seconds go home, one at a time and at most 1 % of the time.
+void take_back_unused_caches() {
+  const std::uint64_t now = linux_os().now_ns();
+  std::uint64_t next = g_next_look.load(std::memory_order_relaxed);
+  const std::uint64_t delay = g_scavenger.delay_ns() > kShortestUnused ? g_scavenger.delay_ns() : kShortestUnused;
+  // Whoever gets this turn is alone at it: nobody else gets one before the next look is due.
+  if (now < next || !g_next_look.compare_exchange_strong(next, now + delay, std::memory_order_acquire)) return;
+  if (!g_caches.drain_one_unused(delay)) return;
+  const std::uint64_t end = linux_os().now_ns();
+  g_next_look.store(end + 99 * (end - now), std::memory_order_release);
+}
+
+// ---- the threads ---------------------------------------------------------------------------------------------------------
+
+// One look at the heaps of a worker. Returns what it has to wait for before the next one; 0: until memory is freed.
+struct Round {
+  std::uint64_t wait_ns = 0;
+  bool released = false;
+};
+Round work_once(unsigned worker) {
+  Round round;
+  const std::uint64_t begin = linux_os().now_ns();
+  const bool urgent = memory_is_tight();
+  if (urgent) {
+    g_caches.drain_all();
+    g_process.heaps.trim_centrals();
+  }
+  for_each_heap_of(worker, [&](MHeap& heap) {
+    const Scavenger::Step step = g_scavenger.step(heap, urgent);
+    round.released |= step.released != 0;
+    if (step.wait_ns != 0 && (round.wait_ns == 0 || step.wait_ns < round.wait_ns)) round.wait_ns = step.wait_ns;
+  });
+  // Near the limit every free() may call for work, and there may be nothing to gain.
+  const std::uint64_t rest = 99 * (linux_os().now_ns() - begin);
+  if (urgent && round.wait_ns < rest) round = {rest, true};
+  return round;
+}
+
+// What CPUs keep of large objects does not count as idle. It is sent home before the endless sleep, or it would stay where
+// a phase of the program has left it. True: there was some, perhaps for the other workers to give back.
+bool send_kept_home() {
+  if (!g_caches.drain_large()) return false;
+  for (Worker& other : g_worker) other.call();
+  return true;
 }
 
 void* work(void* argument) {
   const auto worker = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(argument));
   Worker& self = g_worker[worker];
-  stay_on_node(worker);
-  const OsOps& os = linux_os();
-  for (bool restart = true, drained = false;;) {
-    const std::uint32_t seen = self.wake.load(std::memory_order_acquire);
-    const bool urgent = near_limit();
-    if (urgent) {
-      g_caches.drain_all();
-      g_process.heaps.trim_centrals();
-    }
-    std::uint64_t wait = 0;
-    for_each_heap_of(worker, [&](MHeap& heap) {
-      const Scavenger::Step step = g_scavenger.step(heap, restart, urgent);
-      if (step.wait_ns != 0 && (wait == 0 || step.wait_ns < wait)) wait = step.wait_ns;
-    });
-    restart = wait == 0;
-    // What CPUs keep of large objects does not count as idle. It is sent home before the endless sleep, or it would stay
-    // where a phase of the program has left it.
-    if (wait == 0 && !drained && worker == 0) {
-      // Some of it may be the other workers' to give back.
-      if (g_caches.drain_large()) {
-        for (Worker& other : g_worker) wake(other);
-      }
-      drained = true;
+  if (g_process.topology.heap_count() > 1) stay_on(g_process.topology.cpus_of_node(worker));
+  name_this_thread("numaheap-scav");
+  bool sent_home = false, looked_again = false;
+  for (;;) {
+    const std::uint32_t seen = self.begin_look();
+    g_useless[worker].store(0, std::memory_order_relaxed);
+    if (g_main_ended.load()) return nullptr;
+    if (worker == 0) take_back_unused_caches();
+    const Round round = work_once(worker);
+    if (round.wait_ns != 0) {
+      sent_home = looked_again = false;
+      self.sleep(round.released ? Sleep::kPaced : Sleep::kUntilOld, seen, round.wait_ns);
       continue;
     }
-    drained = false;
-    // Calls for work do not shorten a wait that the pace asks for; they only end an endless one.
-    if (wait == 0) {
-      self.sleeping.store(true, std::memory_order_relaxed);
-      os.futex_wait(&self.wake, seen, 0);
-      self.sleeping.store(false, std::memory_order_relaxed);
-    } else {
-      std::atomic<std::uint32_t> never{0};
-      os.futex_wait(&never, 0, wait);
+    if (worker == 0 && !sent_home) {
+      sent_home = true;
+      if (send_kept_home()) continue;
     }
+    // Free memory in pieces of which no unit consists. Calls for work begin again when there is more of it, and a program
+    // that goes on freeing and using it is looked at only once per delay.
+    const std::size_t useless = worthwhile_bytes(worker);
+    g_useless[worker].store(useless, std::memory_order_relaxed);
+    if (useless != 0 && !looked_again) {
+      looked_again = true;
+      self.sleep(Sleep::kUntilOld, seen, g_scavenger.delay_ns());
+      if (self.was_called()) continue;
+    }
+    sent_home = looked_again = false;
+    self.sleep(Sleep::kEndless, seen, 0);
   }
 }
 
 void start_worker(unsigned worker) {
   Worker& w = g_worker[worker];
-  bool expected = false;
-  if (!w.running.compare_exchange_strong(expected, true, std::memory_order_acq_rel)) return;
-  // Signals are for the program's own threads.
+  // The program's signals are for its own threads, also those that somebody sends from outside. Blocked from here on: a
+  // handler that ends the main thread must not find its worker half started.
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);
-  pthread_attr_t attributes;
-  pthread_attr_init(&attributes);
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  std::size_t usual_stack = 0;
-  pthread_attr_getstacksize(&attributes, &usual_stack);
-  pthread_attr_setstacksize(&attributes, 128 * KiB);
-  pthread_t thread;
-  void* const argument = reinterpret_cast<void*>(std::uintptr_t{worker});
-  int error = pthread_create(&thread, &attributes, work, argument);
-  if (error == EINVAL) {
-    // Thread-local storage comes out of the stack, and some programs have megabytes of it (Fortran's threadprivate).
-    pthread_attr_setstacksize(&attributes, usual_stack);
-    error = pthread_create(&thread, &attributes, work, argument);
-  }
-  pthread_attr_destroy(&attributes);
+  const int error = w.start(work, reinterpret_cast<void*>(std::uintptr_t{worker}), [] { return !g_main_ended.load(); });
+  // No thread to be had (limits): the program's own threads do it, and nobody tries again.
+  if (error != 0) g_mode.store(ScavengeOption::kInline);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (error == 0) {
-    pthread_setname_np(thread, "numaheap-scav");
-  } else {
-    // No thread to be had (limits): the program's own threads do it, and nobody tries again.
-    g_mode = ScavengeOption::kInline;
-  }
 }
 
-// Once per tick one thread gets true; *restart where nobody did for longer than that.
-bool my_turn(bool* restart) {
+// The destructor of the main thread's key.
+void main_thread_ends(void*) {
+  g_mode.store(ScavengeOption::kInline);
+  g_main_ended.store(true);
+  for (Worker& w : g_worker) w.stop();
+}
+
+// Without this the process could not be told from one that has work to do.
+bool watch_main_thread() {
+  if (::syscall(SYS_gettid) != ::getpid()) return false;  // loaded later, by another thread
+  if (pthread_key_create(&g_main_thread, main_thread_ends) != 0) return false;
+  // For later keys libc may have to allocate in a thread that has none of them yet, which one that has just forked must not.
+  constexpr pthread_key_t kKeysWithoutMemory = 32;
+  if (g_main_thread >= kKeysWithoutMemory) {
+    pthread_key_delete(g_main_thread);
+    return false;
+  }
+  g_watches_main = true;
+  return pthread_setspecific(g_main_thread, &g_main_thread) == 0;
+}
+
+// ---- in the program's threads -----------------------------------------------------------------------------------------------
+
+// One thread at a time gets true, when the next look is due.
+bool my_turn() {
   const std::uint64_t now = linux_os().now_ns();
   std::uint64_t next = g_next_turn.load(std::memory_order_relaxed);
   if (now < next) return false;
-  *restart = now - next > 2 * g_scavenger.tick_ns();
   return g_next_turn.compare_exchange_strong(next, now + g_scavenger.tick_ns(), std::memory_order_relaxed);
 }
 
 void work_inline() {
-  bool restart;
-  if (!my_turn(&restart)) return;
-  const bool urgent = near_limit();
+  if (!my_turn()) return;
+  g_alone.store(false, std::memory_order_relaxed);
+  const bool urgent = memory_is_tight();
+  std::uint64_t wait = 0;
   for (unsigned h = 0; h < g_process.heaps.count(); h++) {
-    g_scavenger.step(g_process.heaps[HeapId(h)].heap, restart, urgent);
+    const Scavenger::Step step = g_scavenger.step(g_process.heaps[HeapId(h)].heap, urgent);
+    if (step.wait_ns != 0 && (wait == 0 || step.wait_ns < wait)) wait = step.wait_ns;
   }
+  if (wait != 0) g_next_turn.store(linux_os().now_ns() + wait, std::memory_order_relaxed);
 }
 
 // A program that frees and allocates the same few MiB over and over has nothing to give back, and no thread should
@@ -180,14 +219,21 @@ void work_inline() {
 bool thread_is_worthwhile(unsigned node) {
   std::size_t idle = 0;
   for_each_heap_of(node, [&](MHeap& heap) { idle += heap.idle_bytes(); });
-  if (idle >= kALot || near_limit()) return true;
-  bool restart;
-  if (!my_turn(&restart)) return false;
+  if (idle >= kALot || memory_is_tight()) return true;
+  if (!my_turn()) return false;
   bool old = false;
-  for (unsigned h = 0; h < g_process.heaps.count(); h++) {
-    old |= g_scavenger.look(g_process.heaps[HeapId(h)].heap, restart);
-  }
+  for (unsigned h = 0; h < g_process.heaps.count(); h++) old |= g_scavenger.look(g_process.heaps[HeapId(h)].heap);
   return old;
+}
+
+// libc's word never goes back to "single" once there was a second thread, not even in a fork child. So the kernel is asked,
+// too, whose directory of threads has a link more for each.
+bool has_other_threads() {
+  struct stat s;
+  if (::stat("/proc/self/task", &s) != 0) return true;
+  unsigned ours = 0;
+  for (Worker& w : g_worker) ours += w.runs();
+  return s.st_nlink > 2 + 1 + ours;
 }
 
 int find_code(dl_phdr_info* info, std::size_t, void*) {
@@ -206,38 +252,61 @@ int find_code(dl_phdr_info* info, std::size_t, void*) {
   return 0;
 }
 
+[[gnu::tls_model("initial-exec")]] thread_local unsigned t_visits = 0;
+
 }  // namespace
 
 void init_background() {
-  g_mode = g_process.options.scavenge;
-  g_scavenger.init(g_process.options.scavenge_delay_ms);
-  if (g_mode != ScavengeOption::kBackground) return;
-  dl_iterate_phdr(find_code, nullptr);
-  const bool is_static = g_libc.has(reinterpret_cast<const void*>(&init_background));
-  if (g_libc.begin == 0 || is_static) g_mode = ScavengeOption::kInline;
+  g_scavenger.init(g_process.options.scavenge_delay_ms, linux_os().now_ns());
+  ScavengeOption mode = g_process.options.scavenge;
+  if (mode == ScavengeOption::kBackground) {
+    dl_iterate_phdr(find_code, nullptr);
+    const bool is_static = g_libc.has(reinterpret_cast<const void*>(&init_background));
+    if (g_libc.begin == 0 || is_static || !watch_main_thread()) mode = ScavengeOption::kInline;
+  }
+  g_mode.store(mode);
 }
 
 void memory_was_freed(const void* caller) {
-  if (g_mode == ScavengeOption::kOff) return;
-  bool worth = false;
+  const ScavengeOption mode = g_mode.load(std::memory_order_relaxed);
+  if (mode == ScavengeOption::kOff) return;
+  const bool may_start = mode == ScavengeOption::kBackground && !__libc_single_threaded &&
+                         !g_alone.load(std::memory_order_relaxed);
+  bool work_here = false;
   const unsigned nodes = g_process.topology.heap_count();
   for (unsigned node = 0; node < nodes; node++) {
-    bool here = false;
-    for_each_heap_of(node, [&](MHeap& heap) { here |= heap.idle_bytes() >= kWorthwhile; });
-    worth |= here;
-    if (!here || g_mode != ScavengeOption::kBackground) continue;
+    const std::size_t worth = worthwhile_bytes(node);
+    if (worth == 0) continue;
     Worker& w = g_worker[node];
-    if (w.running.load(std::memory_order_acquire)) {
-      wake(w);
+    if (w.runs()) {
+      std::atomic<std::size_t>& useless = g_useless[node];
+      const std::size_t before = useless.load(std::memory_order_relaxed);
+      if (worth < before) useless.store(worth, std::memory_order_relaxed);
+      if (before == 0 || worth >= before + kWorthwhile) w.call();
+      if (memory_is_tight()) w.hurry();
+    } else if (!may_start) {
+      work_here = true;
     } else if (!g_libc.has(caller) && !g_loader.has(caller) && thread_is_worthwhile(node)) {
-      start_worker(node);
+      if (has_other_threads()) {
+        start_worker(node);
+      } else {
+        g_alone.store(true, std::memory_order_relaxed);
+      }
     }
   }
-  if (worth && g_mode == ScavengeOption::kInline) work_inline();
+  if (work_here) work_inline();
+  if (++t_visits % kVisitsPerLook != 0) return;
+  if (!g_worker[0].runs()) {
+    take_back_unused_caches();
+  } else if (linux_os().now_ns() >= g_next_look.load(std::memory_order_relaxed)) {
+    g_worker[0].hurry();
+  }
 }
 
 void forget_background_threads() {
-  for (Worker& w : g_worker) w.running.store(false, std::memory_order_relaxed);
+  for (Worker& w : g_worker) w.forget();
+  // This thread is the main thread from now on.
+  if (g_watches_main) pthread_setspecific(g_main_thread, &g_main_thread);
 }
 
 }  // namespace nh

@@ -1,4 +1,7 @@
 // Who runs the scavengers: a thread per node (NUMAHEAP_SCAVENGE=background), the program's own threads (inline), nobody.
+//
+// There is no thread as long as the program has only one, and none from the moment on at which main() has ended by
+// pthread_exit(): then the program's own threads do it.
 #pragma once
 
 #include <cstddef>

@@ -45,6 +45,7 @@ std::atomic<std::uint32_t>* g_repaired = nullptr;
 void repair_in_child() {
   // First of all, since repairing may wait itself.
   if (g_repaired != nullptr && g_repaired->exchange(1, std::memory_order_relaxed) != 0) return;
+  repair_os_after_fork();
   repair_leave_pool_in_child();
   forget_background_threads();
   const bool lost_small = lose_kept_runs();

@@ -195,7 +195,7 @@ void Leaving::prepare_copy(Part& part) {
   const PoolRun& run = part.run;
   void* const copy = os_.reserve(part.wanted, kHugeSize);
   if (copy == nullptr || os_.make_writable(copy, part.wanted) != 0) {
-    if (copy != nullptr) os_.unreserve(copy, part.wanted);
+    if (copy != nullptr) os_.unmap(copy, part.wanted);
     if (reason_ == Stay::kNothing) reason_ = Stay::kRoom;
     part.wanted = 0;
     return;
@@ -295,7 +295,7 @@ void Leaving::settle(Part& part) {
       note_ordinary(piece, part.thp);
       tell_of_new_pages(piece.start, piece.bytes);
     } else if (has_copy) {
-      os_.unreserve(part.copy + first, piece.bytes);
+      os_.unmap(part.copy + first, piece.bytes);
     }
     const bool keep = fate == Fate::kLost || fate == Fate::kMissing;
     if (fate == Fate::kKeptAlready || (keep && keep_from_children(piece.start, piece.bytes) == 0)) note_kept(piece);

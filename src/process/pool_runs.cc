@@ -16,27 +16,22 @@ void for_each_heap(Visit&& visit) {
   for (unsigned i = 0; i < g_process.heaps.count(); i++) visit(g_process.heaps[HeapId(i)].heap);
 }
 
-bool is_claimed(const HeapArena& a) { return a.busy && a.worker == &g_claim; }
+bool is_claimed(const Unit& u) { return u.worker == &g_claim; }
+bool is_unused_pool(const Unit& u) { return is_claimed(u) && u.state == UnitState::kMapped && u.hugetlb(); }
 
-// Claims an arena. False: another thread works on it.
-bool claim_L(HeapArena& a) {
-  if (a.busy) return a.is_mine() || is_claimed(a);
-  a.busy = true;
-  a.worker = &g_claim;
-  return true;
-}
-
-// Units that are mapped from the pool but hold nothing yet would be served from it later on.
-void drop_unused(MHeap& heap, HeapArena& a, std::uintptr_t base) {
-  for_each_run(a.hugetlb & ~a.backed & ~a.huge_1g, [&](unsigned first, unsigned count) {
-    void* const start = reinterpret_cast<void*>(base + first * kHugeSize);
-    const std::size_t bytes = count * kHugeSize;
-    if (heap.os().reset_to_reserved(start, bytes) != 0) return;
-    if (a.bound != BindMode::kDefault) heap.os().bind(start, bytes, a.bound, heap.backer().config().nodes);
-    const std::uint32_t units = unit_bits(first, count);
-    a.mapped &= ~units;
-    clear_units(a.hugetlb, units);
-  });
+// Claims what lies in a pool. Other memory needs no claim: whoever backs it from now on sees that the pool is left. False:
+// another thread works on some unit.
+bool claim_L(const Backer::Run& arena) {
+  bool all = true;
+  for (std::size_t i = 0; i < arena.count; i++) {
+    Unit& u = arena.units[i];
+    if (u.busy()) {
+      all &= u.is_mine() || is_claimed(u);
+    } else if (u.hugetlb()) {
+      u.worker = &g_claim;
+    }
+  }
+  return all;
 }
 
 // Whether an object begins in the unit, or one reaches into it that is smaller than a unit. Of a large object only the
@@ -47,8 +42,10 @@ bool holds_small(MHeap& heap, std::uintptr_t unit) {
   for (std::uintptr_t at = unit; at < unit + kHugeSize; at += kPageSize) {
     if (begins_at(at)) return true;
   }
-  const std::uintptr_t before = unit - heap.region_start() < kHugeSize ? unit : unit - kHugeSize;
-  for (std::uintptr_t at = unit; at > before; at -= kPageSize) {
+  const void* const neighbour = reinterpret_cast<const void*>(unit - kHugeSize);
+  const AddressSpace& space = heap.space();
+  if (!space.contains(neighbour) || !space.owner(neighbour).has_heap() || space.heap_of(neighbour) != heap.id()) return false;
+  for (std::uintptr_t at = unit; at > unit - kHugeSize; at -= kPageSize) {
     if (!begins_at(at - kPageSize)) continue;
     const MSpan* const span = heap.space().span_of(reinterpret_cast<const void*>(at - kPageSize));
     return span != nullptr && span->pages().bytes() < kHugeSize;
@@ -61,51 +58,39 @@ void for_each_run_of(MHeap& heap, Visit&& visit) {
   PoolRun run;
   run.heap = heap.id();
   run.shared = heap.backer().config().source == HugeSource::kSharedFile;
-  heap.for_each_arena([&](HeapArena& a, std::uintptr_t base) {
-    run.bound = a.bound;
-    if (a.huge_1g != 0) {
-      if (base % GiB != 0) return;
-      run.start = reinterpret_cast<char*>(base);
+  heap.for_each_arena([&](const Backer::Run& arena) {
+    const Unit& first = arena.units[0];
+    if (first.backed() && first.kind == UnitKind::kHuge1G) {
+      if (arena.start % GiB != 0) return;
+      run.start = static_cast<char*>(arena.at(0));
       run.bytes = run.page_bytes = GiB;
+      run.bound = first.bound;
       run.small = !heap.whole_units();
-      run.kept = a.kept != 0;
+      run.kept = first.kept;
       visit(run);
       return;
     }
     run.page_bytes = kHugeSize;
     run.bytes = 0;
-    const std::uint32_t units = a.hugetlb & a.backed;
-    for (unsigned u = 0; u <= kHugePerArena; u++) {
-      const bool in_use = u < kHugePerArena && (units >> u & 1) != 0;
-      const std::uintptr_t at = base + u * kHugeSize;
-      const bool small = in_use && holds_small(heap, at);
-      const bool kept = in_use && (a.kept >> u & 1) != 0;
-      if (run.bytes != 0 && (!in_use || small != run.small || kept != run.kept)) {
+    for (std::size_t i = 0; i <= arena.count; i++) {
+      const Unit* u = i < arena.count && arena.units[i].backed() && arena.units[i].hugetlb() ? &arena.units[i] : nullptr;
+      const bool small = u != nullptr && holds_small(heap, address(arena.at(i)));
+      const bool ends = u == nullptr || small != run.small || u->kept != run.kept || u->bound != run.bound;
+      if (run.bytes != 0 && ends) {
         visit(run);
         run.bytes = 0;
       }
-      if (!in_use) continue;
-      if (run.bytes == 0) run.start = reinterpret_cast<char*>(at);
+      if (u == nullptr) continue;
+      if (run.bytes == 0) run.start = static_cast<char*>(arena.at(i));
       run.small = small;
-      run.kept = kept;
+      run.kept = u->kept;
+      run.bound = u->bound;
       run.bytes += kHugeSize;
     }
   });
 }
 
-// Calls visit(HeapArena&, units) for the arenas that a part of a run lies in.
-template <typename Visit>
-void for_each_arena_of(const PoolRun& part, Visit&& visit) {
-  MHeap& heap = g_process.heaps[part.heap].heap;
-  const std::uintptr_t end = address(part.start) + part.bytes;
-  for (std::uintptr_t at = address(part.start); at < end;) {
-    const std::uintptr_t next = align_up(at + 1, kArenaSize), stop = next < end ? next : end;
-    const std::uint32_t units = unit_bits(static_cast<unsigned>(at % kArenaSize / kHugeSize),
-                                          static_cast<unsigned>((stop - at) / kHugeSize));
-    heap.visit_arena(at, [&](HeapArena& a) { visit(a, units); });
-    at = stop;
-  }
-}
+Backer::Run units_of(const PoolRun& part) { return g_process.heaps[part.heap].heap.units_at(part.start, part.bytes); }
 
 }  // namespace
 
@@ -116,20 +101,18 @@ bool holds_a_heap() {
 }
 
 bool pool_in_use() {
-  std::uint32_t any = 0;
+  bool any = false;
   for_each_heap([&](MHeap& heap) {
-    heap.for_each_arena([&](HeapArena& a, std::uintptr_t) { 
-      any |= __atomic_load_n(&a.hugetlb, __ATOMIC_RELAXED) & ~__atomic_load_n(&a.kept, __ATOMIC_RELAXED);
+    heap.for_each_arena([&](const Backer::Run& arena) {
+      for (std::size_t i = 0; i < arena.count; i++) any |= arena.units[i].hugetlb() && !arena.units[i].kept;
     });
   });
-  return any != 0;
+  return any;
 }
 
 void release_idle_pool_pages() {
   for_each_heap([](MHeap& heap) {
-    std::uint32_t any = 0;
-    heap.for_each_arena([&](HeapArena& a, std::uintptr_t) { any |= __atomic_load_n(&a.hugetlb, __ATOMIC_RELAXED); });
-    if (any != 0) heap.scavenge(SIZE_MAX, 0);
+    if (heap.hugetlb_committed() != 0) heap.scavenge(SIZE_MAX, 0);
   });
 }
 
@@ -139,15 +122,16 @@ void claim_pool_units() {
       all = true;
       {
         LockGuard guard(heap.lock());
-        heap.for_each_arena([&](HeapArena& a, std::uintptr_t) { all &= claim_L(a); });
+        heap.for_each_arena([&](const Backer::Run& arena) { all &= claim_L(arena); });
       }
       if (all) break;
       about_to_wait();
       std::atomic<std::uint32_t> never{0};
       heap.os().futex_wait(&never, 0, 50'000);
     }
-    heap.for_each_arena([&](HeapArena& a, std::uintptr_t base) {
-      if (is_claimed(a)) drop_unused(heap, a, base);
+    heap.for_each_arena([&](const Backer::Run& arena) {
+      for_each_run(arena.units, arena.count, is_unused_pool,
+                   [&](std::size_t first, std::size_t n) { heap.backer().forget_unbacked(arena.part(first, n)); });
     });
   });
 }
@@ -155,8 +139,10 @@ void claim_pool_units() {
 void unclaim_pool_units() {
   for_each_heap([](MHeap& heap) {
     LockGuard guard(heap.lock());
-    heap.for_each_arena([](HeapArena& a, std::uintptr_t) {
-      if (is_claimed(a)) a.busy = false;
+    heap.for_each_arena([](const Backer::Run& arena) {
+      for (std::size_t i = 0; i < arena.count; i++) {
+        if (is_claimed(arena.units[i])) arena.units[i].worker = nullptr;
+      }
     });
     heap.end_busy_L();
   });
@@ -168,16 +154,11 @@ void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* 
 
 const NodeSet& nodes_of_heap(HeapId heap) { return g_process.heaps[heap].heap.backer().config().nodes; }
 
-void note_ordinary(const PoolRun& part, bool thp) {
-  for_each_arena_of(part, [&](HeapArena& a, std::uint32_t units) {
-    clear_units(a.hugetlb, units);
-    clear_units(a.huge_1g, units);
-    if (thp) set_units(a.thp, units);
-  });
-}
+void note_ordinary(const PoolRun& part, bool thp) { g_process.heaps[part.heap].heap.note_plain(units_of(part), thp); }
 
 void note_kept(const PoolRun& part) {
-  for_each_arena_of(part, [](HeapArena& a, std::uint32_t units) { set_units(a.kept, units); });
+  const Backer::Run run = units_of(part);
+  for (std::size_t i = 0; i < run.count; i++) run.units[i].kept = true;
 }
 
 bool lose_kept_runs() {
@@ -186,14 +167,11 @@ bool lose_kept_runs() {
     for_each_run_of(heap, [&](const PoolRun& run) {
       if (!run.kept || close_hole(run.start, run.bytes) != 0) return;
       small |= run.small;
-      for_each_arena_of(run, [](HeapArena& a, std::uint32_t units) {
-        a.mapped &= ~units;
-        a.backed &= ~units;
-        clear_units(a.hugetlb, units);
-        clear_units(a.huge_1g, units);
-        clear_units(a.kept, units);
-        a.lost |= units;
-      });
+      const Backer::Run units = units_of(run);
+      for (std::size_t i = 0; i < units.count; i++) {
+        units.units[i].state = UnitState::kLost;
+        units.units[i].kept = false;
+      }
     });
   });
   return small;

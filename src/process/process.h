@@ -35,8 +35,17 @@ bool ensure_started();
 // True once it is up: the test before anything that reads g_process.
 bool started();
 
+// The heap for memory like that of another, but never on hugetlb pages.
+inline HeapId paged_twin(HeapId h) { return HeapId(h.value + g_process.interleaved.value + 1); }
+
 // The node of the running CPU, or the one with memory that is nearest to it.
 NodeId current_node();
+// The heap of the node that a CPU is on, whatever policy is in force.
+HeapId home_of_cpu(CpuId cpu);
+// The heap nearest to the running CPU of those that single requests may name.
+HeapId nearest_heap();
+// The heap that objects below NUMAHEAP_LARGE_MIN come from on this CPU.
+HeapId heap_of_cpu(CpuId cpu);
 // The heap that large objects of this size go to.
 HeapId heap_for_large(std::size_t bytes);
 

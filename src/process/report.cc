@@ -1,11 +1,13 @@
 // Statistics on their way out: to the caller of the public API, to malloc_stats() and malloc_info(), to the files and
 // tables that NUMAHEAP_STATS and NUMAHEAP_REPORT ask for at exit. Texts are built in one static buffer under a lock, so
-// that no report allocates or changes what it reports.
+// that no report allocates or changes what it reports. Files are opened, written and closed by system call: libc's
+// functions are cancellation points, and a thread that is cancelled there would keep the lock.
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
 
 #include <fcntl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "process/malloc_info.h"
@@ -13,13 +15,14 @@
 #include "process/stats.h"
 #include "process/upkeep.h"
 #include "base/check.h"
+#include "base/stderr.h"
 
 namespace nh {
 namespace {
 
 Lock g_lock{LockRank::kInit};
 // The JSON object of a heap takes about 550 bytes.
-char g_buffer[kMaxHeaps * 700];
+char g_buffer[kMaxHeaps / 2 * 700];
 
 // Builds a text with `write` and hands it to `use`.
 template <typename Write, typename Use>
@@ -28,16 +31,6 @@ void with_text(Write&& write, Use&& use) {
   TextWriter out(g_buffer, sizeof g_buffer);
   write(out);
   use(out.view());
-}
-
-bool write_all(int fd, std::string_view text) {
-  while (!text.empty()) {
-    const ssize_t n = ::write(fd, text.data(), text.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    text.remove_prefix(static_cast<std::size_t>(n));
-  }
-  return true;
 }
 
 int copy_out(std::string_view text, char* buffer, std::size_t capacity) {
@@ -59,13 +52,14 @@ void write_stats_file(const char* pattern) {
       path.ch(*c);
     }
   }
-  const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+  const int fd = static_cast<int>(
+      ::syscall(SYS_openat, AT_FDCWD, path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
   bool ok = fd >= 0;
   if (ok) {
     const bool json = path.view().ends_with(".json");
     with_text([&](TextWriter& out) { json ? write_stats_json(out) : write_stats_text(out); },
-              [&](std::string_view text) { ok = write_all(fd, text); });
-    ok &= ::close(fd) == 0;
+              [&](std::string_view text) { ok = write_to(fd, text.data(), text.size()); });
+    ok &= ::syscall(SYS_close, fd) == 0;
   }
   if (!ok) {
     const int error = errno;
@@ -74,9 +68,6 @@ void write_stats_file(const char* pattern) {
     warn_line(line.c_str());
   }
 }
-
-// Programs close stderr in an atexit function to see write errors (coreutils do), before our destructor runs.
-int g_stderr_copy = -1;
 
 // Whether this process is one whose table NUMAHEAP_REPORT_PID wants.
 bool wants_report() {
@@ -94,17 +85,13 @@ bool wants_report() {
 
 void prepare_report() {
   const Options& options = g_process.options;
-  if (!options.report && std::strcmp(options.stats.c_str(), "stderr") != 0) return;
-  // Above the numbers that shells and daemons hand out themselves.
-  constexpr int kOutOfTheWay = 100;
-  g_stderr_copy = ::fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, kOutOfTheWay);
+  if (options.report || std::strcmp(options.stats.c_str(), "stderr") == 0) note_stderr_path();
 }
 
 void report_at_exit() {
   if (!started()) return;
   const Options& options = g_process.options;
-  const int fd = g_stderr_copy >= 0 ? g_stderr_copy : STDERR_FILENO;
-  auto to_stderr = [fd](std::string_view text) { write_all(fd, text); };
+  auto to_stderr = [](std::string_view text) { report_to_stderr(text.data(), text.size()); };
   if (std::strcmp(options.stats.c_str(), "stderr") == 0) {
     with_text(write_stats_text, to_stderr);
   } else if (!options.stats.empty()) {
@@ -117,26 +104,45 @@ void repair_reports_after_fork() {
   if (g_lock.held() && !g_lock.held_by_me()) g_lock.reset_after_fork();
 }
 
-struct mallinfo2 collect_mallinfo() {
+namespace {
+
+// The fields mean what they mean in glibc, so that they add up for programs that know it: arena + hblkhd is all memory,
+// uordblks + hblkhd what is in use, and uordblks + fordblks is arena. Large objects count as glibc's mapped blocks.
+struct mallinfo2 sum_up(std::size_t* hugetlb_bytes) {
   struct mallinfo2 info = {};
+  *hugetlb_bytes = 0;
   if (!started()) return info;
   std::uint64_t cached[kMaxHeaps];
   g_caches.totals(cached);
+  std::size_t all = 0, idle = 0;
   for (unsigned i = 0; i < g_process.heaps.count(); i++) {
-    const numaheap_heap_stats s = collect_heap(i, cached[i]);
-    info.arena += s.committed_bytes;
-    info.hblks += s.large_objects;
-    info.hblkhd += s.hugetlb_bytes;
-    info.uordblks += s.live_bytes;
-    info.fordblks += s.cached_bytes + s.free_bytes;
-    info.keepcost += s.free_bytes;
+    const HeapUse use = heap_use(i, cached[i]);
+    all += use.committed_bytes;
+    idle += use.idle_bytes;
+    *hugetlb_bytes += use.hugetlb_bytes;
+    info.hblks += use.large_objects;
+    info.hblkhd += use.large_bytes;
+    info.uordblks += use.small_bytes;
   }
+  // Other threads go on meanwhile; differences stay at or above zero all the same.
+  info.arena = all > info.hblkhd ? all - info.hblkhd : 0;
+  if (info.uordblks > info.arena) info.uordblks = info.arena;
+  info.fordblks = info.arena - info.uordblks;
+  info.keepcost = idle < info.fordblks ? idle : info.fordblks;
   return info;
+}
+
+}  // namespace
+
+struct mallinfo2 collect_mallinfo() {
+  std::size_t hugetlb_bytes;
+  return sum_up(&hugetlb_bytes);
 }
 
 void write_malloc_stats() {
   if (!ensure_started()) return;
-  with_text(write_stats_text, [](std::string_view text) { write_all(STDERR_FILENO, text); });
+  // The program asks for it, and may have put another file in the place of stderr on purpose.
+  with_text(write_stats_text, [](std::string_view text) { write_to(STDERR_FILENO, text.data(), text.size()); });
 }
 
 int write_malloc_info(int options, FILE* stream) {
@@ -146,16 +152,17 @@ int write_malloc_info(int options, FILE* stream) {
   }
   if (!ensure_started()) return -1;
   // stdio may allocate, so it is called with no lock held and a text that is finished.
-  const struct mallinfo2 info = collect_mallinfo();
+  std::size_t hugetlb_bytes;
+  const struct mallinfo2 info = sum_up(&hugetlb_bytes);
   Text<1024> out;
   out.text("<malloc version=\"numaheap ").text(numaheap_version()).text("\">\n");
   auto element = [&](const char* type, std::size_t bytes) {
     out.text("<total type=\"").text(type).text("\" size=\"").dec(bytes).text("\"/>\n");
   };
-  element("live", info.uordblks);
+  element("live", info.uordblks + info.hblkhd);
   element("free", info.fordblks);
-  element("hugetlb", info.hblkhd);
-  out.text("<system type=\"current\" size=\"").dec(info.arena).text("\"/>\n");
+  element("hugetlb", hugetlb_bytes);
+  out.text("<system type=\"current\" size=\"").dec(info.arena + info.hblkhd).text("\"/>\n");
   out.text("<large count=\"").dec(info.hblks).text("\"/>\n</malloc>\n");
   return std::fwrite(out.view().data(), 1, out.size(), stream) == out.size() ? 0 : -1;
 }

@@ -14,7 +14,7 @@ template <typename T>
 class Scratch {
  public:
   ~Scratch() {
-    if (data_ != nullptr) linux_os().unreserve(data_, bytes_);
+    if (data_ != nullptr) linux_os().unmap(data_, bytes_);
   }
   bool make(std::size_t capacity) {
     bytes_ = align_up(capacity * sizeof(T) + 1, kOsPageSize);

@@ -46,7 +46,7 @@ void for_each_heap(Visit&& visit) {
   if (!started()) return;
   std::uint64_t cached[kMaxHeaps];
   g_caches.totals(cached);
-  for (unsigned i = 0; i < g_process.heaps.count(); i++) visit(collect_heap(i, cached[i]));
+  for (unsigned i = 0; i < reported_heaps(); i++) visit(collect_heap(i, cached));
 }
 
 bool is_used(const numaheap_heap_stats& s) { return s.kind == NUMAHEAP_HEAP_NODE || s.arenas != 0; }
@@ -79,7 +79,24 @@ void write_fallbacks(Write&& write) {
 
 }  // namespace
 
-numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
+HeapUse heap_use(unsigned index, std::uint64_t cached_bytes) {
+  NodeHeap& n = g_process.heaps[HeapId(index)];
+  const CpuCaches::Kept kept = g_caches.kept_large(HeapId(index));
+  const std::uint64_t out = n.small_bytes.load(std::memory_order_relaxed);
+  const HeapStats h = n.heap.stats();
+  HeapUse use = {};
+  use.committed_bytes = h.committed_bytes;
+  use.hugetlb_bytes = h.hugetlb_bytes;
+  use.idle_bytes = h.free_bytes;
+  use.small_bytes = out > cached_bytes ? out - cached_bytes : 0;
+  use.large_bytes = h.large_bytes > kept.bytes ? h.large_bytes - kept.bytes : 0;
+  use.large_objects = h.large_objects > kept.objects ? h.large_objects - kept.objects : 0;
+  return use;
+}
+
+namespace {
+
+numaheap_heap_stats collect_one(unsigned index, std::uint64_t cached_bytes) {
   NodeHeap& n = g_process.heaps[HeapId(index)];
   const HeapStats h = n.heap.stats();
   numaheap_heap_stats s = {};
@@ -87,22 +104,19 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
   s.node = is_node ? n.heap.node().value : -1;
   s.kind = is_node ? NUMAHEAP_HEAP_NODE
                    : HeapId(index) == g_process.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
-  std::uint64_t out_bytes = 0;
   for (auto& slot : n.central) {
-    MCentral* central = slot.load(std::memory_order_acquire);
+    Central* central = slot.load(std::memory_order_acquire);
     if (central == nullptr) continue;
     const CentralStats stats = central->stats();
     const std::uint64_t size = size_class(central->span_class()).bytes;
-    out_bytes += stats.objects_out * size;
     s.cached_bytes += stats.objects_transfer * size;
     s.refills += stats.fetches;
     s.flushes += stats.flushes;
   }
   s.cached_bytes += cached_bytes;
-  const CpuCaches::Kept kept = g_caches.kept_large(HeapId(index));
-  s.cached_bytes += kept.bytes;
-  s.live_bytes = (out_bytes > cached_bytes ? out_bytes - cached_bytes : 0) +
-                 (h.large_bytes > kept.bytes ? h.large_bytes - kept.bytes : 0);
+  s.cached_bytes += g_caches.kept_large(HeapId(index)).bytes;
+  const HeapUse use = heap_use(index, cached_bytes);
+  s.live_bytes = use.small_bytes + use.large_bytes;
   s.free_bytes = h.free_bytes;
   s.committed_bytes = h.committed_bytes;
   s.released_bytes = h.released_bytes;
@@ -112,11 +126,23 @@ numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes) {
   s.metadata_bytes = h.metadata_bytes;
   s.arenas = h.arenas;
   s.spans = h.spans;
-  s.large_objects = h.large_objects > kept.objects ? h.large_objects - kept.objects : 0;
+  s.large_objects = use.large_objects;
   s.remote_frees = n.remote_frees.load(std::memory_order_relaxed);
   s.foreign_serves = n.foreign_serves.load(std::memory_order_relaxed);
   s.served_objects = n.served_objects.load(std::memory_order_relaxed);
   s.local_objects = n.local_objects.load(std::memory_order_relaxed);
+  return s;
+}
+
+}  // namespace
+
+unsigned reported_heaps() { return g_process.interleaved.value + 1; }
+
+numaheap_heap_stats collect_heap(unsigned index, const std::uint64_t* cached) {
+  const unsigned twin = paged_twin(HeapId(index)).value;
+  numaheap_heap_stats s = collect_one(index, cached[index]);
+  const numaheap_heap_stats more = collect_one(twin, cached[twin]);
+  for (const Field& f : kFields) s.*f.member += more.*f.member;
   return s;
 }
 

@@ -7,8 +7,20 @@
 
 namespace nh {
 
-// index below the number of heaps. cached_bytes: what CpuCaches::totals() found for this heap.
-numaheap_heap_stats collect_heap(unsigned index, std::uint64_t cached_bytes);
+// Of a heap and its paged twin together. index below reported_heaps(). cached: what CpuCaches::totals() found.
+numaheap_heap_stats collect_heap(unsigned index, const std::uint64_t* cached);
+unsigned reported_heaps();
+
+// What mallinfo() needs of a heap: running counts, nothing that takes the locks of its classes.
+struct HeapUse {
+  std::uint64_t committed_bytes;
+  std::uint64_t hugetlb_bytes;
+  std::uint64_t idle_bytes;   // committed, but in no span
+  std::uint64_t small_bytes;  // in small objects that the program holds
+  std::uint64_t large_bytes;  // in large ones
+  std::uint64_t large_objects;
+};
+HeapUse heap_use(unsigned index, std::uint64_t cached_bytes);
 
 void write_stats_text(TextWriter& out);
 void write_stats_json(TextWriter& out);

@@ -4,6 +4,7 @@
 
 #include "process/background.h"
 #include "process/fork.h"
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "base/format.h"
 #include "numa/hwloc_topology.h"
@@ -24,13 +25,14 @@ void confirm_topology() {
     // Without hwloc the kernel's own word stands; the statistics say where the topology is from.
     refine_with_hwloc(SysfsRoot(), &topology, static_cast<Topology*>(scratch), &why);
   }
-  os.unreserve(scratch, bytes);
+  os.unmap(scratch, bytes);
 }
 
 }  // namespace
 
 void start_upkeep() {
   confirm_topology();
+  init_memory_limit();
   init_background();
   prepare_report();
   init_fork();

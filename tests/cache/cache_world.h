@@ -64,7 +64,7 @@ class CacheWorld {
     ok = central.ok && caches.init(central.os.ops(), central.heaps, config, heap_of_world_cpu);
     caches.set_mode(c.mode);
     caches.set_fences(c.mode == CacheMode::kRseq);  // that program has registered with membarrier
-    owner_bytes_ = central.space.bytes() / 8;
+    owner_bytes_ = central.space.max_bytes() / 8;
     void* p = mmap(nullptr, owner_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     ok = ok && p != MAP_FAILED;
     owners_ = static_cast<std::atomic<std::uint8_t>*>(p);
@@ -103,12 +103,15 @@ class CacheWorld {
         caches.free(p, entry_class(central.space.entry(p)), central.space.heap_of(p));
         return;
       case FreeOutcome::kOdd:
-        if (span == nullptr || span->span_class != kLargeClass || span->use != SpanUse::kInUse) {
+        if (span == nullptr || span->span_class != kLargeClass) {
           errors++;
-        } else if (!mcache_keep_extent(span)) {
-          free_large(span);
+          return;
         }
-        return;
+        switch (mcache_free_extent(span)) {
+          case FreeOutcome::kDone: return;
+          case FreeOutcome::kOdd: errors++; return;
+          case FreeOutcome::kFull: return free_large(span);
+        }
     }
   }
   void taken(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(1) != 0; }
@@ -118,14 +121,14 @@ class CacheWorld {
   FreeList& list_of(std::size_t size, int cpu = 0, bool noscan = false) {
     CpuCache* cache = nullptr;
     caches.for_each([&](CpuCache& c) { if (c.cpu == static_cast<unsigned>(cpu)) cache = &c; });
-    if (size <= kMaxBinBytes) return cache->lists[list_set(cache->local, false)].of[bin_class(size, noscan)];
-    return cache->lists[list_set(extent_heap(), false)].of[extent_code(static_cast<unsigned>(div_up(size, kHugeSize)))];
+    if (size <= kMaxBinBytes) return cache->lists[list_set(cache->local, false)].of[bin_class(size, noscan).list()];
+    return cache->lists[list_set(extent_heap(), false)].of[extent_class(static_cast<unsigned>(div_up(size, kHugeSize))).list()];
   }
 
   std::size_t spans() {
     std::size_t n = 0;
     for (unsigned h = 0; h < central.heaps.count(); h++) n += central.heap(h).stats().spans;
-    return n;
+    return n - central.first_units.size();
   }
   // Everything that was freed finds its way home: nothing was lost on the way.
   void empty() {
@@ -193,12 +196,12 @@ class CacheWorld {
     std::string wrong;
     std::uint64_t capacity = 0;
     for (unsigned h = 0; h < central.heaps.count(); h++) {
-      for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+      for (unsigned code = kFirstBinList; code < kClassCodes; code++) {
         const FreeList& list = cache.lists[list_set(HeapId(h), false)].of[code];
         if (list.cap == 0 && list.head == nullptr) continue;
         const bool extent = HeapId(h) == extent_heap();
         const std::size_t bytes =
-            extent ? (code - kFirstBinClass + 1) * kHugeSize : size_class(static_cast<SpanClass>(code)).bytes;
+            extent ? units_of_extent(SpanClass(code)) * kHugeSize : size_class(static_cast<SpanClass>(code)).bytes;
         const std::string name = " list of " + std::to_string(bytes) + " bytes";
         capacity += list.cap * bytes;
         if (HeapId(h) != cache.local && !extent) wrong += name + " of another node;";
@@ -209,8 +212,8 @@ class CacheWorld {
         for (void* p : members(list.head)) {
           const MSpan* span = extent ? static_cast<MSpan*>(p) : central.space.span_of(p);
           const bool here = span != nullptr && span->heap == h && span->pages().bytes() == bytes;
-          const bool marked = here && (extent ? span->use == SpanUse::kKept
-                                              : span->span_class == code && mark_word(p) == free_mark(p));
+          const bool marked = here && (extent ? span->use == SpanUse::kFreed
+                                              : span->span_class == SpanClass(code) && mark_word(p) == free_mark(p));
           if (!marked) wrong += name + " holds something else;";
         }
       }

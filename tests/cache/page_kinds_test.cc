@@ -60,7 +60,7 @@ TEST(PageKinds, AnObjectStartsAtMultiplesOfItsSize) {
 }
 
 TEST(PageKinds, ALargeObjectOfABinStartsWithItsPage) {
-  for (unsigned code = kFirstBinClass; code < kClassCodes; code++) {
+  for (unsigned code = kFirstBinList; code < kClassCodes; code++) {
     const std::size_t kind = kind_of(static_cast<SpanClass>(code), 0);
     EXPECT_TRUE(kStartTest[kind](5 * kPageSize));
     for (std::uintptr_t at = 1; at < kPageSize; at++) ASSERT_FALSE(kStartTest[kind](at)) << code << " " << at;
@@ -84,11 +84,11 @@ TEST(PageKinds, OneClassForEverySize) {
     const bool small = size <= kMaxSmallSize;
     const SpanClass right = small ? class_for(size) : bin_class(size, false);
     ASSERT_TRUE(may_be_deleted_as(right, size)) << size;
-    ASSERT_TRUE(may_be_deleted_as(right | 1, size)) << size << " noscan";
+    ASSERT_TRUE(may_be_deleted_as(SpanClass(right.list() | 1), size)) << size << " noscan";
     ASSERT_FALSE(may_be_deleted_as(right, size + (std::size_t{1} << 32))) << size << " all 64 bits count";
     for (unsigned code = 2; code < kClassCodes; code++) {
       const auto c = static_cast<SpanClass>(code);
-      ASSERT_EQ(may_be_deleted_as(c, size), (c | 1) == (right | 1)) << size << " as " << code;
+      ASSERT_EQ(may_be_deleted_as(c, size), (code | 1) == (right.list() | 1)) << size << " as " << code;
     }
   }
   EXPECT_FALSE(may_be_deleted_as(class_for(0), 0));

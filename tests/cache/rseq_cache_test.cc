@@ -1,6 +1,7 @@
 // Caches on restartable sequences of the real machine.
 #include "cache/cache_world.h"
 #include "cache/with_sequences.h"
+#include "support/single_step.h"
 
 namespace nh::test {
 constexpr CacheMode kMode = CacheMode::kRseq;
@@ -25,8 +26,8 @@ class Sequences : public Pinned {
     for (auto& o : objects_) o[0] = o[1] = nullptr;
   }
   FreeList& list() { return lists_.of[20]; }
-  bool push(void* p) { return rseq_push(slots_.data() + 2, offset_in_set(20), p, address(p) + 1); }
-  bool pop(void** p) { return rseq_pop(slots_.data() + 2, offset_in_set(20), p); }
+  bool push(void* p) { return rseq_push(slots_.data() + 2, offset_in_set(SpanClass(20)), p, address(p) + 1); }
+  bool pop(void** p) { return rseq_pop(slots_.data() + 2, offset_in_set(SpanClass(20)), p); }
   void* chain_of(int first, int n) {
     for (int i = 0; i < n; i++) objects_[first + i][0] = i + 1 < n ? static_cast<void*>(objects_[first + i + 1]) : nullptr;
     return objects_[first];
@@ -114,6 +115,32 @@ TEST_F(Sequences, Put) {
   const std::vector<void*> expected = {objects_[1], objects_[2], objects_[3], objects_[4], objects_[5], objects_[0]};
   EXPECT_EQ(members(list().head), expected);
   EXPECT_EQ(list().room, 4u);
+}
+
+// Interrupted at every instruction none of them gets through. Each ends where it would if there were nothing to do.
+TEST_F(Sequences, SingleStepsEnd) {
+  push(objects_[0]);
+  push(objects_[1]);
+  const Stepped stepped = run_stepped(20000, [this] {
+    // Where the kernel interrupts less often than at every instruction there is nothing to be seen.
+    void* p = nullptr;
+    Batch batch;
+    if (pop(&p)) return 0;
+    if (rseq_got_through() || !rseq_gets_through()) return 1;
+    if (push(objects_[2]) || reinterpret_cast<std::uintptr_t>(objects_[2][1]) != address(objects_[2]) + 1) return 2;
+    if (rseq_got_through()) return 3;
+    if (rseq_take(guard_, &list(), &batch.head, &batch.count)) return 4;
+    if (rseq_put(guard_, &list(), objects_[3], objects_[3], 1)) return 5;
+    if (rseq_resize(guard_, &list(), 1)) return 6;
+    FreeList& empty = lists_.of[21];
+    empty.cap = empty.room = 10;
+    if (rseq_install(guard_, &empty, objects_[3], 1) || empty.head != nullptr) return 7;
+    if (list().head != objects_[1] || list().cap != 10) return 8;
+    return 0;
+  });
+  if (!stepped.possible) GTEST_SKIP() << "ptrace is refused here";
+  EXPECT_TRUE(stepped.ended) << stepped.steps;
+  EXPECT_EQ(stepped.status, 0);
 }
 
 TEST_F(Sequences, Install) {
@@ -224,12 +251,12 @@ TEST_F(Caches, ATrustedSizeChoosesTheListThatThePageMapNames) {
       for (const std::size_t named : {smallest, size}) {
         list = {nullptr, 1, 1};
         mark_word(p) = 0;
-        EXPECT_EQ(mcache_free_trusting(p, named), FreeOutcome::kDone);
+        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.used_bytes), FreeOutcome::kDone);
         EXPECT_EQ(list.head, p) << "heap " << heap << ", " << named << " bytes";
         EXPECT_EQ(mark_word(p), free_mark(p));
-        EXPECT_EQ(mcache_free_trusting(p, named), FreeOutcome::kOdd) << "freed already";
+        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.used_bytes), FreeOutcome::kOdd) << "freed already";
         mark_word(p) = 0;
-        EXPECT_EQ(mcache_free_trusting(p, named), FreeOutcome::kFull);
+        EXPECT_EQ(mcache_free_trusting(p, named, g_hot.used_bytes), FreeOutcome::kFull);
         EXPECT_EQ(mark_word(p), free_mark(p));
       }
       list = before;
@@ -237,7 +264,7 @@ TEST_F(Caches, ATrustedSizeChoosesTheListThatThePageMapNames) {
     }
   }
   void* foreign[2] = {};
-  EXPECT_EQ(mcache_free_trusting(foreign, 64), FreeOutcome::kOdd);
+  EXPECT_EQ(mcache_free_trusting(foreign, 64, g_hot.used_bytes), FreeOutcome::kOdd);
 }
 
 TEST_F(Caches, ADoubleFreeIsSeenByTheFastPath) {

@@ -315,9 +315,9 @@ TEST_F(Large, ExtentsAreNotTouched) {
   span = w.central.space.span_of(p);
   span->need_zero = false;
   w.free(p);
-  EXPECT_EQ(span->use, SpanUse::kKept);
+  EXPECT_EQ(span->use, SpanUse::kFreed);
   EXPECT_EQ(w.central.space.span_of(p), span) << "the page map still names it";
-  EXPECT_FALSE(mcache_keep_extent(span)) << "no room for a second one";
+  EXPECT_EQ(mcache_free_extent(span), FreeOutcome::kOdd) << "freed already";
   EXPECT_EQ(w.alloc(8 * MiB), p);
   EXPECT_EQ(span->use, SpanUse::kInUse);
   EXPECT_TRUE(span->need_zero) << "its last owner wrote to it";

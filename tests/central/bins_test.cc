@@ -22,22 +22,23 @@ void for_each_size(Visit visit) {
 }
 
 TEST(Bins, EverySizeFitsAndWastesAnEighthAtMost) {
-  SpanClass last = kFirstBinClass;
+  SpanClass last(kFirstBinList);
   for_each_size([&](std::size_t size) {
     const SpanClass c = bin_class(size, false);
     ASSERT_TRUE(is_bin(c)) << size;
     ASSERT_TRUE(is_large(c));
     ASSERT_GE(bytes_of(c), size);
     ASSERT_LE(bytes_of(c) - size, size / 8 + kPageSize) << size;
-    ASSERT_GE(c, last) << "larger sizes never get smaller bins";
-    ASSERT_LE(c - last, 2) << "no bin is left out";
+    ASSERT_GE(c.list(), last.list()) << "larger sizes never get smaller bins";
+    ASSERT_LE(c.list() - last.list(), 2u) << "no bin is left out";
     last = c;
-    ASSERT_EQ(bin_class(size, true), c | 1);
-    ASSERT_EQ(c & 1, 0);
+    ASSERT_EQ(bin_class(size, true), SpanClass(c.list() + 1));
+    ASSERT_TRUE(bin_class(size, true).noscan());
+    ASSERT_FALSE(c.noscan());
     ASSERT_EQ(bin_class(bytes_of(c), false), c) << "a bin's own size is in it";
   });
-  EXPECT_EQ(last, kClassCodes - 2);
-  EXPECT_EQ(bin_class(kMaxSmallSize + 1, false), kFirstBinClass);
+  EXPECT_EQ(last.list(), kClassCodes - 2);
+  EXPECT_EQ(bin_class(kMaxSmallSize + 1, false).list(), kFirstBinList);
 }
 
 TEST(Bins, ExactUpTo16Pages) {
@@ -47,19 +48,19 @@ TEST(Bins, ExactUpTo16Pages) {
 }
 
 TEST(Bins, CodesAreOfTheirOwnAndFitAByte) {
-  EXPECT_GT(kFirstBinClass, kLargeClass);
-  EXPECT_GT(kFirstBinClass, kTinyClass);
-  EXPECT_GE(kFirstBinClass, kCachedClasses);
+  EXPECT_GT(kFirstBinList, kLargeClass.list());
+  EXPECT_GT(kFirstBinList, kTinyClass.list());
+  EXPECT_GE(kFirstBinList, kCachedClasses);
   EXPECT_LE(kClassCodes, 256u);
   std::set<std::size_t> sizes;
-  for (unsigned c = kFirstBinClass; c < kClassCodes; c += 2) {
+  for (unsigned c = kFirstBinList; c < kClassCodes; c += 2) {
     const SizeClass& k = size_class(static_cast<SpanClass>(c));
     EXPECT_EQ(&k, &size_class(static_cast<SpanClass>(c + 1)));
     EXPECT_EQ(k.bytes, k.pages * kPageSize);
     EXPECT_EQ(k.objects, 1);
     sizes.insert(k.bytes);
     const PageEntry entry = make_page_entry(HeapId(kMaxHeaps - 1), static_cast<SpanClass>(c + 1), 0);
-    EXPECT_EQ(entry_class(entry), c + 1);
+    EXPECT_EQ(entry_class(entry), SpanClass(c + 1));
     EXPECT_EQ(entry_index(entry), 0u);
     // Only the start of a span is the start of an object.
     EXPECT_TRUE(is_object_start(k, 0));

@@ -12,7 +12,7 @@ namespace nh::test {
 
 struct CentralWorldConfig {
   std::vector<FakeNode> nodes = {FakeNode{}};  // one heap each
-  std::size_t region_bytes = GiB;
+  std::size_t window_bytes = 16 * GiB;
   unsigned cpus = 4;
   bool first_touch = false;  // one heap more, of first-touch memory
 };
@@ -28,10 +28,7 @@ class CentralWorld {
     const unsigned count = nodes + (c.first_touch ? 1 : 0);
     memory_.reset(static_cast<NodeHeap*>(std::aligned_alloc(alignof(NodeHeap), sizeof(NodeHeap) * count)));
     std::memset(static_cast<void*>(memory_.get()), 0, sizeof(NodeHeap) * count);
-    AddressSpace::Config s;
-    s.regions = count;
-    s.region_bytes = s.min_region_bytes = c.region_bytes;
-    ok = space.init(os.ops(), s);
+    ok = space.init(os.ops(), window_of(c.window_bytes, count));
     heaps.init(memory_.get(), count, &space);
     for (unsigned h = 0; h < nodes; h++) {
       MHeap::Config config;
@@ -39,9 +36,11 @@ class CentralWorld {
       config.node = NodeId(static_cast<int>(h));
       config.cpus = c.cpus;
       config.backing.nodes = NodeSet::of(config.node);
-      config.backing.bind = config.bind_metadata = nodes > 1;
-      config.backing.has_small_unit = nodes == 1;  // several nodes: all memory is proven, so that a full node shows
-      ok = ok && heaps[HeapId(h)].heap.init(os.ops(), space, config);
+      config.bind_metadata = nodes > 1;
+      if (nodes > 1) config.backing.policy = BindMode::kBind;
+      heaps[HeapId(h)].heap.init(os.ops(), space, config);
+      // The first unit of a heap is not proven. Of several nodes it is used up, so that a full node shows.
+      if (nodes > 1) first_units.push_back(heaps[HeapId(h)].heap.alloc_large(kHugeSize, kPageSize, false));
       for (unsigned i = 1; i < nodes; i++) {
         heaps[HeapId(h)].fallback[heaps[HeapId(h)].fallbacks++] = static_cast<std::uint16_t>((h + i) % nodes);
       }
@@ -51,13 +50,14 @@ class CentralWorld {
     config.id = HeapId(nodes);
     config.cpus = c.cpus;
     config.backing.policy_places = true;  // on which node pages lie is not the matter here
-    ok = ok && heaps[config.id].heap.init(os.ops(), space, config);
+    heaps[config.id].heap.init(os.ops(), space, config);
   }
   MHeap& heap(unsigned h = 0) { return heaps[HeapId(h)].heap; }
 
   FakeOs os;
   AddressSpace space;
   HeapSet heaps;
+  std::vector<MSpan*> first_units;
   bool ok = false;
 
  private:

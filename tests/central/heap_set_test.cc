@@ -22,12 +22,12 @@ class ThreeNodes : public ::testing::Test {
     *heap = h.value;
     return b;
   }
-  // Takes all that heap h has itself.
-  std::vector<Batch> exhaust(unsigned h) {
+  // Takes all that heap h has itself, but for what other CPUs keep of its pages.
+  std::vector<Batch> exhaust(unsigned h, CpuId cpu = kCpu) {
     std::vector<Batch> out;
     for (;;) {
       HeapId from(h);
-      const Batch b = w_.heaps.fetch(&from, kClass, 2, kCpu, true);
+      const Batch b = w_.heaps.fetch(&from, kClass, 2, cpu, true);
       if (b.count == 0) return out;
       EXPECT_EQ(from.value, h);
       out.push_back(b);
@@ -89,8 +89,8 @@ TEST_F(ThreeNodes, LargeObjectsGoTheSameWay) {
   EXPECT_EQ(larger->heap, 2);
   w_.heaps.free_large(larger);
   w_.heaps.free_large(span);
-  EXPECT_EQ(w_.heap(1).stats().large_objects, 0u);
-  EXPECT_EQ(w_.heaps.alloc_large(HeapId(0), 3 * GiB, kPageSize, false, false), nullptr);
+  EXPECT_EQ(w_.heap(1).stats().large_objects, 1u) << "the one that uses the first unit up";
+  EXPECT_EQ(w_.heaps.alloc_large(HeapId(0), 5 * GiB, kPageSize, false, false), nullptr);
   EXPECT_TRUE(w_.heaps.check());
 }
 
@@ -118,12 +118,34 @@ TEST_F(ThreeNodes, ObjectsForCpusOfTheNodeCountAsLocal) {
   w_.heaps.free_large(span);
 }
 
+// As the heaps of first-touch and interleaved memory: no node is theirs, so help comes from near the CPU that asks.
+TEST_F(ThreeNodes, HelpForAHeapOfAllNodesStartsAtTheNodeOfTheCpu) {
+  w_.heaps.set_home_of_cpu([](CpuId cpu) { return HeapId(cpu.value); });
+  w_.heaps[HeapId(0)].serves_all_nodes = true;
+  exhaust(0);
+  const auto served_by = [&](int cpu) {
+    HeapId from(0);
+    EXPECT_NE(w_.heaps.fetch(&from, kClass, 2, CpuId(cpu), false).count, 0u);
+    return from.value;
+  };
+  EXPECT_EQ(served_by(1), 1u);
+  EXPECT_EQ(served_by(2), 2u);
+  EXPECT_EQ(served_by(0), 1u) << "its own node's heap is the one that has nothing left";
+  for (const int cpu : {0, 1, 2}) exhaust(1, CpuId(cpu));
+  EXPECT_EQ(served_by(1), 2u) << "the list of the CPU's node goes on";
+  // Who does not help heap 0 is not asked, however near.
+  w_.heaps[HeapId(0)].fallback[0] = 1;
+  w_.heaps[HeapId(0)].fallbacks = 1;
+  HeapId from(0);
+  EXPECT_EQ(w_.heaps.fetch(&from, kClass, 2, CpuId(2), false).count, 0u);
+}
+
 TEST_F(ThreeNodes, CentralsAreMadeOnceAndLieWithTheirHeap) {
-  MCentral* seen[4] = {};
+  Central* seen[4] = {};
   std::vector<std::thread> threads;
-  for (MCentral*& s : seen) threads.emplace_back([&] { s = w_.heaps.central(HeapId(1), kClass); });
+  for (Central*& s : seen) threads.emplace_back([&] { s = w_.heaps.central(HeapId(1), kClass); });
   for (std::thread& t : threads) t.join();
-  for (MCentral* s : seen) EXPECT_EQ(s, seen[0]);
+  for (Central* s : seen) EXPECT_EQ(s, seen[0]);
   EXPECT_EQ(w_.os.policy_of(seen[0]).nodes, NodeSet::of(NodeId(1)));
 }
 
@@ -132,6 +154,8 @@ TEST_F(ThreeNodes, WithoutMemoryForAnMCentralTheNextHeapServes) {
   unsigned one = 1;
   fetch(&one, true);
   w_.os.fail_all(FakeCall::kReserve, ENOMEM);
+  while (w_.heap(0).metadata().alloc(64, 64) != nullptr) {
+  }
   EXPECT_EQ(w_.heaps.central(HeapId(0), kClass), nullptr);
   unsigned from = 0;
   EXPECT_NE(fetch(&from, false).count, 0u);

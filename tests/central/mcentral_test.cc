@@ -1,4 +1,4 @@
-#include "central/mcentral.h"
+#include "central/central.h"
 
 #include <gtest/gtest.h>
 
@@ -54,13 +54,13 @@ class MCentrals : public ::testing::TestWithParam<SpanClass> {
     ASSERT_EQ(s.objects_out, out_.size());
   }
   CentralWorld w_;
-  MCentral& central_;
+  Central& central_;
   std::set<void*> out_;
 };
 INSTANTIATE_TEST_SUITE_P(Class, MCentrals, ::testing::ValuesIn(all_classes()));
 
 TEST_P(MCentrals, LikeASetOfObjects) {
-  std::mt19937 random(GetParam());
+  std::mt19937 random(GetParam().list());
   for (int step = 0; step < 300; step++) {
     const unsigned action = random() % 10;
     if (action < 5 && out_.size() < 40 * batch()) {
@@ -93,7 +93,7 @@ TEST_P(MCentrals, ABatchTravelsWhole) {
   }
   flush(whole);
   EXPECT_EQ(central_.stats().objects_transfer, batch());
-  EXPECT_EQ(fetch(1), whole) << "as it came, whatever was wanted";
+  EXPECT_EQ(fetch(2), whole) << "as it came, however much was wanted";
   EXPECT_EQ(central_.stats().transfer_hits, 1u);
 }
 
@@ -133,14 +133,14 @@ TEST(MCentral, EveryClassHasItsOwnPlacedOrNot) {
   for (unsigned code = 2; code < kCachedClasses; code++) {
     for (const SpanClass c : {static_cast<SpanClass>(code), make_placed(static_cast<SpanClass>(code))}) {
       EXPECT_LT(central_index(c), 2 * kCachedClasses);
-      EXPECT_TRUE(seen.insert(central_index(c)).second) << c;
+      EXPECT_TRUE(seen.insert(central_index(c)).second) << code;
     }
   }
 }
 
 TEST(MCentral, OneEmptySpanStays) {
   CentralWorld w;
-  MCentral& central = *w.heaps.central(HeapId(0), kOf1024);
+  Central& central = *w.heaps.central(HeapId(0), kOf1024);
   const unsigned per_span = size_class(kOf1024).objects;
   std::vector<void*> all;
   while (all.size() < 6 * per_span) {
@@ -156,7 +156,7 @@ TEST(MCentral, OneEmptySpanStays) {
 
 TEST(MCentral, TheTransferCacheIsBounded) {
   CentralWorld w;
-  MCentral& central = *w.heaps.central(HeapId(0), kOf1024);
+  Central& central = *w.heaps.central(HeapId(0), kOf1024);
   const unsigned batch = batch_objects(kOf1024);
   std::vector<void*> all;
   while (all.size() < 100 * batch) {
@@ -171,10 +171,67 @@ TEST(MCentral, TheTransferCacheIsBounded) {
   EXPECT_TRUE(central.check());
 }
 
+// An object that nobody has had yet, on pages that come fresh from the OS, is handed out without being written to.
+TEST(MCentral, UntouchedObjects) {
+  CentralWorld w;
+  const SpanClass c = class_for(8192);
+  Central& central = *w.heaps.central(HeapId(0), c);
+  auto take = [&](bool* untouched) {
+    *untouched = false;
+    return central.fetch(2, kCpu, untouched);
+  };
+  bool untouched;
+  const Batch first = take(&untouched);
+  EXPECT_TRUE(untouched);
+  ASSERT_EQ(first.count, 1u) << "alone, whatever was wanted";
+  EXPECT_EQ(mark_word(first.head), 0u);
+  // What malloc() takes is no longer untouched once it is back, but what lies behind it is.
+  const Batch dirty = central.fetch(2, kCpu);
+  ASSERT_EQ(dirty.count, 2u);
+  void* const mine = next_object(dirty.head);
+  EXPECT_EQ(mark_word(mine), free_mark(mine));
+  central.spans().flush(dirty.head);
+  const Batch again = take(&untouched);
+  EXPECT_FALSE(untouched) << "what was used before is used again first";
+  EXPECT_EQ(again.head, dirty.head);
+  EXPECT_EQ(again.count, 2u);
+  EXPECT_NE(take(&untouched).head, nullptr);
+  EXPECT_TRUE(untouched);
+  EXPECT_TRUE(w.heaps.check());
+}
+
+TEST(MCentral, WhatWasFreedIsNotUntouched) {
+  CentralWorld w;
+  const SpanClass c = class_for(8192);
+  Central& central = *w.heaps.central(HeapId(0), c);
+  bool untouched = false;
+  void* p = central.fetch(1, kCpu, &untouched).head;
+  ASSERT_TRUE(untouched);
+  next_object(p) = nullptr;
+  central.flush(p, 1);
+  untouched = false;
+  EXPECT_EQ(central.fetch(1, kCpu, &untouched).head, p);
+  EXPECT_FALSE(untouched);
+  // Nor are the objects of a span whose pages had another life.
+  central.flush(p, 1);
+  w.heaps.trim_centrals();
+  ASSERT_EQ(w.heap().stats().spans, 0u);
+  untouched = false;
+  EXPECT_NE(central.fetch(1, kCpu, &untouched).head, nullptr);
+  EXPECT_FALSE(untouched);
+}
+
+TEST(MCentral, SmallerClassesDoNotKnow) {
+  CentralWorld w;
+  bool untouched = false;
+  EXPECT_EQ(w.heaps.central(HeapId(0), kOf1024)->fetch(4, kCpu, &untouched).count, 4u);
+  EXPECT_FALSE(untouched);
+}
+
 TEST(MCentral, StartBitsAreZeroInEveryLife) {
   for (const SpanClass c : {kTinyClass, make_span_class(1, true)}) {
     CentralWorld w;
-    MCentral& central = *w.heaps.central(HeapId(0), c);
+    Central& central = *w.heaps.central(HeapId(0), c);
     for (int life = 0; life < 5; life++) {
       const Batch b = central.fetch(128, kCpu);
       const MSpan* span = w.space.span_of(b.head);
@@ -191,7 +248,7 @@ using MCentralDeathTest = ::testing::Test;
 
 TEST(MCentralDeathTest, ADoubleFreeIsNamedAndFatal) {
   CentralWorld w;
-  MCentral& central = *w.heaps.central(HeapId(0), kOf1024);
+  Central& central = *w.heaps.central(HeapId(0), kOf1024);
   const Batch b = central.fetch(4, kCpu);
   void* p = b.head;
   EXPECT_EXIT(
@@ -206,8 +263,8 @@ TEST(MCentralDeathTest, ADoubleFreeIsNamedAndFatal) {
 
 TEST(MCentralDeathTest, AForeignPointerInAChainIsFatal) {
   CentralWorld w;
-  MCentral& central = *w.heaps.central(HeapId(0), kOf1024);
-  MCentral& other = *w.heaps.central(HeapId(0), class_for(64));
+  Central& central = *w.heaps.central(HeapId(0), kOf1024);
+  Central& other = *w.heaps.central(HeapId(0), class_for(64));
   void* p = other.fetch(1, kCpu).head;
   EXPECT_EXIT(central.flush(chain({p}), 1), ::testing::KilledBySignal(SIGABRT),
               "^numaheap: fatal: free list of objects of 1024 bytes holds 0x[0-9a-f]+: object of 64 bytes in span "
@@ -219,7 +276,7 @@ TEST(MCentralDeathTest, AForeignPointerInAChainIsFatal) {
 
 TEST(MCentral, OutOfMemoryIsAnEmptyBatchAndPasses) {
   CentralWorld w({.nodes = {FakeNode{.memory_bytes = 16 * MiB}, FakeNode{}}});
-  MCentral& central = *w.heaps.central(HeapId(0), class_for(32768));
+  Central& central = *w.heaps.central(HeapId(0), class_for(32768));
   std::vector<Batch> got;
   for (;;) {
     got.push_back(central.fetch(2, kCpu));
@@ -244,7 +301,7 @@ TEST(MCentral, OutOfMemoryIsAnEmptyBatchAndPasses) {
 
 TEST(MCentral, StartBitsThatCannotBeHadGiveTheSpanBack) {
   CentralWorld w;
-  MCentral& central = *w.heaps.central(HeapId(0), kTinyClass);
+  Central& central = *w.heaps.central(HeapId(0), kTinyClass);
   w.os.fail_all(FakeCall::kReserve, ENOMEM);
   std::size_t fetched = 0;
   while (central.fetch(128, kCpu).count != 0) ASSERT_LT(fetched++, 100000u);
@@ -255,7 +312,7 @@ TEST(MCentral, StartBitsThatCannotBeHadGiveTheSpanBack) {
 // A thread that holds the lock does not exist in a fork child.
 TEST(MCentral, RepairFindsTheSpansAgain) {
   CentralWorld w;
-  MCentral& central = *w.heaps.central(HeapId(0), kOf1024);
+  Central& central = *w.heaps.central(HeapId(0), kOf1024);
   std::vector<void*> mine;
   for (int i = 0; i < 20; i++) {
     for (void* p : members(central.fetch(16, kCpu).head)) mine.push_back(p);
@@ -273,13 +330,14 @@ TEST(MCentral, RepairFindsTheSpansAgain) {
     ASSERT_LT(i, 100) << "descriptors are used again";
     half_made = w.heap().alloc_span(kOf1024, kCpu);
   }
-  std::thread([&] { central.lock().lock(); }).join();
+  std::thread([&] { central.spans().lock().lock(); }).join();
   w.heaps.repair_after_fork();
-  EXPECT_FALSE(central.lock().held());
+  EXPECT_FALSE(central.spans().lock().held());
   EXPECT_TRUE(central.check());
   EXPECT_EQ(half_made->set, SpanSet::kNone);
-  EXPECT_EQ(central.stats().objects_out, mine.size() + 16) << "what was in the transfer cache is lost to the child";
-  EXPECT_EQ(central.stats().objects_transfer, 0u);
+  EXPECT_EQ(central.stats().objects_out, mine.size());
+  EXPECT_EQ(central.stats().objects_transfer, 16u) << "nobody was in the transfer cache";
+  EXPECT_EQ(members(central.fetch(16, kCpu).head), batch);
   for (void* p : mine) central.flush(chain({p}), 1);
   std::set<void*> fresh;
   for (int i = 0; i < 100; i++) {
@@ -293,12 +351,14 @@ TEST(MCentral, RepairFindsTheSpansAgain) {
 
 TEST(MCentral, RepairLeavesALockOfTheForkingThreadAlone) {
   CentralWorld w;
-  MCentral& central = *w.heaps.central(HeapId(0), kOf1024);
+  Central& central = *w.heaps.central(HeapId(0), kOf1024);
   central.fetch(16, kCpu);
-  central.lock().lock();
-  central.repair_after_fork();
-  EXPECT_TRUE(central.lock().held_by_me());
-  central.lock().unlock();
+  for (Lock* lock : {&central.spans().lock(), &central.transfer().lock()}) {
+    lock->lock();
+    central.repair_after_fork();
+    EXPECT_TRUE(lock->held_by_me());
+    lock->unlock();
+  }
   EXPECT_TRUE(central.check());
 }
 
@@ -314,7 +374,7 @@ TEST(MCentral, ThreadsExchangeBatches) {
       std::vector<void*> mine[3];
       for (int step = 0; step < 3000; step++) {
         const unsigned k = random() % 3;
-        MCentral& central = *w.heaps.central(HeapId(0), classes[k]);
+        Central& central = *w.heaps.central(HeapId(0), classes[k]);
         if (random() % 2 == 0 && mine[k].size() < 600) {
           const Batch b = central.fetch(1 + random() % batch_objects(classes[k]), CpuId(t));
           for (void* p : members(b.head)) {

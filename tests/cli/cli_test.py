@@ -189,12 +189,35 @@ class Run(Fixture):
                                    "link it with libnumaheap.a\n")
         self.assertEqual(self.run_tool("--quiet", program).stderr, "")
 
+    def test_topology_of_another_machine_does_not_count(self):
+        theirs = "nh1:r/b00000000-0000-0000-0000-000000000000/p0-1/n0:1:m:0:0:0/n1:1:m:0:0:1/d10,20x2,10"
+        for status, text in ((0, theirs), (0, theirs.replace("/d10", "/nonsense"))):
+            r = self.run_tool("true", env=clean_environment(NUMAHEAP_TOPOLOGY=text))
+            self.assertEqual((r.returncode, "numaheap:" in r.stderr), (status, False))
+        with open("/proc/sys/kernel/random/boot_id") as f:
+            ours = theirs.replace("00000000-0000-0000-0000-000000000000", f.read().strip())
+        for text, source in ((theirs, "(sysfs|hwloc)"), (ours, "inherited")):
+            r = call("topo", env=clean_environment(NUMAHEAP_TOPOLOGY=text))
+            self.assertRegex(r.stdout, r"^\d+ nodes?, \d+ CPUs? \(\d+ possible\), from " + source + "\n")
+
+    def test_rseq_of_our_own_keeps_libc_from_it(self):
+        show = ("sh", "-c", "echo $GLIBC_TUNABLES")
+        wanted = "glibc.pthread.rseq=0"
+        self.assertEqual(self.run_tool("--rseq", "own", *show).stdout, wanted + "\n")
+        self.assertEqual(self.run_tool("--rseq", "auto", *show).stdout, "\n")
+        other = "glibc.malloc.check=1"
+        for before, after in ((other, other + ":" + wanted), (wanted + ":" + other, wanted + ":" + other),
+                              ("glibc.pthread.rseq=1", "glibc.pthread.rseq=1")):
+            r = self.run_tool(*show, env=clean_environment(NUMAHEAP_RSEQ="OWN", GLIBC_TUNABLES=before))
+            self.assertEqual(r.stdout, after + "\n")
+
     def test_described_topology_is_passed_on_parsed(self):
         r = self.run_tool("--topology", "pack:2 numa:1 core:2 pu:1", "true")
         if "cannot be loaded" in r.stderr or "built without hwloc" in r.stderr:
             self.skipTest("no hwloc")
         text = re.search(r"NUMAHEAP_TOPOLOGY=(.*)", r.stderr).group(1)
         self.assertRegex(text, r"^nh1:d/p0-3/n0:\d+:m:0:0:0-1/n1:\d+:m:0:0:2-3/d10,20x2,10$")
+        self.assertNotIn("/b", text)  # a description is for any machine
         again = self.run_tool("--topology", text, "true")
         self.assertIn("NUMAHEAP_TOPOLOGY=" + text + "\n", again.stderr)
         r = self.run_tool("--topology", "nonsense", "true")

@@ -2,10 +2,15 @@
 #pragma once
 
 #include <sched.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <random>
+#include <thread>
 
 #include "base/lock.h"
 #include "heap/mheap.h"
@@ -13,13 +18,18 @@
 
 namespace nh::test {
 
+// A window with the tables of so many heaps.
+inline AddressSpace::Config window_of(std::size_t bytes, unsigned heaps = 1) {
+  return {.bytes = bytes, .heap_table_bytes = HeapArenas::table_bytes(bytes), .heaps = heaps};
+}
+
 struct HeapWorldConfig {
   FakeOsConfig os;
   MHeap::Config heap;
-  std::size_t region_bytes = GiB;
+  std::size_t window_bytes = GiB;
 };
 
-// A node heap that may use whatever the machine has; bind = more than one node.
+// The heap of node 0, which has what the machine has; bound where there is more than one node.
 inline HeapWorldConfig node_heap(std::vector<FakeNode> nodes, HugePagesOption huge_pages = HugePagesOption::kAuto) {
   HeapWorldConfig c;
   c.os.nodes = std::move(nodes);
@@ -27,15 +37,16 @@ inline HeapWorldConfig node_heap(std::vector<FakeNode> nodes, HugePagesOption hu
   c.heap.cpus = 4;
   c.heap.backing.huge_pages = huge_pages;
   c.heap.backing.nodes = NodeSet::of(NodeId(0));
-  c.heap.backing.bind = c.heap.bind_metadata = c.os.nodes.size() > 1;
+  c.heap.bind_metadata = c.os.nodes.size() > 1;
+  if (c.heap.bind_metadata) c.heap.backing.policy = BindMode::kBind;
   return c;
 }
 inline HeapWorldConfig first_touch_heap(std::vector<FakeNode> nodes) {
   HeapWorldConfig c = node_heap(std::move(nodes));
   c.heap.node = NodeId();
-  c.heap.bind_metadata = c.heap.backing.bind = false;
-  c.heap.whole_units = c.heap.backing.first_touch = true;
-  c.heap.backing.has_small_unit = false;
+  c.heap.bind_metadata = false;
+  c.heap.backing.policy = BindMode::kDefault;
+  c.heap.backing.kind = HeapKind::kFirstTouch;
   for (std::size_t n = 1; n < c.os.nodes.size(); n++) c.heap.backing.nodes.add(NodeId(static_cast<int>(n)));
   return c;
 }
@@ -48,12 +59,9 @@ struct HeapWorld {
     set_lock_waiter({[](std::atomic<std::uint32_t>*, std::uint32_t) { sched_yield(); }, nullptr});
   }
   bool set_up() {
-    AddressSpace::Config s;
-    s.region_bytes = s.min_region_bytes = config.region_bytes;
-    if (!space.init(os.ops(), s)) return false;
-    if (heap.init(os.ops(), space, config.heap)) return true;
-    space.destroy();
-    return false;
+    if (!space.init(os.ops(), window_of(config.window_bytes))) return false;
+    heap.init(os.ops(), space, config.heap);
+    return true;
   }
   // Bytes of the address space that somebody has asked the OS for and not given back.
   std::size_t mapped_bytes() const {
@@ -102,6 +110,29 @@ inline bool reads_zero(const MSpan* span) {
   return all_samples(span, span->npages, [](const std::uint64_t* page, std::size_t) {
     return page[0] == 0 && page[kPageSize / 8 - 1] == 0;
   });
+}
+
+// Forks while another thread, which does `work`, is at the beginning of a call to the OS. Returns what `child` returns in
+// the child, which finds everything as that thread has left it; -1 where the child did not come to its end.
+inline int in_child_during(FakeOs& os, FakeCall call, const std::function<void()>& work, const std::function<int()>& child) {
+  std::atomic<bool> inside{false}, forked{false};
+  os.on_call(call, [&] {
+    inside = true;
+    while (!forked) sched_yield();
+  });
+  std::thread other(work);
+  while (!inside) sched_yield();
+  const pid_t pid = fork();
+  if (pid == 0) {
+    alarm(30);  // whoever waits for a thread that does not exist here waits for ever
+    os.on_call(call, {});
+    _exit(child());
+  }
+  forked = true;
+  other.join();
+  os.on_call(call, {});
+  int status = 0;
+  return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
 }  // namespace nh::test

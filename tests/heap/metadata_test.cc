@@ -3,11 +3,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <thread>
 #include <vector>
 
 #include "base/bits.h"
+#include "heap/address_space.h"
 #include "support/fake_os.h"
 
 namespace nh {
@@ -122,35 +124,86 @@ TEST(MetadataPool, ThreadsShareIt) {
   expect_sound(all);
 }
 
-TEST(GrowingTable, BecomesWritableFromTheFront) {
-  FakeOs os;
-  constexpr std::size_t kBytes = 4 * MiB;
-  void* range = os.ops().reserve(kBytes, kOsPageSize);
-  GrowingTable table;
-  table.init(os.ops(), range, kBytes);
-  EXPECT_EQ(os.bytes_in_state(PageState::kWritable), 0u);
-  for (std::size_t bytes = 1; bytes <= kBytes; bytes += 5000) {
-    ASSERT_EQ(table.ensure(bytes), 0);
-    const std::size_t writable = os.bytes_in_state(PageState::kWritable);
-    ASSERT_GE(writable, bytes);
-    ASSERT_LE(writable, std::max(2 * bytes, 2 * kOsPageSize));
-    static_cast<char*>(table.data())[bytes - 1] = 1;
+// ---- tables at planned places --------------------------------------------------------------------------------------
+
+class WindowTables : public ::testing::Test {
+ protected:
+  void start(std::size_t max_bytes) {
+    place_ = os_.ops().find_window(GiB, 0, 0);
+    table_.init(os_.ops(), place_, max_bytes);
   }
-  ASSERT_EQ(table.ensure(kBytes), 0);
-  EXPECT_LE(os.calls(FakeCall::kMakeWritable), 30u) << "grows with the logarithm";
+  char* data() { return static_cast<char*>(table_.data()); }
+  FakeOs os_;
+  WindowTable table_;
+  std::uintptr_t place_ = 0;
+};
+
+TEST_F(WindowTables, GrowFromTheFrontInSteps) {
+  start(16 * MiB);
+  EXPECT_EQ(os_.mapping_count(), 0u);
+  for (std::size_t bytes = 1; bytes <= 16 * MiB; bytes += 9999) {
+    ASSERT_EQ(table_.extend(bytes), 0);
+    const std::size_t mapped = os_.bytes_in_state(PageState::kWritable);
+    ASSERT_GE(mapped, bytes);
+    ASSERT_EQ(mapped, table_.bytes());
+    ASSERT_LT(mapped, bytes + (bytes < 8 * MiB ? WindowTable::kStep : kHugeSize));
+    ASSERT_EQ(data()[bytes - 1], 0);
+    data()[bytes - 1] = 1;
+  }
+  EXPECT_EQ(table_.extend(16 * MiB), 0);
+  EXPECT_EQ(table_.extend(16 * MiB + 1), ENOMEM) << "more than was planned";
+  EXPECT_EQ(os_.mapping_count(), 1u);
+  table_.unmap();
+  EXPECT_EQ(os_.mapping_count(), 0u);
 }
 
-TEST(GrowingTable, ARefusalChangesNothing) {
-  FakeOs os;
-  void* range = os.ops().reserve(MiB, kOsPageSize);
-  GrowingTable table;
-  table.init(os.ops(), range, MiB);
-  ASSERT_EQ(table.ensure(kOsPageSize), 0);
-  os.fail_call(FakeCall::kMakeWritable, 1, ENOMEM);
-  EXPECT_EQ(table.ensure(MiB / 2), ENOMEM);
-  EXPECT_EQ(os.bytes_in_state(PageState::kWritable), kOsPageSize);
-  EXPECT_EQ(table.ensure(kOsPageSize), 0) << "what there is needs no call";
-  EXPECT_EQ(table.ensure(MiB / 2), 0);
+TEST_F(WindowTables, WhatIsThereNeedsNoCall) {
+  start(16 * MiB);
+  ASSERT_EQ(table_.extend(MiB), 0);
+  const std::uint64_t calls = os_.calls(FakeCall::kMapNew);
+  for (std::size_t bytes = 0; bytes <= MiB; bytes += 1000) ASSERT_EQ(table_.extend(bytes), 0);
+  EXPECT_EQ(os_.calls(FakeCall::kMapNew), calls);
+}
+
+TEST_F(WindowTables, ARefusalChangesNothing) {
+  start(16 * MiB);
+  ASSERT_EQ(table_.extend(1), 0);
+  data()[5] = 1;
+  for (const int error : {ENOMEM, EEXIST}) {
+    os_.fail_call(FakeCall::kMapNew, 1, error);
+    EXPECT_EQ(table_.extend(MiB), ENOMEM);
+    EXPECT_EQ(os_.bytes_in_state(PageState::kWritable), WindowTable::kStep);
+    EXPECT_EQ(table_.extend(WindowTable::kStep), 0);
+  }
+  EXPECT_EQ(table_.extend(MiB), 0);
+  EXPECT_EQ(data()[5], 1);
+}
+
+TEST_F(WindowTables, HolesCanBeReadAndCostNothing) {
+  start(512 * MiB);
+  ASSERT_EQ(table_.extend(1000), 0);
+  const std::size_t hole = 200 * KiB, hole_bytes = 300 * MiB;
+  ASSERT_EQ(table_.extend(hole + hole_bytes + 5000, hole, hole_bytes), 0);
+  EXPECT_LE(os_.bytes_in_state(PageState::kWritable), 4 * MiB);
+  EXPECT_GE(os_.bytes_in_state(PageState::kReadable), 299 * MiB);
+  for (std::size_t i = 0; i < hole + hole_bytes + 5000; i += 99'991) ASSERT_EQ(data()[i], 0);
+  for (std::size_t i = 0; i < hole; i += 1000) data()[i] = 1;
+  for (std::size_t i = hole + hole_bytes; i < hole + hole_bytes + 5000; i += 100) data()[i] = 1;
+}
+
+TEST_F(WindowTables, LieWhereTheyAreWanted) {
+  start(64 * MiB);
+  ASSERT_EQ(table_.extend(1), 0);
+  table_.prefer_node(NodeId(0));
+  ASSERT_EQ(table_.extend(MiB), 0);
+  EXPECT_EQ(os_.policy_of(data() + MiB - 1).mode, BindMode::kPreferred);
+  EXPECT_EQ(os_.touch(data(), kOsPageSize, NodeId(0)), 0);
+  EXPECT_EQ(os_.backing_of(data()), Backing::kBase) << "small tables on base pages";
+  table_.prefer_huge_pages();
+  ASSERT_EQ(table_.extend(32 * MiB), 0);
+  char* const huge = reinterpret_cast<char*>(align_up(place_ + 16 * MiB, kHugeSize));
+  EXPECT_EQ(os_.touch(huge, kHugeSize, NodeId(0)), 0);
+  EXPECT_EQ(os_.backing_of(huge), Backing::kThp);
 }
 
 }  // namespace

@@ -19,15 +19,15 @@ class Model {
  public:
   Model(const HeapWorldConfig& c, std::uint64_t seed, bool refusals) : w_(c), random_(seed) {
     ok_ = w_.set_up();
-    scavenger_.init(100);
+    scavenger_.init(100, 0);
     if (!refusals) return;
     w_.os.fail_randomly(FakeCall::kPopulate, EFAULT, 0.05, seed);
-    w_.os.fail_randomly(FakeCall::kMakeWritable, ENOMEM, 0.05, seed);
+    w_.os.fail_randomly(FakeCall::kMapNew, seed % 2 == 0 ? ENOMEM : EEXIST, 0.05, seed);
+    w_.os.fail_randomly(FakeCall::kMapPlain, ENOMEM, 0.05, seed);
     w_.os.fail_randomly(FakeCall::kDiscard, EINVAL, 0.2, seed);
-    w_.os.fail_randomly(FakeCall::kMapHugetlb, ENOMEM, 0.2, seed);
-    w_.os.fail_randomly(FakeCall::kMoveMapping, ENOMEM, 0.1, seed);
-    w_.os.fail_randomly(FakeCall::kResetToReserved, ENOMEM, 0.2, seed);
-    w_.os.set_failed_move_resets_target(seed % 2 == 0);
+    w_.os.fail_randomly(FakeCall::kMapNewHugetlb, ENOMEM, 0.2, seed);
+    w_.os.fail_randomly(FakeCall::kUnmap, ENOMEM, 0.2, seed);
+    w_.os.fail_randomly(FakeCall::kIsUnmapped, EEXIST, 0.2, seed);
   }
 
   // "" or what went wrong, with the commands so far.
@@ -71,7 +71,7 @@ class Model {
     } else if (action < 93) {
       w_.os.advance_ns(below(60) * 1'000'000);
       say("scavenger", action);
-      scavenger_.step(w_.heap, false, action == 92);
+      scavenger_.step(w_.heap, action == 92);
     } else if (action < 96) {
       const std::size_t bytes = below(20 * MiB);
       say("scavenge", bytes);
@@ -95,7 +95,7 @@ class Model {
     if (span == nullptr) return;  // refused or full: allowed at any time
     expect(is_aligned(span->start_addr, alignment), "misaligned");
     expect(span->npages >= pages, "too small");
-    expect(span->start_addr >= w_.heap.region_start() && span->end_addr() <= w_.heap.region_end_in_use(), "outside");
+    expect(span->start_addr >= w_.space.base() && span->end_addr() <= w_.space.base() + w_.space.used_bytes(), "outside");
     const auto after = live_.lower_bound(span->start_addr);
     expect(after == live_.end() || span->end_addr() <= after->first, "overlaps the next span");
     expect(after == live_.begin() || std::prev(after)->second.span->end_addr() <= span->start_addr, "overlaps the one before");
@@ -105,7 +105,7 @@ class Model {
   }
   void free(std::uintptr_t at) {
     const Live l = live_[at];
-    say("free", (at - w_.heap.region_start()) / kPageSize, l.span->npages);
+    say("free", (at - w_.space.base()) / kPageSize, l.span->npages);
     expect(holds(l.span, l.value, l.span->npages), "contents changed");
     w_.heap.free_span(l.span);
     live_.erase(at);
@@ -113,7 +113,7 @@ class Model {
   void resize(std::uintptr_t at, std::size_t bytes) {
     const Live l = live_[at];
     if (l.span->span_class != kLargeClass) return;
-    say("resize", (at - w_.heap.region_start()) / kPageSize, bytes);
+    say("resize", (at - w_.space.base()) / kPageSize, bytes);
     const std::size_t old = l.span->npages;
     const bool ok = w_.heap.resize_large(l.span, bytes);
     expect(ok || l.span->npages == old, "a refused resize changed the span");
@@ -147,7 +147,7 @@ class Model {
 };
 
 void run_seeds(HeapWorldConfig config, bool refusals) {
-  config.region_bytes = GiB;
+  config.window_bytes = GiB;
   const char* given = std::getenv("NH_FUZZ_SEED");
   const std::uint64_t first = given != nullptr ? std::strtoull(given, nullptr, 0) : 1;
   for (std::uint64_t seed = first; seed < first + (given != nullptr ? 1 : 6); seed++) {

@@ -81,13 +81,13 @@ TEST_P(Reuse, TheKernelIsAskedOnce) {
   w.heap.free_span(w.alloc(6 * MiB, 1));
   const std::uint64_t asked = w.asked();
   EXPECT_GT(asked, 0u);
-  const std::uint64_t backed = w.os.calls(FakeCall::kMakeWritable) + w.os.calls(FakeCall::kMapHugetlb);
+  const std::uint64_t backed = w.os.calls(FakeCall::kMapNew) + w.os.calls(FakeCall::kMapNewHugetlb);
   for (int i = 0; i < 10; i++) w.heap.free_span(w.alloc(6 * MiB, 1));
   for (int i = 0; i < 10; i++) w.heap.free_span(w.alloc(2 * MiB, 1));
   MSpan* span = w.alloc(6 * MiB, 1);
   for (int i = 0; i < 10; i++) EXPECT_TRUE(w.heap.settle(span, NodeId(1)));
   EXPECT_EQ(w.asked(), asked);
-  EXPECT_EQ(w.os.calls(FakeCall::kMakeWritable) + w.os.calls(FakeCall::kMapHugetlb), backed);
+  EXPECT_EQ(w.os.calls(FakeCall::kMapNew) + w.os.calls(FakeCall::kMapNewHugetlb), backed);
 }
 
 TEST_P(Reuse, PagesOnAnotherNodeAreDropped) {
@@ -254,8 +254,9 @@ TEST_P(Reuse, GrowthThatCannotBeBackedChangesNothing) {
   const HeapStats before = w.heap.stats();
   w.os.set_pool_pages(NodeId(0), kHugeSize, 0);
   w.os.set_pool_pages(NodeId(1), kHugeSize, 0);
-  w.os.fail_all(FakeCall::kMakeWritable, ENOMEM);
-  w.os.fail_all(FakeCall::kDiscard, EINVAL);  // where the mapping stays, dropping has to fail
+  w.os.fail_all(FakeCall::kMapNew, ENOMEM);
+  w.os.fail_all(FakeCall::kDiscard, EINVAL);  // plain memory has to stay what it is then
+  if (GetParam() != Pages::kPool) w.os.fail_all(FakeCall::kUnmap, ENOMEM);
   const bool grown = w.heap.resize_large(span, 8 * MiB, kLargeClass, NodeId(0));
   w.os.clear_failures();
   EXPECT_EQ(grown, GetParam() != Pages::kPool);
@@ -306,8 +307,8 @@ TEST(ReusePool, NoMemoryAtAllMeansNoObject) {
   for (const std::size_t pages : {0u, 2u}) {
     w.os.set_pool_pages(NodeId(0), kHugeSize, pages);
     w.os.set_pool_pages(NodeId(1), kHugeSize, pages);
-    w.os.fail_all(FakeCall::kMakeWritable, ENOMEM);
-    w.os.fail_all(FakeCall::kMapHugetlb, ENOMEM);
+    w.os.fail_all(FakeCall::kMapNew, ENOMEM);
+    w.os.fail_all(FakeCall::kMapNewHugetlb, ENOMEM);
     EXPECT_EQ(w.alloc(8 * MiB, 0), nullptr);
     const HeapStats s = w.heap.stats();
     EXPECT_EQ(s.large_objects, 0u);
@@ -320,7 +321,7 @@ TEST(ReusePool, NoMemoryAtAllMeansNoObject) {
   // Nothing was lost: the same addresses serve again.
   MSpan* span = w.alloc(8 * MiB, 0);
   ASSERT_NE(span, nullptr);
-  EXPECT_EQ(span->start_addr, w.heap.region_start());
+  EXPECT_EQ(span->start_addr, w.space.base());
   w.touch(span, 0);
   w.expect_sound();
 }
@@ -332,8 +333,8 @@ TEST(ReusePool, AKeptExtentWhosePagesAreGoneGoesHome) {
   span->need_zero = true;
   w.os.set_pool_pages(NodeId(0), kHugeSize, 0);
   w.os.set_pool_pages(NodeId(1), kHugeSize, 0);
-  w.os.fail_all(FakeCall::kMakeWritable, ENOMEM);
-  w.os.fail_all(FakeCall::kMapHugetlb, ENOMEM);
+  w.os.fail_all(FakeCall::kMapNew, ENOMEM);
+  w.os.fail_all(FakeCall::kMapNewHugetlb, ENOMEM);
   EXPECT_FALSE(w.heap.settle(span, NodeId(1)));
   w.heap.free_span(span);
   w.expect_sound();
@@ -345,6 +346,7 @@ TEST(ReuseThp, PagesThatCannotBeDroppedStay) {
   ReuseWorld w(machine(2, Pages::kThp));
   w.used(4 * MiB, 1);
   w.os.fail_all(FakeCall::kDiscard, EINVAL);
+  w.os.fail_all(FakeCall::kUnmap, ENOMEM);
   MSpan* span = w.alloc(4 * MiB, 0);
   w.os.clear_failures();
   ASSERT_NE(span, nullptr);
@@ -388,8 +390,8 @@ TEST(ReusePool, ClearingThatLosesItsMemorySaysSo) {
   w.heap.free_span(span);
   span = w.alloc(4 * MiB, 0);
   ASSERT_TRUE(span->need_zero);
-  w.os.fail_all(FakeCall::kMakeWritable, ENOMEM);
-  w.os.fail_all(FakeCall::kMapHugetlb, ENOMEM);
+  w.os.fail_all(FakeCall::kMapNew, ENOMEM);
+  w.os.fail_all(FakeCall::kMapNewHugetlb, ENOMEM);
   EXPECT_FALSE(w.heap.clear_large(span));
   w.os.clear_failures();
   w.heap.free_span(span);

@@ -88,6 +88,7 @@ TEST_P(Scavenge, WhatWasNotReleasedSaysThatItNeedsZeroing) {
 
 TEST_P(Scavenge, ARefusedReleaseChangesNothing) {
   w_.os.fail_all(FakeCall::kDiscard, EINVAL);
+  w_.os.fail_all(FakeCall::kUnmap, ENOMEM);
   free_all();
   const std::size_t before = w_.heap.committed();
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 0), 0u);
@@ -99,16 +100,16 @@ TEST_P(Scavenge, ARefusedReleaseChangesNothing) {
 }
 
 TEST_P(Scavenge, MemoryMustHaveBeenIdle) {
-  w_.heap.set_tick(10, false);
+  w_.heap.set_tick(10);
   free_all();
-  w_.heap.set_tick(13, false);
+  w_.heap.set_tick(13);
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), 0u);
   MSpan* again = w_.heap.alloc_large(kPageSize, kHugeSize, false);  // touches the lowest unit anew
   w_.heap.free_span(again);
-  w_.heap.set_tick(14, false);
+  w_.heap.set_tick(14);
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), 15 * kHugeSize);
   EXPECT_TRUE(is_backed(0));
-  w_.heap.set_tick(17, false);
+  w_.heap.set_tick(17);
   EXPECT_EQ(w_.heap.scavenge(SIZE_MAX, 4), kHugeSize);
 }
 
@@ -131,12 +132,12 @@ constexpr std::uint64_t kMs = 1'000'000;
 
 TEST_P(Scavenge, TheDelayIsKept) {
   Scavenger s;
-  s.init(1000);
-  s.step(w_.heap, false, false);
+  s.init(1000, 0);
+  s.step(w_.heap, false);
   free_all();
   std::uint64_t waited = 0;
   for (;;) {
-    const Scavenger::Step step = s.step(w_.heap, false, false);
+    const Scavenger::Step step = s.step(w_.heap, false);
     if (step.released != 0) break;
     ASSERT_GT(step.wait_ns, 0u) << "there is something to wait for";
     w_.os.advance_ns(step.wait_ns);
@@ -150,28 +151,142 @@ TEST_P(Scavenge, TheDelayIsKept) {
 // Nobody kept the clock while there was nothing to do: what was freed meanwhile carries an old stamp.
 TEST_P(Scavenge, TheDelayIsKeptAfterASleepWithoutEnd) {
   Scavenger s;
-  s.init(1000);
-  s.step(w_.heap, true, false);
+  s.init(1000, 0);
+  s.step(w_.heap, false);
   w_.os.advance_ns(3600 * 1000 * kMs);
   free_all();
-  EXPECT_EQ(s.step(w_.heap, true, false).released, 0u);
+  EXPECT_EQ(s.step(w_.heap, false).released, 0u);
   w_.os.advance_ns(700 * kMs);
-  EXPECT_FALSE(s.look(w_.heap, false));
-  EXPECT_EQ(s.step(w_.heap, false, false).released, 0u);
+  EXPECT_FALSE(s.look(w_.heap));
+  EXPECT_EQ(s.step(w_.heap, false).released, 0u);
   w_.os.advance_ns(600 * kMs);
-  EXPECT_TRUE(s.look(w_.heap, false));
-  EXPECT_NE(s.step(w_.heap, false, false).released, 0u);
+  EXPECT_TRUE(s.look(w_.heap));
+  EXPECT_NE(s.step(w_.heap, false).released, 0u);
+}
+
+// What is freed while nobody looks counts as freed at the next look: it goes late rather than early.
+TEST_P(Scavenge, WhatIsFreedDuringASleepIsNotTakenForOld) {
+  Scavenger s;
+  s.init(1000, 0);
+  s.step(w_.heap, false);
+  MSpan* late = spans_.back();
+  spans_.pop_back();
+  free_all();
+  const Scavenger::Step sleep = s.step(w_.heap, false);
+  ASSERT_GE(sleep.wait_ns, 750 * kMs);
+  w_.os.advance_ns(sleep.wait_ns - 10 * kMs);
+  w_.heap.free_span(late);
+  w_.os.advance_ns(10 * kMs);
+  std::size_t released = 0;
+  std::uint64_t since = 0;
+  for (int i = 0; i < 100 && released < 16 * kHugeSize; i++) {
+    const Scavenger::Step step = s.step(w_.heap, false);
+    released += step.released;
+    if (since < 750 * kMs) ASSERT_LE(released, 15 * kHugeSize) << "after " << since / kMs << " ms";
+    w_.os.advance_ns(step.wait_ns);
+    since += step.wait_ns;
+  }
+  EXPECT_EQ(released, 16 * kHugeSize);
+  EXPECT_LE(since, 2250 * kMs);
+}
+
+// The program's own threads come by when they happen to free something.
+TEST_P(Scavenge, AfterALateLookOldMemoryGoesAtOnceAndNewMemoryLater) {
+  Scavenger s;
+  s.init(1000, 0);
+  s.step(w_.heap, false);
+  MSpan* late = spans_.back();
+  spans_.pop_back();
+  free_all();
+  s.step(w_.heap, false);
+  w_.os.advance_ns(3600 * 1000 * kMs);
+  w_.heap.free_span(late);
+  std::size_t released = 0;
+  for (int i = 0; i < 5; i++) {
+    released += s.step(w_.heap, false).released;
+    w_.os.advance_ns(100 * kMs);
+  }
+  EXPECT_EQ(released, 15 * kHugeSize);
+  w_.os.advance_ns(750 * kMs);
+  EXPECT_EQ(s.step(w_.heap, false).released, kHugeSize);
+}
+
+// Between two looks there is nothing to do, and a look is only worth while when something has become old.
+TEST_P(Scavenge, NoLookBeforeSomethingIsOldEnough) {
+  Scavenger s;
+  s.init(1000, 0);
+  s.step(w_.heap, false);
+  free_all();
+  unsigned looks = 0;
+  for (;; looks++) {
+    const Scavenger::Step step = s.step(w_.heap, false);
+    if (step.released != 0) break;
+    w_.os.advance_ns(step.wait_ns);
+  }
+  EXPECT_LE(looks, 2u);
+}
+
+TEST_P(Scavenge, WhatCannotBeReleasedIsNotTriedAllTheTime) {
+  w_.os.fail_all(FakeCall::kDiscard, EINVAL);
+  w_.os.fail_all(FakeCall::kUnmap, ENOMEM);
+  Scavenger s;
+  s.init(1000, 0);
+  s.step(w_.heap, false);
+  free_all();
+  w_.os.advance_ns(5000 * kMs);
+  s.step(w_.heap, false);
+  w_.os.advance_ns(5000 * kMs);
+  const Scavenger::Step step = s.step(w_.heap, false);
+  EXPECT_EQ(step.released, 0u);
+  EXPECT_GE(step.wait_ns, 750 * kMs);
+}
+
+TEST(Scavenger, TicksMayWrapAround) {
+  constexpr std::uint64_t kTick = 10 * kMs;
+  for (const std::uint64_t before : {1, 3, 100}) {
+    HeapWorld w;
+    ASSERT_TRUE(w.set_up());
+    Scavenger s;
+    s.init(40, w.os.ops().now_ns());
+    w.os.advance_ns(((std::uint64_t{1} << 32) - before) * kTick);
+    s.step(w.heap, false);
+    MSpan* span = w.heap.alloc_large(4 * kHugeSize, kHugeSize, false);
+    w.heap.free_span(span);
+    std::uint64_t waited = 0;
+    for (;;) {
+      const Scavenger::Step step = s.step(w.heap, false);
+      if (step.released != 0) break;
+      ASSERT_GT(step.wait_ns, 0u);
+      w.os.advance_ns(step.wait_ns);
+      waited += step.wait_ns;
+      ASSERT_LT(waited, 100 * kTick);
+    }
+    EXPECT_GE(waited, 3 * kTick);
+    EXPECT_LE(waited, 6 * kTick);
+  }
+}
+
+TEST(Scavenger, FreePagesOfWhichNoUnitConsistsLetItSleep) {
+  HeapWorld w;
+  ASSERT_TRUE(w.set_up());
+  std::vector<MSpan*> spans;
+  for (int i = 0; i < 32; i++) spans.push_back(w.heap.alloc_large(kHugeSize / 2, kPageSize, false));
+  for (std::size_t i = 0; i < spans.size(); i += 2) w.heap.free_span(spans[i]);
+  ASSERT_GE(w.heap.idle_bytes(), 8 * kHugeSize);
+  Scavenger s;
+  s.init(1000, 0);
+  EXPECT_EQ(s.step(w.heap, false).wait_ns, 0u);
 }
 
 TEST_P(Scavenge, SlicesUntilAllIsGone) {
   Scavenger s;
-  s.init(100);
-  s.step(w_.heap, false, false);
+  s.init(100, 0);
+  s.step(w_.heap, false);
   free_all();
   w_.os.advance_ns(200 * kMs);
   std::size_t released = 0;
   for (int i = 0; i < 20; i++) {
-    const Scavenger::Step step = s.step(w_.heap, false, false);
+    const Scavenger::Step step = s.step(w_.heap, false);
     EXPECT_LE(step.released, Scavenger::kSlice);
     released += step.released;
     w_.os.advance_ns(step.wait_ns);
@@ -181,17 +296,17 @@ TEST_P(Scavenge, SlicesUntilAllIsGone) {
 
 TEST_P(Scavenge, NearTheLimitNothingIsWaitedFor) {
   Scavenger s;
-  s.init(60'000);
+  s.init(60'000, 0);
   free_all();
-  EXPECT_EQ(s.step(w_.heap, false, true).released, 16 * kHugeSize);
+  EXPECT_EQ(s.step(w_.heap, true).released, 16 * kHugeSize);
 }
 
 TEST(Scavenger, AHeapWithoutIdleMemoryLetsItSleep) {
   HeapWorld w;
   ASSERT_TRUE(w.set_up());
   Scavenger s;
-  s.init(1000);
-  EXPECT_EQ(s.step(w.heap, false, false).wait_ns, 0u);
+  s.init(1000, 0);
+  EXPECT_EQ(s.step(w.heap, false).wait_ns, 0u);
 }
 
 }  // namespace

@@ -18,7 +18,8 @@ const CpuId kCpu(0);
 TEST(MHeap, NothingIsTakenBeforeTheFirstSpan) {
   HeapWorld w;
   ASSERT_TRUE(w.set_up());
-  EXPECT_EQ(w.os.bytes_in_state(PageState::kWritable), 0u);
+  EXPECT_LE(w.mapped_bytes(), 256 * KiB) << "the first steps of the window's tables";
+  EXPECT_EQ(w.space.used_bytes(), 0u);
   EXPECT_EQ(w.heap.committed(), 0u);
   EXPECT_TRUE(w.heap.check());
 }
@@ -37,7 +38,7 @@ TEST(MHeap, ASpanIsPublishedBackedAndZero) {
   fill(span, 1);
   EXPECT_TRUE(w.heap.check());
   w.heap.free_span(span);
-  EXPECT_EQ(w.space.span_of(reinterpret_cast<void*>(w.heap.region_start())), nullptr);
+  EXPECT_EQ(w.space.span_of(reinterpret_cast<void*>(w.space.base())), nullptr);
   EXPECT_TRUE(w.heap.check());
   // The same pages again, and this time they are not zero.
   span = w.heap.alloc_large(3 * kPageSize, kPageSize, false);
@@ -49,7 +50,7 @@ TEST(MHeap, SpansOfEveryClass) {
   HeapWorld w;
   ASSERT_TRUE(w.set_up());
   std::vector<MSpan*> spans;
-  for (unsigned code = 2; code <= kTinyClass; code++) {
+  for (unsigned code = 2; code <= kTinyClass.list(); code++) {
     for (const bool placed : {false, true}) {
       const auto c = static_cast<SpanClass>(code);
       spans.push_back(w.heap.alloc_span(placed ? make_placed(c) : c, CpuId(static_cast<int>(code % 5))));  // 4: no such CPU
@@ -86,7 +87,7 @@ TEST(MHeap, ASmallHeapTouchesOneUnitOfBasePages) {
 
 TEST(MHeap, LargeObjectsOfAnySizeAndAlignment) {
   HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 16 * GiB}});
-  c.region_bytes = 8 * GiB;
+  c.window_bytes = 8 * GiB;
   HeapWorld w(c);
   ASSERT_TRUE(w.set_up());
   std::vector<MSpan*> live;
@@ -109,24 +110,33 @@ TEST(MHeap, LargeObjectsOfAnySizeAndAlignment) {
   EXPECT_TRUE(w.heap.check());
 }
 
-// A region begins at a multiple of 1 GiB at least (less where it is smaller), and pages count from there.
-TEST(MHeap, AnAlignmentThatTheRegionDoesNotHaveIsRefused) {
-  HeapWorldConfig c = node_heap({FakeNode{}});
-  c.region_bytes = 4 * GiB;
+// Beyond an arena page numbers are not aligned as addresses are.
+TEST(MHeap, AnyAlignmentIsByAddress) {
+  HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 64 * GiB}});
+  c.window_bytes = 256 * GiB;
   HeapWorld w(c);
   ASSERT_TRUE(w.set_up());
-  for (std::size_t alignment = GiB; alignment <= 8 * GiB; alignment *= 2) {
-    MSpan* span = w.heap.alloc_large(kPageSize, alignment, false);
-    if (span == nullptr) continue;
-    EXPECT_TRUE(is_aligned(span->start_addr, alignment)) << alignment;
-    w.heap.free_span(span);
+  ASSERT_NE(w.heap.alloc_large(kPageSize, kPageSize, false), nullptr);
+  std::vector<MSpan*> live;
+  for (std::size_t alignment = 32 * MiB; alignment <= 16 * GiB; alignment *= 2) {
+    for (int i = 0; i < 2; i++) {
+      live.push_back(w.heap.alloc_large(3 * MiB, alignment, false));
+      ASSERT_NE(live.back(), nullptr) << alignment;
+      EXPECT_TRUE(is_aligned(live.back()->start_addr, alignment)) << alignment;
+      fill(live.back(), live.size() << 32);
+      ASSERT_TRUE(w.heap.check());
+    }
   }
+  for (std::size_t i = 0; i < live.size(); i++) EXPECT_TRUE(holds(live[i], (i + 1) << 32, live[i]->npages));
+  EXPECT_LE(w.heap.committed(), (live.size() + 2) * 3 * kHugeSize) << "what lies before and behind costs no memory";
   EXPECT_EQ(w.heap.alloc_large(kPageSize, std::size_t{1} << 46, false), nullptr);
+  for (MSpan* span : live) w.heap.free_span(span);
+  EXPECT_TRUE(w.heap.check());
 }
 
 TEST(MHeap, TenGiBInOneObject) {
   HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 64 * GiB}});
-  c.region_bytes = 32 * GiB;
+  c.window_bytes = 32 * GiB;
   HeapWorld w(c);
   ASSERT_TRUE(w.set_up());
   MSpan* small = w.heap.alloc_span(class_with_pages(1), kCpu);
@@ -185,7 +195,7 @@ TEST(MHeap, ResizingKeepsContentsAndNeighbours) {
   fill(b, 9000);
   EXPECT_FALSE(w.heap.resize_large(a, 51 * kPageSize)) << "somebody stands there";
   EXPECT_EQ(a->npages, 50u);
-  EXPECT_FALSE(w.heap.resize_large(a, 2 * GiB)) << "more than the region";
+  EXPECT_FALSE(w.heap.resize_large(a, 2 * GiB)) << "more than the window";
   w.heap.free_span(b);
   EXPECT_TRUE(w.heap.resize_large(a, 60 * kPageSize));
   EXPECT_TRUE(holds(a, 7000, 50));
@@ -197,9 +207,9 @@ TEST(MHeap, ResizingKeepsContentsAndNeighbours) {
 
 // ---- exhaustion --------------------------------------------------------------------------------------------------
 
-TEST(MHeap, AFullRegionSaysSoAndRecovers) {
+TEST(MHeap, AFullWindowSaysSoAndRecovers) {
   HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 8 * GiB}});
-  c.region_bytes = 256 * MiB;
+  c.window_bytes = 256 * MiB;
   HeapWorld w(c);
   ASSERT_TRUE(w.set_up());
   std::vector<MSpan*> live;
@@ -214,10 +224,10 @@ TEST(MHeap, AFullRegionSaysSoAndRecovers) {
   EXPECT_TRUE(w.heap.check());
 }
 
-// Free pages before the end of the heap are the first part of an object that needs the rest of the region.
-TEST(MHeap, TheLastArenasOfARegionAreNotWasted) {
+// Free pages before the end of the heap are the first part of an object that needs the rest of the window.
+TEST(MHeap, TheLastArenasOfAWindowAreNotWasted) {
   HeapWorldConfig c = node_heap({FakeNode{.memory_bytes = 8 * GiB}});
-  c.region_bytes = 256 * MiB;
+  c.window_bytes = 256 * MiB;
   HeapWorld w(c);
   ASSERT_TRUE(w.set_up());
   MSpan* small = w.heap.alloc_large(kPageSize, kPageSize, false);
@@ -257,58 +267,72 @@ TEST(MHeap, AFullNodeSaysSoAndRecovers) {
   EXPECT_TRUE(w.heap.check());
 }
 
-TEST(MHeap, MoreHeapsThanOneShareAnAddressSpace) {
-  FakeOs os;
-  set_fallback_quiet(true);
-  AddressSpace space;
-  AddressSpace::Config s;
-  s.regions = 3;
-  s.region_bytes = s.min_region_bytes = 256 * MiB;
-  ASSERT_TRUE(space.init(os.ops(), s));
-  MHeap heaps[3];
-  for (unsigned h = 0; h < 3; h++) {
-    MHeap::Config c = node_heap({FakeNode{}}).heap;
-    c.id = HeapId(h);
-    ASSERT_TRUE(heaps[h].init(os.ops(), space, c));
-  }
-  for (unsigned h = 0; h < 3; h++) {
-    MSpan* span = heaps[h].alloc_large(70 * MiB, kPageSize, false);
-    ASSERT_NE(span, nullptr);
-    EXPECT_EQ(span->heap, h);
-    EXPECT_EQ(space.heap_of(start_of(span)).value, h);
-    EXPECT_EQ(span->start_addr, space.region_start(HeapId(h)));
-  }
-  for (MHeap& heap : heaps) EXPECT_TRUE(heap.check());
+// What could not be had in full is given back at once: a process near its end has no use for half an object.
+TEST(MHeap, AFailedRequestGivesBackWhatItBacked) {
+  HeapWorld w(node_heap({FakeNode{.memory_bytes = 300 * MiB}, FakeNode{}}));
+  ASSERT_TRUE(w.set_up());
+  MSpan* small = w.heap.alloc_large(5 * MiB + kPageSize, kPageSize, false);
+  ASSERT_NE(small, nullptr);
+  fill(small, 4);
+  const std::size_t committed = w.heap.committed(), on_node = w.os.bytes_on(NodeId(0), false);
+  EXPECT_EQ(w.heap.alloc_large(400 * MiB, kPageSize, false), nullptr);
+  EXPECT_GT(w.os.calls(FakeCall::kPopulate), 0u) << "the fake machine says only there that it is full";
+  EXPECT_LE(w.heap.committed(), committed + kHugeSize) << "all but the unit that it shares with its neighbour";
+  EXPECT_LE(w.os.bytes_on(NodeId(0), false), on_node + kHugeSize);
+  EXPECT_TRUE(holds(small, 4, small->npages));
+  EXPECT_FALSE(w.heap.resize_large(small, 400 * MiB));
+  EXPECT_LE(w.heap.committed(), committed + kHugeSize);
+  EXPECT_TRUE(holds(small, 4, small->npages));
+  EXPECT_TRUE(w.heap.check());
+  EXPECT_EQ(w.os.check(), "");
+  EXPECT_NE(w.heap.alloc_large(250 * MiB, kPageSize, false), nullptr);
+}
+
+TEST(MHeap, ARequestThatTheNodeCannotHoldTouchesNothing) {
+  HeapWorldConfig c = node_heap({FakeNode{}, FakeNode{}});
+  c.os.node_room = 100 * MiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  ASSERT_NE(w.heap.alloc_large(kPageSize, kPageSize, false), nullptr);
+  const std::size_t committed = w.heap.committed();
+  EXPECT_EQ(w.heap.alloc_large(150 * MiB, kPageSize, false), nullptr);
+  EXPECT_EQ(w.os.calls(FakeCall::kPopulate), 0u);
+  EXPECT_EQ(w.heap.committed(), committed);
+  EXPECT_EQ(w.os.bytes_on(NodeId(0), false), 0u);
+  EXPECT_TRUE(w.heap.check());
+  EXPECT_NE(w.heap.alloc_large(90 * MiB, kPageSize, false), nullptr);
 }
 
 // ---- lost addresses, 1 GiB pages -----------------------------------------------------------------------------------
 
+// Somebody maps something into an arena after it was dealt.
 TEST(MHeap, GoesAroundAddressesThatWereLost) {
-  HeapWorldConfig c = node_heap({FakeNode{.pages_2m = 500}});
-  c.os.can_move_hugetlb = false;
-  HeapWorld w(c);
-  ASSERT_TRUE(w.set_up());
-  w.os.fail_call(FakeCall::kMapHugetlbAt, 1, EEXIST);
-  MSpan* big = w.heap.alloc_large(5 * MiB, kPageSize, false);
-  ASSERT_NE(big, nullptr) << "the next arena serves";
-  EXPECT_GE(big->start_addr, w.heap.region_start() + kArenaSize);
-  std::vector<MSpan*> spans;
-  for (int i = 0; i < 400; i++) {
-    spans.push_back(w.heap.alloc_span(class_with_pages(1 + i % 16), kCpu));
-    ASSERT_NE(spans.back(), nullptr);
-    fill(spans.back(), 1);
+  for (const std::size_t pool : {500u, 0u}) {
+    HeapWorld w(node_heap({FakeNode{.pages_2m = pool}}));
+    ASSERT_TRUE(w.set_up());
+    ASSERT_NE(w.heap.alloc_large(kPageSize, kPageSize, false), nullptr);
+    if (pool != 0) w.os.fail_call(FakeCall::kMapNewHugetlb, 1, EEXIST);
+    w.os.add_obstacle(w.space.base() + 2 * kHugeSize, kOsPageSize);
+    w.os.add_obstacle(w.space.base() + 9 * kHugeSize, 3 * kHugeSize);
+    std::vector<MSpan*> spans;
+    for (int i = 0; i < 400; i++) {
+      spans.push_back(i % 40 == 0 ? w.heap.alloc_large(5 * MiB, kPageSize, false)
+                                  : w.heap.alloc_span(class_with_pages(1 + i % 16), kCpu));
+      ASSERT_NE(spans.back(), nullptr);
+      fill(spans.back(), 1);
+    }
+    EXPECT_TRUE(w.heap.check());
+    for (MSpan* span : spans) w.heap.free_span(span);
+    w.heap.flush_page_caches();
+    w.heap.scavenge(SIZE_MAX, 0);
+    EXPECT_TRUE(w.heap.check());
+    EXPECT_EQ(w.os.check(), "");
   }
-  EXPECT_TRUE(w.heap.check());
-  for (MSpan* span : spans) w.heap.free_span(span);
-  w.heap.flush_page_caches();
-  w.heap.scavenge(SIZE_MAX, 0);
-  EXPECT_TRUE(w.heap.check());
-  EXPECT_EQ(w.os.check(), "");
 }
 
 TEST(MHeap, GiantPagesOnRequest) {
   HeapWorldConfig c = node_heap({FakeNode{.pages_1g = 1}}, HugePagesOption::k1G);
-  c.region_bytes = 8 * GiB;
+  c.window_bytes = 8 * GiB;
   HeapWorld w(c);
   ASSERT_TRUE(w.set_up());
   MSpan* span = w.heap.alloc_large(600 * MiB, kPageSize, false);

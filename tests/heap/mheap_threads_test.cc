@@ -54,7 +54,7 @@ void traffic(const HeapWorldConfig& config, bool may_refuse) {
   }
   std::thread scavenger([&] {
     for (std::uint32_t tick = 1; !stop; tick++) {
-      w.heap.set_tick(tick, false);
+      w.heap.set_tick(tick);
       w.heap.scavenge(4 * MiB, tick % 2);
       w.heap.flush_page_caches();
       w.heap.stats();
@@ -113,21 +113,60 @@ TEST(HeapAfterFork, AbandonedLocksAreFreedAndTheHeapWorks) {
   EXPECT_TRUE(w.heap.check());
 }
 
-TEST(HeapAfterFork, CallsThatWereUnderWayAreForgotten) {
-  HeapWorld w(node_heap({FakeNode{.pages_2m = 20}}));
+// Another thread is in the middle of a call when the process forks; the child does without it. Contents that were there
+// stay, what that thread was backing, growing or giving back can be used again, and nobody waits for it.
+void expect_child_goes_on(const HeapWorldConfig& config, FakeCall call, const std::function<void(HeapWorld&)>& work) {
+  HeapWorld w(config);
   ASSERT_TRUE(w.set_up());
-  ASSERT_NE(w.heap.alloc_large(5 * MiB, kPageSize, false), nullptr);
-  // Another thread was backing units of the arena: it had backed one and not yet said so.
-  std::thread([&] {
-    w.heap.for_each_arena([](HeapArena& arena, std::uintptr_t) {
-      arena.begin_work();
-      arena.backed |= 1u << 20;
-    });
-  }).join();
-  w.heap.repair_after_fork();
-  EXPECT_TRUE(w.heap.check());
-  EXPECT_NE(w.heap.alloc_large(50 * MiB, kPageSize, false), nullptr) << "nobody waits for the thread that is gone";
-  EXPECT_TRUE(w.heap.check());
+  MSpan* kept = w.heap.alloc_large(5 * MiB + kPageSize, kPageSize, false);
+  fill(kept, 5);
+  MSpan* freed = w.heap.alloc_large(20 * MiB, kPageSize, false);
+  fill(freed, 6);
+  w.heap.free_span(freed);
+  const auto child = [&] {
+    w.heap.repair_after_fork();
+    w.space.repair_after_fork();
+    if (!w.heap.check()) return 1;
+    if (!holds(kept, 5, kept->npages)) return 2;
+    for (int i = 0; i < 100; i++) {
+      MSpan* span = i % 10 == 0 ? w.heap.alloc_large(9 * MiB, kPageSize, false)
+                                : w.heap.alloc_span(class_with_pages(1 + static_cast<std::size_t>(i) % 16), CpuId(i % 4));
+      if (span == nullptr) return 3;
+      if (!span->need_zero && !reads_zero(span)) return 4;
+      fill(span, 7);
+    }
+    w.heap.free_span(kept);
+    w.heap.flush_page_caches();
+    w.heap.scavenge(SIZE_MAX, 0);
+    return !w.heap.check() ? 5 : w.os.check().empty() ? 0 : 6;
+  };
+  EXPECT_EQ(in_child_during(w.os, call, [&] { work(w); }, child), 0);
+  EXPECT_TRUE(w.heap.check()) << "the parent";
+}
+
+TEST(HeapAfterFork, AnotherThreadWasBackingUnits) {
+  const auto allocate = [](HeapWorld& w) { w.heap.alloc_large(50 * MiB, kPageSize, false); };
+  const HeapWorldConfig pool = node_heap({FakeNode{.pages_2m = 400}, FakeNode{}}), thp = node_heap({FakeNode{}, FakeNode{}});
+  expect_child_goes_on(pool, FakeCall::kPopulate, allocate);
+  expect_child_goes_on(thp, FakeCall::kPopulate, allocate);
+  expect_child_goes_on(thp, FakeCall::kMapNew, allocate);
+  expect_child_goes_on(thp, FakeCall::kAdviseThp, allocate);
+  expect_child_goes_on(first_touch_heap({FakeNode{.pages_2m = 400}}), FakeCall::kMapNewHugetlb, allocate);
+}
+
+TEST(HeapAfterFork, AnotherThreadWasGrowingTheHeap) {
+  const auto allocate = [](HeapWorld& w) { w.heap.alloc_large(500 * MiB, kPageSize, false); };
+  const HeapWorldConfig thp = node_heap({FakeNode{}, FakeNode{}});
+  for (const FakeCall call : {FakeCall::kIsUnmapped, FakeCall::kMapNew, FakeCall::kBind, FakeCall::kAdviseThp}) {
+    expect_child_goes_on(thp, call, allocate);
+  }
+}
+
+TEST(HeapAfterFork, AnotherThreadWasGivingUnitsBack) {
+  const auto scavenge = [](HeapWorld& w) { w.heap.scavenge(SIZE_MAX, 0); };
+  expect_child_goes_on(node_heap({FakeNode{.pages_2m = 400}}), FakeCall::kDiscard, scavenge);
+  expect_child_goes_on(node_heap({FakeNode{}}), FakeCall::kDiscard, scavenge);
+  expect_child_goes_on(first_touch_heap({FakeNode{.pages_2m = 400}}), FakeCall::kUnmap, scavenge);
 }
 
 TEST(HeapAfterFork, TheForkingThreadsOwnLockIsLeftAlone) {

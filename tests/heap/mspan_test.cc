@@ -83,7 +83,7 @@ TEST(MSpan, KnowsNoscanAndPlaced) {
   }
   s.span_class = kTinyClass;
   EXPECT_TRUE(s.noscan() && !s.placed());
-  for (const SpanClass c : {kLargeClass, kFirstBinClass, static_cast<SpanClass>(kFirstBinClass + 1)}) {
+  for (const SpanClass c : {kLargeClass, SpanClass::bin(0, false), SpanClass::bin(0, true)}) {
     s.span_class = c;
     for (unsigned bits = 0; bits < 4; bits++) {
       s.nelems = static_cast<std::uint16_t>(bits);

@@ -70,7 +70,7 @@ TEST(SizeClasses, AlignedRequests) {
       for (const bool noscan : {false, true}) {
         const SpanClass got = class_for_aligned(bytes, alignment, noscan);
         if (want == 0) {
-          ASSERT_EQ(got, 0) << bytes << " aligned to " << alignment;
+          ASSERT_TRUE(got.none()) << bytes << " aligned to " << alignment;
         } else if (alignment >= 16) {
           ASSERT_EQ(got, make_span_class(want, noscan)) << bytes << " aligned to " << alignment;
         } else {
@@ -100,8 +100,30 @@ TEST(SizeClasses, WhereRoundingAligns) {
 
 TEST(SizeClasses, CodesPastTheClasses) {
   EXPECT_EQ(size_class(kTinyClass).bytes, 16u);
-  EXPECT_GT(kLargeClass, kTinyClass);
-  EXPECT_EQ(make_span_class(67, true), kSpanClasses - 1);
+  EXPECT_GT(kLargeClass.list(), kTinyClass.list());
+  EXPECT_EQ(make_span_class(67, true).list(), kSpanClasses - 1);
+}
+
+TEST(SizeClasses, EveryClassIsOfOneSort) {
+  EXPECT_TRUE(SpanClass().none());
+  for (unsigned list = 2; list < kClassCodes; list++) {
+    const SpanClass c(list);
+    EXPECT_FALSE(c.none());
+    EXPECT_EQ(c.is_small() + c.is_tiny() + c.is_large(), 1) << list;
+    EXPECT_FALSE(c.is_placed());
+    if (c.is_bin()) {
+      EXPECT_TRUE(c.is_large());
+      EXPECT_EQ(SpanClass::bin(c.row() - kSizeClasses, c.noscan()), c);
+    }
+    if (c.is_small()) {
+      EXPECT_EQ(SpanClass::small(c.row(), c.noscan()), c);
+    }
+    if (!c.is_tiny() && c != kLargeClass) {
+      EXPECT_EQ(c.noscan(), list % 2 == 1);
+    }
+  }
+  EXPECT_TRUE(kTinyClass.is_tiny() && kTinyClass.noscan());
+  EXPECT_FALSE(kLargeClass.is_bin());
 }
 
 TEST(SizeClasses, APlaceIsABitAboveTheClass) {
@@ -110,7 +132,9 @@ TEST(SizeClasses, APlaceIsABitAboveTheClass) {
     const SpanClass placed = make_placed(c);
     EXPECT_FALSE(is_placed(c));
     EXPECT_TRUE(is_placed(placed));
-    EXPECT_EQ(without_place(placed), c);
+    EXPECT_EQ(placed.list(), c.list());
+    EXPECT_NE(placed, c);
+    EXPECT_EQ(placed.noscan(), code % 2 == 1);
     EXPECT_EQ(size_class_of(placed), size_class_of(c));
     EXPECT_FALSE(is_large(placed)) << "whatever the code";
   }

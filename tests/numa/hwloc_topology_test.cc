@@ -1,10 +1,12 @@
 // hwloc as a second opinion on what sysfs_topology.cc reads, and as the source of described machines.
 #include "numa/hwloc_topology.h"
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include <hwloc.h>
@@ -94,6 +96,30 @@ TEST(Hwloc, LeavesTheProcessAsItWas) {
   std::vector<std::string> after;
   for (char** v = ::environ; *v != nullptr; v++) after.push_back(*v);
   EXPECT_EQ(after, before);
+}
+
+// Constructors of other libraries may have started threads before ours runs, and those may call getenv() at any time.
+TEST(Hwloc, IsNotAskedWhileThereAreOtherThreads) {
+  const FakeTree tree(FakeMachine::uniform(2, 4), true);
+  auto t = std::make_unique<Topology>(), scratch = std::make_unique<Topology>();
+  load_sysfs_topology(SysfsRoot{tree.path()}, t.get());
+  std::atomic<bool> end{false};
+  std::atomic<bool> changed{false};
+  char** const environment = ::environ;
+  std::thread other([&] {
+    while (!end) {
+      if (::environ != environment) changed = true;
+    }
+  });
+  Text<256> why;
+  EXPECT_FALSE(refine_with_hwloc(SysfsRoot{tree.path()}, t.get(), scratch.get(), &why));
+  EXPECT_NE(why.view().find("threads"), std::string_view::npos) << why.view();
+  EXPECT_EQ(t->source(), TopologySource::kSysfs);
+  end = true;
+  other.join();
+  EXPECT_FALSE(changed);
+  why.clear();
+  EXPECT_TRUE(refine_with_hwloc(SysfsRoot{tree.path()}, t.get(), scratch.get(), &why)) << "it is alone again: " << why.view();
 }
 
 unsigned long long libraries_loaded_so_far() {

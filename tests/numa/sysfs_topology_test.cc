@@ -33,6 +33,49 @@ std::vector<int> order(const Topology& t, int from) {
 }
 using Ids = std::vector<int>;
 
+TEST(CpusThatComeLater, GetTheirNodeFromSysfsThen) {
+  FakeTree tree(with_offline_cpus());
+  const SysfsRoot root{tree.path()};
+  const auto t = load(tree);
+  for (const int cpu : {0, 8, 31}) EXPECT_TRUE(t->is_settled(CpuId(cpu))) << cpu;
+  const CpuId late(10), unnamed(11), elsewhere(12);
+  EXPECT_FALSE(t->is_settled(late));
+  EXPECT_EQ(home(*t, 10), 0);
+  tree.write("/sys/devices/system/cpu/cpu10/node1/cpulist", "8,10,15\n");
+  errno = 4711;
+  settle_cpu_by_sysfs(root, late, t.get());
+  EXPECT_EQ(errno, 4711);
+  EXPECT_TRUE(t->is_settled(late));
+  EXPECT_EQ(t->node_of_cpu(late), NodeId(1));
+  EXPECT_EQ(home(*t, 10), 1);
+  // What /sys does not tell, or tells of a node that came later, is not asked for again and again.
+  settle_cpu_by_sysfs(root, unnamed, t.get());
+  tree.write("/sys/devices/system/cpu/cpu12/node77/cpulist", "12\n");
+  settle_cpu_by_sysfs(root, elsewhere, t.get());
+  for (const CpuId cpu : {unnamed, elsewhere}) {
+    EXPECT_TRUE(t->is_settled(cpu));
+    EXPECT_EQ(t->node_of_cpu(cpu), NodeId(0));
+  }
+  // Others are as they were, and the next filling starts afresh.
+  EXPECT_EQ(home(*t, 8), 1);
+  EXPECT_FALSE(t->is_settled(CpuId(9)));
+  EXPECT_TRUE(t->check());
+  load_sysfs_topology(root, t.get());
+  EXPECT_FALSE(t->is_settled(late));
+  EXPECT_EQ(home(*t, 10), 0);
+}
+
+TEST(CpusThatComeLater, NumbersOutOfRangeNeedNothing) {
+  auto t = load(FakeMachine::uniform(2, 2));
+  for (const int cpu : {-1, int{kMaxCpus}}) {
+    EXPECT_TRUE(t->is_settled(CpuId(cpu)));
+    t->settle_cpu(CpuId(cpu), NodeId(1));
+    EXPECT_EQ(home(*t, cpu), 0);
+  }
+  t->settle_cpu(CpuId(1), NodeId(1));
+  EXPECT_EQ(home(*t, 1), 0) << "a CPU that has a node keeps it";
+}
+
 class EveryMachine : public ::testing::TestWithParam<NamedMachine> {};
 
 INSTANTIATE_TEST_SUITE_P(Machines, EveryMachine, ::testing::ValuesIn(all_machines()),

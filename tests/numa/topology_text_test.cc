@@ -67,6 +67,42 @@ TEST(TopologyText, DescribedMachinesIgnoreTheCpusetOfThisOne) {
   EXPECT_EQ(t.allowed_heap_count(), 1u);
 }
 
+constexpr char kBootId[] = "01234567-89ab-cdef-0123-456789abcdef";
+constexpr char kOtherBootId[] = "01234567-89ab-cdef-0123-456789abcdee";
+
+TEST(TopologyText, CarriesTheBootIdOfItsMachine) {
+  FakeTree tree(FakeMachine::uniform(2, 2));
+  tree.write("/proc/sys/kernel/random/boot_id", std::string(kBootId) + "\n");
+  const SysfsRoot root{tree.path()};
+  BootId id;
+  ASSERT_TRUE(read_boot_id(root, &id));
+  EXPECT_EQ(id.view(), kBootId);
+  Topology t;
+  load_sysfs_topology(root, &t);
+  Text<1024> text, anybodys;
+  write_topology_text(text, t, id.view());
+  write_topology_text(anybodys, t);
+  EXPECT_EQ(text.view().substr(0, 44), "nh1:r/b" + std::string(kBootId) + "/");
+  EXPECT_FALSE(is_of_another_machine(text.view(), root));
+  Text<64> why;
+  ASSERT_TRUE(load_serialised_topology(text.view(), root, &t, &why)) << why.view();
+  EXPECT_EQ(text_of(t), anybodys.view()) << "the rest is as without a boot id";
+
+  tree.write("/proc/sys/kernel/random/boot_id", std::string(kOtherBootId) + "\n");
+  EXPECT_TRUE(is_of_another_machine(text.view(), root));
+  EXPECT_FALSE(is_of_another_machine(anybodys.view(), root));
+  // A machine that does not tell its own boot id cannot know.
+  tree.write("/proc/sys/kernel/random/boot_id", "\n");
+  EXPECT_TRUE(is_of_another_machine(text.view(), root));
+  tree.remove("/proc/sys/kernel/random/boot_id");
+  EXPECT_FALSE(read_boot_id(root, &id));
+  EXPECT_TRUE(is_of_another_machine(text.view(), root));
+  EXPECT_FALSE(is_of_another_machine(anybodys.view(), root));
+  for (const char* const other : {"", "numa:2 pu:2", "/machine.xml", "nh1:", "nh1:x/b/p0"}) {
+    EXPECT_FALSE(is_of_another_machine(other, root)) << other;
+  }
+}
+
 TEST(TopologyText, RefusesWhatItWouldNotWrite) {
   const char* const kBad[] = {
       "", "nh1:", "nh2:r/p0/n0:1:m:0:0:0/d10", "r/p0/n0:1:m:0:0:0/d10", "nh1:x/p0/n0:1:m:0:0:0/d10",
@@ -83,6 +119,7 @@ TEST(TopologyText, RefusesWhatItWouldNotWrite) {
       "nh1:r/p0/n0:1:m:0:0:0/n1:1:m:0:0:0/d10x4",      // a CPU twice
       "nh1:r/p0/n1024:1:m:0:0:0/d10", "nh1:r/p0/n-1:1:m:0:0:0/d10", "nh1:r/p0/n0:1:x:0:0:0/d10",
       "nh1:r/p0/n0:1:m:256:0:0/d10", "nh1:r/p0/n0:1:m:0:9:0/d10", "nh1:r/p0/n0:1:m:0:0:3-1/d10",
+      "nh1:r/b/p0/n0:1:m:0:0:0/d10", "nh1:r/b0123/p0/n0:1:m:0:0:0/d10", "nh1:r/b",
       "nh1:r/p0/n0:18446744073709551615:m:0:0:0/d10", "nh1:r/px/n0:1:m:0:0:0/d10",
   };
   for (const char* const text : kBad) {

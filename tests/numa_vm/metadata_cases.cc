@@ -7,6 +7,7 @@
 #include <cstring>
 #include <initializer_list>
 
+#include "base/bits.h"
 #include "process/process.h"
 #include "placement.h"
 
@@ -62,20 +63,24 @@ CASE(the_structures_of_a_heap_lie_on_its_node) {
     Structures heaps("heap"), centrals("mcentrals"), spans("span descriptors"), arenas("arenas"), map("page map"),
         cpu_caches("mcaches"), lists("free lists");
     for (unsigned h = 0; h < process.heaps.count(); h++) {
-      nh::NodeHeap& heap = process.heaps[nh::HeapId(static_cast<int>(h))];
+      nh::NodeHeap& heap = process.heaps[nh::HeapId(h)];
       if (heap.heap.node().value == node) own = &heap;
     }
     REQUIRE(own != nullptr);
     heaps.pages.add(own, sizeof *own);
     for (auto& slot : own->central) {
-      if (const nh::MCentral* central = slot.load(); central != nullptr) centrals.pages.add(central, sizeof *central);
+      if (const nh::Central* central = slot.load(); central != nullptr) centrals.pages.add(central, sizeof *central);
     }
     for (std::size_t i = 0; i < objects.count; i++) {
       const void* p = objects.list[i].p;
       spans.pages.add(space.span_of(p), sizeof(nh::MSpan));
       map.pages.add(&space.page_map()[(nh::address(p) - space.base()) >> nh::kPageShift], sizeof(nh::PageEntry));
-      own->heap.visit_arena(nh::address(p), [&](nh::HeapArena& arena) { arenas.pages.add(&arena, sizeof arena); });
     }
+    // The places of its arenas, and behind them the table of its units (heap/heap_arenas.cc).
+    const auto* tables = reinterpret_cast<const char*>(space.heap_tables(own->heap.id()));
+    arenas.pages.add(tables, sizeof(std::uint32_t));
+    const std::size_t places = 2 * (space.max_bytes() >> nh::kArenaShift) * sizeof(std::uint32_t);
+    arenas.pages.add(tables + nh::align_up(places, nh::WindowTable::kStep), sizeof(nh::Unit));
     caches.for_each([&](nh::CpuCache& cache) {
       if (machine().node_of[cache.cpu] != node) return;
       cpu_caches.pages.add(&cache, sizeof cache);

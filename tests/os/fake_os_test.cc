@@ -49,12 +49,20 @@ class FakeOsTest : public testing::Test {
   explicit FakeOsTest(FakeOsConfig config = {.nodes = {{.memory_bytes = GiB, .pages_2m = 6},
                                                        {.memory_bytes = GiB, .pages_2m = 2}}})
       : fake_(std::move(config)), os_(fake_.ops()) {}
-  void SetUp() override { area_ = static_cast<char*>(os_.reserve(kArenaSize, kArenaSize)); }
+  void SetUp() override {
+    area_ = static_cast<char*>(os_.reserve(kArenaSize, kArenaSize));
+    window_ = reinterpret_cast<char*>(os_.find_window(GiB, 0, 0));
+    next_ = window_ + GiB / 2;
+  }
   void TearDown() override { EXPECT_EQ(fake_.check(), ""); }
 
+  // In the window's upper half.
   char* map(std::size_t pages, Reservation reservation, int* error) {
-    return static_cast<char*>(
-        os_.map_hugetlb(pages * kHugeSize, kHugeSize, kHugeSize, HugeSource::kAnonymous, reservation, error));
+    char* const p = next_;
+    *error = os_.map_new_hugetlb(p, pages * kHugeSize, kHugeSize, HugeSource::kAnonymous, reservation);
+    if (*error != 0) return nullptr;
+    next_ += pages * kHugeSize;
+    return p;
   }
   HugePool pool(NodeId node = NodeId()) {
     HugePool out;
@@ -64,6 +72,8 @@ class FakeOsTest : public testing::Test {
   FakeOs fake_;
   const OsOps& os_;
   char* area_ = nullptr;
+  char* window_ = nullptr;
+  char* next_ = nullptr;
 };
 
 // ---- address space ---------------------------------------------------------------------------------------------
@@ -73,21 +83,72 @@ TEST_F(FakeOsTest, AccessFollowsTheState) {
   EXPECT_TRUE(is_aligned(address(area_), kArenaSize));
   EXPECT_EQ(fake_.state_of(area_), PageState::kReserved);
   EXPECT_TRUE(faults(area_, false));
-  ASSERT_EQ(os_.make_readable(area_, kHugeSize), 0);
-  EXPECT_FALSE(faults(area_, false));
-  EXPECT_TRUE(faults(area_, true));
   ASSERT_EQ(os_.make_writable(area_, kHugeSize), 0);
   EXPECT_FALSE(faults(area_, true));
   area_[5] = 1;
-  ASSERT_EQ(os_.make_readable(area_, kHugeSize), 0);
+  ASSERT_EQ(os_.make_writable(area_, kArenaSize), 0);
   EXPECT_EQ(area_[5], 1);
-  ASSERT_EQ(os_.reset_to_reserved(area_, kHugeSize), 0);
-  EXPECT_TRUE(faults(area_, false));
   ASSERT_EQ(os_.map_plain(area_, kHugeSize), 0);
   EXPECT_EQ(area_[5], 0);
-  os_.unreserve(area_, kArenaSize);
+  EXPECT_EQ(os_.unmap(area_, kArenaSize), 0);
   EXPECT_EQ(fake_.state_of(area_), PageState::kUnmapped);
   EXPECT_EQ(fake_.mapping_count(), 0u);
+}
+
+TEST_F(FakeOsTest, AWindowIsAPlaceAndNoMapping) {
+  ASSERT_NE(window_, nullptr);
+  EXPECT_TRUE(is_aligned(address(window_), kArenaSize));
+  const std::uintptr_t other = os_.find_window(64 * GiB, 0, 1);
+  ASSERT_NE(other, 0u);
+  EXPECT_TRUE(other + 64 * GiB <= address(window_) || address(window_) + GiB <= other);
+  const std::uintptr_t lower = os_.find_window(GiB, address(window_), 0);
+  EXPECT_TRUE(lower == 0 || lower + GiB <= address(window_));
+  EXPECT_EQ(os_.find_window(GiB, GiB, 0), 0u);
+  EXPECT_EQ(fake_.mapping_count(), 1u);
+  EXPECT_TRUE(os_.is_unmapped(window_, GiB));
+  EXPECT_TRUE(faults(window_, false));
+
+  ASSERT_EQ(os_.map_new(window_ + kHugeSize, kHugeSize), 0);
+  EXPECT_FALSE(faults(window_ + kHugeSize, true));
+  EXPECT_TRUE(faults(window_ + 2 * kHugeSize, false));
+  window_[kHugeSize] = 1;
+  EXPECT_EQ(os_.map_new(window_, GiB), EEXIST);
+  EXPECT_EQ(os_.map_new_readable(window_ + 2 * kHugeSize - kOsPageSize, kHugeSize), EEXIST);
+  EXPECT_EQ(os_.map_new_hugetlb(window_, GiB, kHugeSize, HugeSource::kAnonymous, Reservation::kNone), EEXIST);
+  EXPECT_EQ(window_[kHugeSize], 1) << "and nothing has changed";
+  ASSERT_EQ(os_.map_new_readable(window_ + 2 * kHugeSize, kHugeSize), 0);
+  EXPECT_FALSE(faults(window_ + 2 * kHugeSize, false));
+  EXPECT_TRUE(faults(window_ + 2 * kHugeSize, true));
+  EXPECT_FALSE(os_.is_unmapped(window_, GiB));
+  EXPECT_TRUE(os_.is_unmapped(window_ + 3 * kHugeSize, kHugeSize));
+
+  ASSERT_EQ(os_.unmap(window_ + kHugeSize, 2 * kHugeSize), 0);
+  EXPECT_TRUE(os_.is_unmapped(window_, GiB));
+  EXPECT_TRUE(faults(window_ + kHugeSize, false));
+  ASSERT_EQ(os_.map_new(window_, GiB), 0);
+  EXPECT_EQ(window_[kHugeSize], 0);
+}
+
+TEST_F(FakeOsTest, ObstaclesAreInTheWayAndNotInTheModel) {
+  fake_.add_obstacle(address(window_) + kHugeSize, kHugeSize);
+  EXPECT_EQ(fake_.mapping_count(), 1u);
+  EXPECT_FALSE(os_.is_unmapped(window_, 2 * kHugeSize));
+  EXPECT_FALSE(os_.is_unmapped(window_ + 2 * kHugeSize - kOsPageSize, kOsPageSize));
+  EXPECT_TRUE(os_.is_unmapped(window_, kHugeSize));
+  EXPECT_TRUE(os_.is_unmapped(window_ + 2 * kHugeSize, kHugeSize));
+  EXPECT_EQ(os_.map_new(window_, 2 * kHugeSize), EEXIST);
+  EXPECT_EQ(os_.map_new(window_, kHugeSize), 0);
+}
+
+TEST_F(FakeOsTest, AnUnmapThatFailsChangesNothing) {
+  ASSERT_EQ(os_.map_new(window_, kHugeSize), 0);
+  ASSERT_EQ(os_.populate(window_, kHugeSize), 0);
+  window_[5] = 1;
+  fake_.fail_call(FakeCall::kUnmap, 1, ENOMEM);
+  EXPECT_EQ(os_.unmap(window_, kHugeSize), ENOMEM);
+  EXPECT_EQ(fake_.state_of(window_), PageState::kWritable);
+  EXPECT_EQ(window_[5], 1);
+  EXPECT_EQ(fake_.bytes_on(kNode0, false), kHugeSize);
 }
 
 TEST_F(FakeOsTest, MappingsMergeAsTheKernels) {
@@ -103,9 +164,10 @@ TEST_F(FakeOsTest, MappingsMergeAsTheKernels) {
   int error = 0;
   char* const a = map(1, Reservation::kNone, &error);
   char* const b = map(1, Reservation::kNone, &error);
+  EXPECT_EQ(fake_.mapping_count(), 4u) << "hugetlb mappings never merge";
   ASSERT_EQ(os_.move_mapping(a, area_ + 4 * kHugeSize, kHugeSize), 0);
   ASSERT_EQ(os_.move_mapping(b, area_ + 5 * kHugeSize, kHugeSize), 0);
-  EXPECT_EQ(fake_.mapping_count(), 5u) << "hugetlb mappings never merge";
+  EXPECT_EQ(fake_.mapping_count(), 5u);
 }
 
 TEST_F(FakeOsTest, NodeMemoryRunsOut) {
@@ -193,7 +255,7 @@ TEST_F(FakeOsTest, PoolsPerNode) {
   ASSERT_EQ(os_.discard(p, kHugeSize), 0);
   EXPECT_TRUE(faults(p, true));
   EXPECT_EQ(pool(kNode1).free, 1u);
-  ASSERT_EQ(os_.reset_to_reserved(p, 8 * kHugeSize), 0);
+  ASSERT_EQ(os_.unmap(p, 8 * kHugeSize), 0);
   EXPECT_EQ(pool(kNode1).free, 2u);
 }
 
@@ -212,7 +274,7 @@ TEST_F(FakeOsTest, ReservationsAreGlobal) {
   ASSERT_EQ(os_.bind(p, 7 * kHugeSize, BindMode::kBind, NodeSet::of(kNode1)), 0);
   EXPECT_EQ(fake_.touch(p, 3 * kHugeSize, kNode0), EFAULT);
   EXPECT_EQ(pool().reserved, 5u);
-  os_.unreserve(p, 7 * kHugeSize);
+  ASSERT_EQ(os_.unmap(p, 7 * kHugeSize), 0);
   EXPECT_EQ(pool().reserved, 0u);
   EXPECT_EQ(pool().free, 7u);
 }
@@ -237,15 +299,18 @@ TEST_F(FakeOsTest, MovingKeepsPagesAndContents) {
   EXPECT_TRUE(faults(area_ + 8 * kHugeSize, true));
 }
 
-TEST_F(FakeOsTest, MapAtAndSharedFiles) {
+TEST_F(FakeOsTest, SharedFilesAndRefusedHugetlb) {
   const auto shared = HugeSource::kSharedFile;
-  ASSERT_EQ(os_.map_hugetlb_at(area_, 2 * kHugeSize, kHugeSize, shared, Reservation::kNone), 0);
-  ASSERT_EQ(os_.populate(area_, 2 * kHugeSize), 0);
-  ASSERT_EQ(os_.punch(area_, kHugeSize), 0);
+  ASSERT_EQ(os_.map_new_hugetlb(window_, 2 * kHugeSize, kHugeSize, shared, Reservation::kNone), 0);
+  ASSERT_EQ(os_.populate(window_, 2 * kHugeSize), 0);
+  ASSERT_EQ(os_.punch(window_, kHugeSize), 0);
   EXPECT_EQ(pool().free, 7u);
-  EXPECT_EQ(os_.map_hugetlb_at(area_ + 4 * kHugeSize, 8 * kHugeSize, kHugeSize, shared, Reservation::kFull), ENOMEM);
-  EXPECT_EQ(fake_.state_of(area_ + 4 * kHugeSize), PageState::kReserved);
-  EXPECT_EQ(os_.map_hugetlb_at(area_ + 4 * kHugeSize, 4 * MiB, 4 * MiB, shared, Reservation::kNone), EINVAL);
+  char* const p = window_ + 4 * kHugeSize;
+  EXPECT_EQ(os_.map_new_hugetlb(p, 8 * kHugeSize, kHugeSize, shared, Reservation::kFull), ENOMEM);
+  EXPECT_EQ(os_.map_new_hugetlb(p, 4 * MiB, 4 * MiB, shared, Reservation::kNone), EINVAL);
+  EXPECT_EQ(fake_.state_of(p), PageState::kUnmapped);
+  EXPECT_TRUE(os_.is_unmapped(p, 8 * kHugeSize));
+  EXPECT_EQ(pool().reserved, 0u);
 }
 
 TEST_F(FakeOsTest, PoolsChangeUnderOurHands) {
@@ -277,16 +342,20 @@ TEST_F(FakeOsTest, FailsEveryCallOfTheTable) {
   char* const p = map(1, Reservation::kNone, &error);
   for (unsigned call = 0; call < kFakeCalls; call++) {
     const auto c = static_cast<FakeCall>(call);
-    if (c == FakeCall::kUnreserve || c >= FakeCall::kNowNs) continue;
+    if (c == FakeCall::kMappingsAreScarce || c >= FakeCall::kNowNs) continue;
     fake_.fail_all(c, EHWPOISON);
   }
   const void* const where = area_;
   int node = 0;
   HugePool out;
+  EXPECT_EQ(os_.find_window(GiB, 0, 0), 0u);
+  EXPECT_FALSE(os_.is_unmapped(window_, kHugeSize));
+  EXPECT_FALSE(os_.has_room(window_, kHugeSize));
   EXPECT_EQ(os_.reserve(kOsPageSize, kOsPageSize), nullptr);
-  EXPECT_EQ(os_.make_readable(area_, kHugeSize), EHWPOISON);
   EXPECT_EQ(os_.make_writable(area_, kHugeSize), EHWPOISON);
-  EXPECT_EQ(os_.reset_to_reserved(area_, kHugeSize), EHWPOISON);
+  EXPECT_EQ(os_.unmap(p, kHugeSize), EHWPOISON);
+  EXPECT_EQ(os_.map_new(window_, kHugeSize), EHWPOISON);
+  EXPECT_EQ(os_.map_new_readable(window_, kHugeSize), EHWPOISON);
   EXPECT_EQ(os_.map_plain(area_, kHugeSize), EHWPOISON);
   EXPECT_EQ(os_.advise_thp(area_, kHugeSize, true), EHWPOISON);
   EXPECT_EQ(os_.populate(area_, kHugeSize), EHWPOISON);
@@ -294,9 +363,7 @@ TEST_F(FakeOsTest, FailsEveryCallOfTheTable) {
   EXPECT_EQ(os_.punch(area_, kHugeSize), EHWPOISON);
   EXPECT_EQ(map(1, Reservation::kNone, &error), nullptr);
   EXPECT_EQ(error, EHWPOISON);
-  EXPECT_FALSE(os_.can_move_hugetlb());
   EXPECT_EQ(os_.move_mapping(p, area_, kHugeSize), EHWPOISON);
-  EXPECT_EQ(os_.map_hugetlb_at(area_, kHugeSize, kHugeSize, HugeSource::kMemfd, Reservation::kNone), EHWPOISON);
   EXPECT_EQ(os_.bind(area_, kHugeSize, BindMode::kDefault, NodeSet{}), EHWPOISON);
   EXPECT_EQ(os_.nodes_of(&where, 1, &node), EHWPOISON);
   EXPECT_FALSE(os_.huge_pool(kHugeSize, NodeId(), &out));
@@ -304,6 +371,20 @@ TEST_F(FakeOsTest, FailsEveryCallOfTheTable) {
   EXPECT_EQ(fake_.mapping_count(), 2u);
   fake_.clear_failures();
   EXPECT_EQ(os_.move_mapping(p, area_, kHugeSize), 0);
+}
+
+TEST_F(FakeOsTest, HooksRunBeforeTheCallAndNotInsideEachOther) {
+  int runs = 0;
+  fake_.on_call(FakeCall::kMapNew, [&] {
+    runs++;
+    EXPECT_TRUE(os_.is_unmapped(window_, kHugeSize)) << "nothing has been done yet, and nothing is locked";
+    EXPECT_EQ(os_.map_new(window_, kHugeSize), 0);
+  });
+  EXPECT_EQ(os_.map_new(window_, kHugeSize), EEXIST) << "the hook was there first";
+  EXPECT_EQ(runs, 1);
+  fake_.on_call(FakeCall::kMapNew, {});
+  EXPECT_EQ(os_.map_new(window_ + kHugeSize, kHugeSize), 0);
+  EXPECT_EQ(runs, 1);
 }
 
 TEST_F(FakeOsTest, RandomFailuresRepeatWithTheirSeed) {
@@ -337,6 +418,9 @@ TEST_F(FakeOsTest, FailedMoveCanResetItsTarget) {
 TEST(FakeOsLimits, AddressSpaceAndCommitment) {
   FakeOs fake({.address_limit = 4 * MiB, .commit_limit = MiB});
   const OsOps& os = fake.ops();
+  EXPECT_TRUE(os.mappings_are_scarce());
+  char* const window = reinterpret_cast<char*>(os.find_window(GiB, 0, 0));
+  ASSERT_NE(window, nullptr) << "a window takes nothing";
   char* const p = static_cast<char*>(os.reserve(3 * MiB, kOsPageSize));
   ASSERT_NE(p, nullptr);
   EXPECT_EQ(os.reserve(2 * MiB, kOsPageSize), nullptr);
@@ -344,25 +428,39 @@ TEST(FakeOsLimits, AddressSpaceAndCommitment) {
   EXPECT_EQ(os.make_writable(p, MiB), 0) << "the same again is not charged again";
   EXPECT_EQ(os.make_writable(p + MiB, kOsPageSize), ENOMEM);
   EXPECT_EQ(os.map_plain(p + MiB, kOsPageSize), ENOMEM);
-  EXPECT_EQ(os.make_readable(p, 2 * MiB), 0);
-  EXPECT_EQ(os.make_writable(p + MiB, kOsPageSize), 0);
-  os.unreserve(p, 3 * MiB);
-  EXPECT_NE(os.reserve(4 * MiB, kOsPageSize), nullptr);
+  EXPECT_EQ(os.map_new(window, kOsPageSize), ENOMEM) << "not even that is left of the writable bytes";
+  EXPECT_EQ(os.map_new_readable(window, MiB), 0);
+  EXPECT_EQ(os.map_new_readable(window + MiB, kOsPageSize), ENOMEM) << "nor of the mapped ones";
+  EXPECT_EQ(os.unmap(p, 3 * MiB), 0);
+  EXPECT_TRUE(os.has_room(window + MiB, MiB));
+  EXPECT_FALSE(os.has_room(window + MiB, MiB + kOsPageSize));
+  EXPECT_TRUE(os.has_room(window, GiB)) << "something lies there";
+  EXPECT_EQ(os.map_new(window + MiB, MiB), 0);
+  EXPECT_EQ(os.reserve(3 * MiB, kOsPageSize), nullptr);
+  EXPECT_NE(os.reserve(2 * MiB, kOsPageSize), nullptr);
+}
+
+TEST(FakeOsLimits, MappingsAreScarceUnderEither) {
+  FakeOs fake;
+  const OsOps& os = fake.ops();
+  EXPECT_FALSE(os.mappings_are_scarce());
+  fake.set_address_limit(GiB);
+  EXPECT_TRUE(os.mappings_are_scarce());
+  fake.set_address_limit(SIZE_MAX);
+  EXPECT_FALSE(os.mappings_are_scarce());
+  fake.set_commit_limit(GiB);
+  EXPECT_TRUE(os.mappings_are_scarce());
 }
 
 TEST(FakeOsLimits, OldKernels) {
-  FakeOs fake({.nodes = {{.pages_2m = 2}}, .can_move_hugetlb = false, .has_populate = false,
+  FakeOs fake({.nodes = {{.pages_2m = 2}}, .has_populate = false,
                .can_discard_hugetlb = false, .huge_sizes = {kHugeSize}});
   const OsOps& os = fake.ops();
-  int error = 0;
   HugePool out;
   EXPECT_FALSE(os.huge_pool(GiB, NodeId(), &out));
-  EXPECT_EQ(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kAnonymous, Reservation::kNone, &error), nullptr);
-  EXPECT_EQ(error, EINVAL);
-  void* const p = os.map_hugetlb(kHugeSize, kHugeSize, kHugeSize, HugeSource::kAnonymous, Reservation::kFull, &error);
-  void* const to = os.reserve(kHugeSize, kHugeSize);
-  EXPECT_FALSE(os.can_move_hugetlb());
-  EXPECT_EQ(os.move_mapping(p, to, kHugeSize), EINVAL);
+  void* const p = reinterpret_cast<void*>(align_up(os.find_window(2 * GiB, 0, 0), GiB));
+  EXPECT_EQ(os.map_new_hugetlb(p, GiB, GiB, HugeSource::kAnonymous, Reservation::kNone), EINVAL);
+  ASSERT_EQ(os.map_new_hugetlb(p, kHugeSize, kHugeSize, HugeSource::kAnonymous, Reservation::kFull), 0);
   EXPECT_EQ(os.populate(p, kHugeSize), EINVAL);
   EXPECT_EQ(os.discard(p, kHugeSize), EINVAL);
 }
@@ -415,17 +513,21 @@ TEST_F(FakeOsDeathTest, BrokenContracts) {
   EXPECT_DEATH(os_.discard(area_, 0), "discard.*empty range");
   EXPECT_DEATH(os_.reserve(kOsPageSize, 3 * kOsPageSize), "reserve.*power of two");
   EXPECT_DEATH(os_.make_writable(p, kHugeSize), "make_writable.*hugetlb");
-  EXPECT_DEATH(os_.unreserve(area_ + kArenaSize - kHugeSize, 64 * GiB), "unreserve.*not mapped");
+  EXPECT_DEATH(os_.unmap(area_ + kArenaSize - kHugeSize, 64 * GiB), "unmap.*not mapped");
+  EXPECT_DEATH(os_.map_new(area_, kHugeSize), "map_new.*outside of every window");
+  EXPECT_DEATH(os_.map_new(window_ + GiB - kHugeSize, 2 * kHugeSize), "map_new.*outside of every window");
+  EXPECT_DEATH(os_.map_new_hugetlb(window_ + kOsPageSize, kHugeSize, kHugeSize, HugeSource::kMemfd, Reservation::kNone),
+               "map_new_hugetlb.*whole huge pages");
   EXPECT_DEATH(os_.populate(area_ + kHugeSize, kHugeSize), "populate.*not writable");
   EXPECT_DEATH(os_.discard(p, kOsPageSize), "discard.*part of a huge page");
-  EXPECT_DEATH(os_.unreserve(p, kOsPageSize), "unreserve.*huge page in two");
+  EXPECT_DEATH(os_.unmap(p, kOsPageSize), "unmap.*huge page in two");
   EXPECT_DEATH(os_.bind(p, kHugeSize, BindMode::kBind, node), "bind.*part of a hugetlb mapping");
   EXPECT_DEATH(os_.bind(p + kHugeSize, 3 * kHugeSize, BindMode::kBind, node), "bind.*part of a hugetlb mapping");
   EXPECT_DEATH(os_.move_mapping(p, area_ + kOsPageSize, 4 * kHugeSize), "move_mapping.*not aligned");
   EXPECT_DEATH(os_.move_mapping(p, p + kHugeSize, 2 * kHugeSize), "move_mapping.*overlap");
   EXPECT_DEATH(os_.move_mapping(p, area_, 5 * kHugeSize), "move_mapping.*not one mapping");
   EXPECT_DEATH(os_.punch(p, kHugeSize), "punch.*not shared");
-  EXPECT_DEATH(fake_.fail_all(FakeCall::kUnreserve, ENOMEM), "cannot fail");
+  EXPECT_DEATH(fake_.fail_all(FakeCall::kNowNs, ENOMEM), "cannot fail");
   EXPECT_DEATH(FakeOs second, "one already");
 }
 

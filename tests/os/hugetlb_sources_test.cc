@@ -41,14 +41,17 @@ void use_directory(const char* path) {
 
 std::size_t free_pages() {
   HugePool pool;
+  os.forget_state();
   return os.huge_pool(kHugeSize, NodeId(), &pool) ? pool.free : 0;
 }
 
 char* map(HugeSource source, Reservation reservation, std::size_t pages, int* error) {
+  char* const p = static_cast<char*>(os.reserve(pages * kHugeSize, kHugeSize));
+  os.unmap(p, pages * kHugeSize);
   errno = 4711;
-  void* const p = os.map_hugetlb(pages * kHugeSize, kHugeSize, kArenaSize, source, reservation, error);
+  *error = os.map_new_hugetlb(p, pages * kHugeSize, kHugeSize, source, reservation);
   EXPECT_EQ(errno, 4711) << "errno was changed";
-  return static_cast<char*>(p);
+  return *error == 0 ? p : nullptr;
 }
 
 // A hugetlbfs of 2 MiB pages for the length of a test, where that is allowed. The mount is detached as soon as it is
@@ -104,7 +107,7 @@ void HugetlbSources::check_private(HugeSource source) {
       char* const p = map(source, Reservation::kNone, 1, &error);
       ASSERT_NE(p, nullptr) << std::strerror(error);
       EXPECT_EQ(os.populate(p, kHugeSize), EFAULT);
-      os.unreserve(p, kHugeSize);
+      os.unmap(p, kHugeSize);
     }
   }
   EXPECT_EQ(open_files(), files) << "a descriptor leaked";
@@ -128,16 +131,15 @@ void HugetlbSources::check_private(HugeSource source) {
   EXPECT_EQ(free_pages(), before - 2) << "a page of a private mapping must go back to the pool, not stay in the file";
   EXPECT_EQ(p[0], 1);
 
-  if (os.can_move_hugetlb()) {
-    char* const area = static_cast<char*>(os.reserve(kArenaSize, kArenaSize));
-    ASSERT_EQ(os.move_mapping(p, area + kHugeSize, 3 * kHugeSize), 0);
+  char* const area = static_cast<char*>(os.reserve(kArenaSize, kArenaSize));
+  if (os.move_mapping(p, area + kHugeSize, 3 * kHugeSize) == 0) {  // not before 5.16
     EXPECT_EQ(area[kHugeSize], 1);
     ASSERT_EQ(os.populate(area + 2 * kHugeSize, kHugeSize), 0);
     EXPECT_EQ(area[2 * kHugeSize], 0);
-    os.unreserve(area, kArenaSize);
   } else {
-    os.unreserve(p, 3 * kHugeSize);
+    os.unmap(p, 3 * kHugeSize);
   }
+  os.unmap(area, kArenaSize);
   EXPECT_EQ(free_pages(), before);
 
   // Two mappings do not share pages.
@@ -147,8 +149,8 @@ void HugetlbSources::check_private(HugeSource source) {
   a[0] = 1;
   b[0] = 2;
   EXPECT_EQ(a[0], 1);
-  os.unreserve(a, kHugeSize);
-  os.unreserve(b, kHugeSize);
+  os.unmap(a, kHugeSize);
+  os.unmap(b, kHugeSize);
   EXPECT_EQ(free_pages(), before);
 }
 
@@ -190,27 +192,31 @@ TEST_F(HugetlbSources, SharedFile) {
   ASSERT_EQ(os.populate(p, kHugeSize), 0);
   EXPECT_EQ(p[0], 0);
   EXPECT_EQ(p[kHugeSize], 1);
-  os.unreserve(p, 2 * kHugeSize);
+  os.unmap(p, 2 * kHugeSize);
   EXPECT_EQ(free_pages(), before);
 }
 
-TEST_F(HugetlbSources, MapAtFromAFile) {
+TEST_F(HugetlbSources, RefusalsLeaveNothingBehind) {
   NEED_MOUNT();
   HugePoolGuard guard(1);
   NEED_PAGES(guard);
   char* const area = static_cast<char*>(os.reserve(4 * kHugeSize, kHugeSize));
   ASSERT_NE(area, nullptr);
+  os.unmap(area, 3 * kHugeSize);
+  const std::size_t files = open_files();
   for (const HugeSource source : {HugeSource::kMemfd, HugeSource::kHugetlbfs, HugeSource::kSharedFile}) {
     const std::size_t before = free_pages();
-    // Two promised pages are more than there are.
-    EXPECT_EQ(os.map_hugetlb_at(area, 2 * kHugeSize, kHugeSize, source, Reservation::kFull), ENOMEM);
-    EXPECT_EQ(test::mappings_within(area, 4 * kHugeSize), 1u);
-    ASSERT_EQ(os.map_hugetlb_at(area + kHugeSize, kHugeSize, kHugeSize, source, Reservation::kFull), 0);
+    // Two promised pages are more than there are; and something lies behind the third.
+    EXPECT_EQ(os.map_new_hugetlb(area, 2 * kHugeSize, kHugeSize, source, Reservation::kFull), ENOMEM);
+    EXPECT_EQ(os.map_new_hugetlb(area, 4 * kHugeSize, kHugeSize, source, Reservation::kNone), EEXIST);
+    EXPECT_EQ(test::mappings_within(area, 3 * kHugeSize), 0u);
+    ASSERT_EQ(os.map_new_hugetlb(area + kHugeSize, kHugeSize, kHugeSize, source, Reservation::kFull), 0);
     area[kHugeSize] = 1;
-    EXPECT_EQ(os.reset_to_reserved(area + kHugeSize, kHugeSize), 0);
+    EXPECT_EQ(os.unmap(area + kHugeSize, kHugeSize), 0);
     EXPECT_EQ(free_pages(), before);
   }
-  os.unreserve(area, 4 * kHugeSize);
+  EXPECT_EQ(open_files(), files) << "a descriptor leaked";
+  os.unmap(area + 3 * kHugeSize, kHugeSize);
 }
 
 TEST_F(HugetlbSources, DirectoriesThatDoNotFit) {
@@ -232,8 +238,9 @@ TEST_F(HugetlbSources, DirectoriesThatDoNotFit) {
   use_directory(path_);
   NEED_MOUNT();
   // Pages of another size than the mount's.
-  EXPECT_EQ(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kHugetlbfs, Reservation::kNone, &error), nullptr);
-  EXPECT_EQ(error, EINVAL);
+  void* const place = os.reserve(GiB, GiB);
+  os.unmap(place, GiB);
+  EXPECT_EQ(os.map_new_hugetlb(place, GiB, GiB, HugeSource::kHugetlbfs, Reservation::kNone), EINVAL);
   EXPECT_EQ(entries_in(path_), 2u);
 }
 

@@ -7,7 +7,6 @@
 #include <cstring>
 
 #include <gtest/gtest.h>
-#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -32,15 +31,25 @@ class Hugetlb : public testing::Test {
     area_ = static_cast<char*>(os.reserve(kArea, kArenaSize));
     ASSERT_NE(area_, nullptr);
   }
-  void TearDown() override { os.unreserve(area_, kArea); }
-  static void* map(std::size_t pages, Reservation reservation, int* error, std::size_t alignment = kHugeSize) {
-    errno = 4711;
-    void* const p = os.map_hugetlb(pages * kHugeSize, kHugeSize, alignment, HugeSource::kAnonymous, reservation, error);
-    EXPECT_EQ(errno, 4711) << "errno was changed";
+  void TearDown() override { os.unmap(area_, kArea); }
+  // A place where nothing is mapped.
+  static char* free_place(std::size_t bytes, std::size_t alignment = kHugeSize) {
+    char* const p = static_cast<char*>(os.reserve(bytes, alignment));
+    os.unmap(p, bytes);
     return p;
+  }
+  static void* map(std::size_t pages, Reservation reservation, int* error, std::size_t page_bytes = kHugeSize) {
+    void* const p = free_place(pages * page_bytes, page_bytes);
+    errno = 4711;
+    *error = os.map_new_hugetlb(p, pages * page_bytes, page_bytes, HugeSource::kAnonymous, reservation);
+    EXPECT_EQ(errno, 4711) << "errno was changed";
+    if (*error == 0) return p;
+    EXPECT_EQ(permissions_of(p), "") << "a refusal left something behind";
+    return nullptr;
   }
   static HugePool pool(NodeId node = NodeId()) {
     HugePool out;
+    os.forget_state();
     EXPECT_TRUE(os.huge_pool(kHugeSize, node, &out));
     return out;
   }
@@ -48,24 +57,23 @@ class Hugetlb : public testing::Test {
 };
 
 // A pool that could not be filled must refuse by an error, as the layers above rely on.
-void check_refusal(std::size_t page_bytes) {
+void check_refusal(void* (*map)(std::size_t, Reservation, int*, std::size_t), std::size_t page_bytes) {
   if (HugePoolGuard::free(page_bytes) != 0) return;  // a few pages; how they run out is checked where there are enough
   int error = 0;
-  const HugeSource source = HugeSource::kAnonymous;
-  EXPECT_EQ(os.map_hugetlb(page_bytes, page_bytes, page_bytes, source, Reservation::kFull, &error), nullptr);
+  EXPECT_EQ(map(1, Reservation::kFull, &error, page_bytes), nullptr);
   EXPECT_EQ(error, ENOMEM);
-  void* const p = os.map_hugetlb(page_bytes, page_bytes, page_bytes, source, Reservation::kNone, &error);
+  void* const p = map(1, Reservation::kNone, &error, page_bytes);
   ASSERT_NE(p, nullptr) << std::strerror(error);
   EXPECT_EQ(os.populate(p, page_bytes), EFAULT);
   EXPECT_EQ(os.discard(p, page_bytes), 0);
   EXPECT_EQ(os.nodes_of(&p, 1, &error), 0);
   EXPECT_EQ(error, -ENOENT);
-  os.unreserve(p, page_bytes);
+  os.unmap(p, page_bytes);
 }
 
 #define NEED_PAGES_OF(guard, page_bytes)                                             \
   if (!(guard).ok()) {                                                               \
-    check_refusal(page_bytes);                                                       \
+    check_refusal(map, page_bytes);                                                  \
     GTEST_SKIP() << "only the refusals could be checked: " << (guard).why();         \
   }                                                                                  \
   static_assert(true)
@@ -89,21 +97,16 @@ TEST_F(Hugetlb, EmptyPoolFailsPopulateWithoutASignal) {
   void* const p = map(2, Reservation::kNone, &error);
   ASSERT_NE(p, nullptr) << std::strerror(error);
   EXPECT_EQ(os.populate(p, kHugeSize), EFAULT);
-  EXPECT_EQ(os.move_mapping(p, area_, 2 * kHugeSize), os.can_move_hugetlb() ? 0 : EINVAL);
-  if (os.can_move_hugetlb()) {
-    EXPECT_EQ(os.populate(area_, kHugeSize), EFAULT);
-    // The way out: the same addresses as base pages.
-    ASSERT_EQ(os.map_plain(area_, kHugeSize), 0);
-    EXPECT_EQ(os.populate(area_, kHugeSize), 0);
-    area_[0] = 1;
-  } else {
-    os.unreserve(p, 2 * kHugeSize);
-  }
+  // The way out: the same addresses as base pages.
+  ASSERT_EQ(os.map_plain(p, kHugeSize), 0);
+  EXPECT_EQ(os.populate(p, kHugeSize), 0);
+  *static_cast<char*>(p) = 1;
+  os.unmap(p, 2 * kHugeSize);
 }
 
 TEST_F(Hugetlb, PageSizesThatDoNotExist) {
   int error = 0;
-  EXPECT_EQ(os.map_hugetlb(4 * MiB, 4 * MiB, 4 * MiB, HugeSource::kAnonymous, Reservation::kNone, &error), nullptr);
+  EXPECT_EQ(map(1, Reservation::kNone, &error, 4 * MiB), nullptr);
   EXPECT_EQ(error, EINVAL);
   HugePool out;
   out.total = 77;
@@ -112,18 +115,15 @@ TEST_F(Hugetlb, PageSizesThatDoNotExist) {
   EXPECT_EQ(out.total, 77u);
 }
 
-TEST_F(Hugetlb, CanMoveFollowsTheKernel) {
-  utsname name{};
-  ASSERT_EQ(uname(&name), 0);
-  int major = 0;
-  int minor = 0;
-  ASSERT_EQ(std::sscanf(name.release, "%d.%d", &major, &minor), 2);
-  errno = 4711;
-  EXPECT_EQ(os.can_move_hugetlb(), major > 5 || (major == 5 && minor >= 16));
-  const std::uint64_t before = memory_syscalls();
-  os.can_move_hugetlb();
-  EXPECT_EQ(memory_syscalls(), before) << "tried again";
-  EXPECT_EQ(errno, 4711);
+TEST_F(Hugetlb, WhatIsInTheWayStays) {
+  ASSERT_EQ(os.make_writable(area_ + kHugeSize, kOsPageSize), 0);
+  area_[kHugeSize] = 1;
+  for (const Reservation reservation : {Reservation::kNone, Reservation::kFull}) {
+    EXPECT_EQ(os.map_new_hugetlb(area_, 2 * kHugeSize, kHugeSize, HugeSource::kAnonymous, reservation), EEXIST);
+  }
+  EXPECT_EQ(area_[kHugeSize], 1);
+  EXPECT_EQ(permissions_of(area_), "---p");
+  EXPECT_EQ(pool().reserved, 0u);
 }
 
 // ---- with pages ------------------------------------------------------------------------------------------------
@@ -150,31 +150,22 @@ TEST_F(Hugetlb, PoolCounters) {
   EXPECT_EQ(pool().free, before.free - 1);
   EXPECT_EQ(map(2, Reservation::kFull, &error), nullptr) << "promised pages were promised again";
   EXPECT_EQ(error, ENOMEM);
-  os.unreserve(p, 3 * kHugeSize);
+  os.unmap(p, 3 * kHugeSize);
   EXPECT_EQ(pool().free, before.free);
   EXPECT_EQ(pool().reserved, before.reserved);
 }
 
-TEST_F(Hugetlb, MapAligned) {
-  int error = 0;
-  for (const std::size_t alignment : {kHugeSize, kArenaSize, GiB}) {
-    void* const p = map(1, Reservation::kNone, &error, alignment);
-    ASSERT_NE(p, nullptr) << std::strerror(error);
-    EXPECT_TRUE(is_aligned(address(p), alignment));
-    EXPECT_EQ(mappings_within(p, kHugeSize), 1u);
-    os.unreserve(p, kHugeSize);
-  }
-}
-
-// Alignment must not cost reservations: with four pages, four aligned pages are to be had.
-TEST_F(Hugetlb, MapAlignedReservesNoMoreThanItMaps) {
+// New address space is mapped straight: with four pages, four are to be had, side by side with others.
+TEST_F(Hugetlb, NothingIsReservedBesideWhatIsMapped) {
   HugePoolGuard guard(4);
   NEED_PAGES(guard);
-  int error = 0;
-  void* const p = map(4, Reservation::kFull, &error, kArenaSize);
-  ASSERT_NE(p, nullptr) << std::strerror(error);
-  EXPECT_TRUE(is_aligned(address(p), kArenaSize));
-  os.unreserve(p, 4 * kHugeSize);
+  char* const place = free_place(4 * kHugeSize, kArenaSize);
+  for (std::size_t i = 0; i < 4; i++) {
+    ASSERT_EQ(os.map_new_hugetlb(place + i * kHugeSize, kHugeSize, kHugeSize, HugeSource::kAnonymous, Reservation::kFull), 0);
+  }
+  EXPECT_EQ(mappings_within(place, 4 * kHugeSize), 4u) << "they never merge";
+  std::memset(place, 1, 4 * kHugeSize);
+  os.unmap(place, 4 * kHugeSize);
 }
 
 TEST_F(Hugetlb, PartialPoolIsUsedForWhatItHolds) {
@@ -187,7 +178,7 @@ TEST_F(Hugetlb, PartialPoolIsUsedForWhatItHolds) {
   std::memset(p, 1, 3 * kHugeSize);
   EXPECT_EQ(pool().free, pool().reserved);
   EXPECT_EQ(test::smaps_kb(p, "Private_Hugetlb"), 3 * kHugeSize / KiB);
-  os.unreserve(p, 5 * kHugeSize);
+  os.unmap(p, 5 * kHugeSize);
 }
 
 TEST_F(Hugetlb, DiscardGivesPagesBackToThePool) {
@@ -208,13 +199,12 @@ TEST_F(Hugetlb, DiscardGivesPagesBackToThePool) {
   EXPECT_EQ(p[kHugeSize], 1);
   ASSERT_EQ(os.populate(p, kHugeSize), 0);
   EXPECT_EQ(p[0], 0);
-  os.unreserve(p, 2 * kHugeSize);
+  os.unmap(p, 2 * kHugeSize);
 }
 
 TEST_F(Hugetlb, MoveOverAReservation) {
   HugePoolGuard guard(2);
   NEED_PAGES(guard);
-  if (!os.can_move_hugetlb()) GTEST_SKIP() << "kernel before 5.16";
   int error = 0;
   char* const p = static_cast<char*>(map(2, Reservation::kNone, &error));
   ASSERT_NE(p, nullptr) << std::strerror(error);
@@ -229,9 +219,10 @@ TEST_F(Hugetlb, MoveOverAReservation) {
   EXPECT_EQ(os.populate(target + kHugeSize, kHugeSize), 0);
 
   const std::size_t free_before = pool().free;
-  ASSERT_EQ(os.reset_to_reserved(target, 2 * kHugeSize), 0);
+  ASSERT_EQ(os.unmap(target, 2 * kHugeSize), 0);
   EXPECT_EQ(pool().free, free_before + 2);
-  EXPECT_EQ(mappings_within(area_, kArea), 1u);
+  EXPECT_EQ(permissions_of(target), "");
+  EXPECT_EQ(mappings_within(area_, kArea), 2u);
 }
 
 TEST_F(Hugetlb, MoveToAMisalignedAddressLeavesBothAlone) {
@@ -241,26 +232,7 @@ TEST_F(Hugetlb, MoveToAMisalignedAddressLeavesBothAlone) {
   EXPECT_EQ(os.move_mapping(p, area_ + kOsPageSize, kHugeSize), EINVAL);
   EXPECT_EQ(permissions_of(p), "rw-p");
   EXPECT_EQ(permissions_of(area_ + kOsPageSize), "---p");
-  os.unreserve(p, kHugeSize);
-}
-
-TEST_F(Hugetlb, MapAt) {
-  HugePoolGuard guard(2);
-  // Failing first, which needs no pages: the reservation must stand afterwards.
-  const HugeSource source = HugeSource::kAnonymous;
-  const std::size_t too_many = pool().free + 1;
-  if (too_many * kHugeSize <= kArea) {
-    EXPECT_EQ(os.map_hugetlb_at(area_, too_many * kHugeSize, kHugeSize, source, Reservation::kFull), ENOMEM);
-    EXPECT_EQ(permissions_of(area_), "---p");
-    EXPECT_EQ(mappings_within(area_, kArea), 1u);
-  }
-  EXPECT_EQ(os.map_hugetlb_at(area_, 4 * MiB, 4 * MiB, source, Reservation::kNone), EINVAL);
-  EXPECT_EQ(permissions_of(area_), "---p");
-  NEED_PAGES(guard);
-  ASSERT_EQ(os.map_hugetlb_at(area_ + kHugeSize, 2 * kHugeSize, kHugeSize, source, Reservation::kFull), 0);
-  std::memset(area_ + kHugeSize, 1, 2 * kHugeSize);
-  EXPECT_EQ(permissions_of(area_), "---p");
-  EXPECT_EQ(permissions_of(area_ + 3 * kHugeSize), "---p");
+  os.unmap(p, kHugeSize);
 }
 
 TEST_F(Hugetlb, NodesOfHugePages) {
@@ -276,20 +248,20 @@ TEST_F(Hugetlb, NodesOfHugePages) {
     EXPECT_GE(nodes[0], 0);
     EXPECT_EQ(nodes[1], -ENOENT);
   }
-  os.unreserve(p, 2 * kHugeSize);
+  os.unmap(p, 2 * kHugeSize);
 }
 
 TEST_F(Hugetlb, OneGigabytePages) {
   HugePoolGuard guard(1, GiB);
   HugePool before;
   int error = 0;
+  os.forget_state();
   if (!os.huge_pool(GiB, NodeId(), &before)) {
-    EXPECT_EQ(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kAnonymous, Reservation::kNone, &error), nullptr);
+    EXPECT_EQ(map(1, Reservation::kNone, &error, GiB), nullptr);
     EXPECT_EQ(error, EINVAL);
     GTEST_SKIP() << "this machine has no pages of 1 GiB";
   }
-  char* const p =
-      static_cast<char*>(os.map_hugetlb(GiB, GiB, GiB, HugeSource::kAnonymous, Reservation::kNone, &error));
+  char* const p = static_cast<char*>(map(1, Reservation::kNone, &error, GiB));
   ASSERT_NE(p, nullptr) << std::strerror(error);
   EXPECT_TRUE(is_aligned(address(p), GiB));
   if (guard.ok()) {
@@ -300,7 +272,7 @@ TEST_F(Hugetlb, OneGigabytePages) {
     ASSERT_TRUE(os.huge_pool(GiB, NodeId(), &after));
     EXPECT_EQ(after.free, before.free);
   }
-  os.unreserve(p, GiB);
+  os.unmap(p, GiB);
   NEED_PAGES_OF(guard, GiB);
 }
 

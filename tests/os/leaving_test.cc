@@ -40,10 +40,9 @@ class Leaving : public testing::TestWithParam<Reservation> {
 
   void SetUp() override {
     if (!guard_.ok()) GTEST_SKIP() << guard_.why();
-    int error = 0;
-    void* const pages = os.map_hugetlb(kPages * kHugeSize, kHugeSize, kHugeSize, HugeSource::kAnonymous, GetParam(), &error);
-    ASSERT_NE(pages, nullptr) << std::strerror(error);
-    pages_ = static_cast<char*>(pages);
+    auto* const pages = reinterpret_cast<char*>(os.find_window(kPages * kHugeSize, 0, 0));
+    ASSERT_EQ(os.map_new_hugetlb(pages, kPages * kHugeSize, kHugeSize, HugeSource::kAnonymous, GetParam()), 0);
+    pages_ = pages;
     for (std::size_t i = 0; i < kPages; i++) *number(i) = i + 1;
     copies_ = static_cast<char*>(os.reserve(kPages * kHugeSize, kHugeSize));
     ASSERT_NE(copies_, nullptr);
@@ -55,9 +54,9 @@ class Leaving : public testing::TestWithParam<Reservation> {
   void TearDown() override {
     if (pages_ == nullptr) return;
     for (const PageMove& move : moves_) {
-      if (move.result != MoveResult::kMoved) os.unreserve(move.copy, move.bytes);
+      if (move.result != MoveResult::kMoved) os.unmap(move.copy, move.bytes);
     }
-    os.unreserve(pages_, kPages * kHugeSize);
+    os.unmap(pages_, kPages * kHugeSize);
     HugePool pool;
     EXPECT_TRUE(os.huge_pool(kHugeSize, NodeId(), &pool));
     EXPECT_EQ(pool.reserved, 0u);
@@ -157,7 +156,7 @@ TEST_P(Leaving, WhatTheProgramKeepsFromChildrenStays) {
 }
 
 TEST_P(Leaving, ReadOnlyPagesStayReadOnly) {
-  ASSERT_EQ(os.make_readable(pages_, kHugeSize), 0);
+  ASSERT_EQ(::mprotect(pages_, kHugeSize, PROT_READ), 0);
   moves_[0].read_only = true;
   move(nullptr);
   expect_all_moved();
@@ -215,7 +214,7 @@ TEST(Mapping, FlagsAreRead) {
   const std::size_t page = kOsPageSize;
   auto* const p = static_cast<char*>(os.reserve(4 * page, page));
   ASSERT_EQ(os.make_writable(p, 3 * page), 0);
-  ASSERT_EQ(os.make_readable(p + page, page), 0);
+  ASSERT_EQ(::mprotect(p + page, page, PROT_READ), 0);
   ASSERT_EQ(keep_from_children(p + 2 * page, page), 0);
   ASSERT_EQ(keep_from_dumps(p + 3 * page, page), 0);
   std::vector<Mapping> found;
@@ -229,7 +228,7 @@ TEST(Mapping, FlagsAreRead) {
   EXPECT_TRUE(found[1].read && !found[1].write);
   EXPECT_TRUE(found[2].not_forked && !found[2].not_dumped);
   EXPECT_TRUE(found[3].not_dumped && !found[3].read && !found[3].execute && !found[3].shared);
-  os.unreserve(p, 4 * page);
+  os.unmap(p, 4 * page);
   const void* const locked = ::mmap(nullptr, page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_LOCKED, -1, 0);
   if (locked == MAP_FAILED) return;
   Mappings again;
@@ -279,7 +278,7 @@ TEST(Wiped, PageIsZeroInChildrenOnly) {
   *word = 7;
   EXPECT_EXIT(::_exit(word->load()), testing::ExitedWithCode(0), "");
   EXPECT_EQ(*word, 7);
-  os.unreserve(word, kOsPageSize);
+  os.unmap(word, kOsPageSize);
 }
 
 }  // namespace

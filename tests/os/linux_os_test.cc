@@ -40,7 +40,7 @@ class LinuxOs : public testing::Test {
     ASSERT_NE(p_, nullptr);
   }
   void TearDown() override {
-    os.unreserve(p_, kBytes);
+    os.unmap(p_, kBytes);
     EXPECT_EQ(errno, 4711) << "a call changed errno";
   }
   char* page(std::size_t i) { return p_ + i * kOsPageSize; }
@@ -92,7 +92,7 @@ TEST_F(LinuxOs, ReserveAligns) {
     ASSERT_NE(p, nullptr);
     EXPECT_TRUE(is_aligned(address(p), alignment));
     EXPECT_EQ(after - before, 12u) << "the slack must be given back";
-    os.unreserve(p, 3 * kOsPageSize);
+    os.unmap(p, 3 * kOsPageSize);
     ASSERT_TRUE(read_field("/proc/self/status", "VmSize", &after));
     EXPECT_EQ(after, before);
   }
@@ -121,24 +121,21 @@ TEST_F(LinuxOs, ReserveUnderAddressSpaceLimit) {
   EXPECT_EQ(in_child(child), 0);
 }
 
-TEST_F(LinuxOs, UnreserveGivesBackWhateverIsThere) {
+TEST_F(LinuxOs, UnmapGivesBackWhateverIsThere) {
   void* const p = os.reserve(kBytes, kOsPageSize);
   ASSERT_EQ(os.make_writable(p, kBytes / 2), 0);
   ASSERT_EQ(os.populate(p, kBytes / 2), 0);
-  os.unreserve(p, kBytes);
+  EXPECT_EQ(os.unmap(p, kBytes), 0);
   EXPECT_EQ(keeping_errno([&] { return mappings_within(p, kBytes); }), 0u);
 }
 
-TEST_F(LinuxOs, ReadableThenWritable) {
-  ASSERT_EQ(os.make_readable(p_, kBytes), 0);
-  EXPECT_EQ(p_[kBytes - 1], 0);
-  EXPECT_EQ(in_child([&] { p_[0] = 1; }), -SIGSEGV);
+TEST_F(LinuxOs, ContentsOfAccessiblePagesStay) {
+  ASSERT_EQ(os.make_writable(p_, kBytes / 2), 0);
+  std::memset(p_, 0x5a, kBytes / 2);
   ASSERT_EQ(os.make_writable(p_, kBytes), 0);
-  std::memset(p_, 0x5a, kBytes);
-  ASSERT_EQ(os.make_readable(p_, kBytes), 0);
   EXPECT_EQ(p_[0], 0x5a);
-  ASSERT_EQ(os.make_writable(p_, kBytes), 0);
-  EXPECT_EQ(p_[kBytes - 1], 0x5a) << "contents of accessible pages stay";
+  EXPECT_EQ(p_[kBytes / 2 - 1], 0x5a);
+  EXPECT_EQ(p_[kBytes - 1], 0);
 }
 
 TEST_F(LinuxOs, MakeWritableMergesIntoOneMapping) {
@@ -161,20 +158,144 @@ TEST_F(LinuxOs, WritableMemoryIsNotChargedInAdvance) {
 
 TEST_F(LinuxOs, MakeWritableOfAHoleFails) {
   void* const gone = os.reserve(kOsPageSize, kOsPageSize);
-  os.unreserve(gone, kOsPageSize);
+  os.unmap(gone, kOsPageSize);
   EXPECT_EQ(os.make_writable(gone, kOsPageSize), ENOMEM);
-  EXPECT_EQ(os.make_readable(gone, kOsPageSize), ENOMEM);
 }
 
-TEST_F(LinuxOs, ResetToReserved) {
-  ASSERT_EQ(os.make_writable(p_, kBytes), 0);
-  std::memset(p_, 1, kBytes);
-  ASSERT_EQ(os.reset_to_reserved(page(4), 4 * kOsPageSize), 0);
-  EXPECT_EQ(keeping_errno([&] { return permissions_of(page(4)); }), "---p");
-  EXPECT_EQ(p_[0], 1);
-  EXPECT_EQ(*page(8), 1);
-  ASSERT_EQ(os.make_writable(page(4), 4 * kOsPageSize), 0);
-  EXPECT_EQ(*page(4), 0) << "contents must be lost";
+// A place where nothing is mapped.
+char* free_place(std::size_t bytes, std::size_t alignment = kOsPageSize) {
+  char* const p = static_cast<char*>(os.reserve(bytes, alignment));
+  os.unmap(p, bytes);
+  return p;
+}
+
+TEST_F(LinuxOs, MapNewWhereNothingIs) {
+  char* const p = free_place(kBytes);
+  ASSERT_EQ(os.map_new(p, kBytes), 0);
+  EXPECT_EQ(p[kBytes - 1], 0);
+  std::memset(p, 1, kBytes);
+  EXPECT_EQ(os.unmap(p, kBytes), 0);
+  ASSERT_EQ(os.map_new_readable(p, kBytes), 0);
+  EXPECT_EQ(p[0], 0);
+  EXPECT_EQ(keeping_errno([&] { return permissions_of(p); }), "r--p");
+  EXPECT_EQ(in_child([&] { p[0] = 1; }), -SIGSEGV);
+  EXPECT_EQ(os.unmap(p, kBytes), 0);
+}
+
+TEST_F(LinuxOs, MapNewOverAMappingChangesNothing) {
+  ASSERT_EQ(os.make_writable(page(4), kOsPageSize), 0);
+  *page(4) = 1;
+  const std::size_t before = keeping_errno([&] { return mappings_within(p_, kBytes); });
+  EXPECT_EQ(os.map_new(page(4), kOsPageSize), EEXIST);
+  EXPECT_EQ(os.map_new_readable(page(4), kOsPageSize), EEXIST);
+  // Only the last page of it is taken.
+  char* const hole = free_place(kBytes);
+  ASSERT_EQ(os.map_new(hole + kBytes - kOsPageSize, kOsPageSize), 0);
+  EXPECT_EQ(os.map_new(hole, kBytes), EEXIST);
+  EXPECT_EQ(os.map_new_readable(hole, kBytes), EEXIST);
+  EXPECT_EQ(keeping_errno([&] { return permissions_of(hole); }), "");
+  EXPECT_EQ(os.unmap(hole + kBytes - kOsPageSize, kOsPageSize), 0);
+  EXPECT_EQ(*page(4), 1);
+  EXPECT_EQ(keeping_errno([&] { return mappings_within(p_, kBytes); }), before);
+}
+
+TEST_F(LinuxOs, NeighboursThatAreMappedOneByOneMerge) {
+  char* const p = free_place(kBytes);
+  for (std::size_t i = 0; i < kBytes / kOsPageSize; i++) ASSERT_EQ(os.map_new(p + i * kOsPageSize, kOsPageSize), 0);
+  EXPECT_EQ(keeping_errno([&] { return mappings_within(p, kBytes); }), 1u);
+  EXPECT_EQ(os.unmap(p, kBytes), 0);
+}
+
+// ---- a window that grows -----------------------------------------------------------------------------------------
+
+constexpr std::size_t kWindow = 16 * TiB;
+
+TEST_F(LinuxOs, AWindowIsAFreePlace) {
+  for (unsigned attempt = 0; attempt < 3; attempt++) {
+    const std::size_t bytes = attempt == 0 ? kWindow : 64 * GiB;
+    std::uint64_t before = 0, after = 0;
+    ASSERT_TRUE(read_field("/proc/self/status", "VmSize", &before));
+    const std::uintptr_t base = os.find_window(bytes, 0, attempt);
+    ASSERT_TRUE(read_field("/proc/self/status", "VmSize", &after));
+#if defined(__SANITIZE_THREAD__)
+    if (base == 0) continue;  // its own address space is smaller
+#endif
+    ASSERT_NE(base, 0u);
+    EXPECT_TRUE(is_aligned(base, kArenaSize));
+    EXPECT_EQ(after, before) << "nothing is mapped by it";
+    void* const p = reinterpret_cast<void*>(base);
+    EXPECT_TRUE(os.is_unmapped(p, bytes));
+    EXPECT_EQ(keeping_errno([&] { return mappings_within(p, bytes); }), 0u);
+    ASSERT_EQ(os.map_new(p, kArenaSize), 0);
+    *static_cast<volatile char*>(p) = 1;
+    EXPECT_FALSE(os.is_unmapped(p, bytes));
+    EXPECT_TRUE(os.is_unmapped(static_cast<char*>(p) + kArenaSize, bytes - kArenaSize));
+    EXPECT_EQ(os.unmap(p, kArenaSize), 0);
+  }
+  EXPECT_EQ(os.find_window(std::size_t{1} << 50, 0, 0), 0u);
+}
+
+// Below all that others use, and where nobody can guess it; a second one below the first, if there is room.
+TEST_F(LinuxOs, WindowsLieAtRandomBelow80TiB) {
+#if defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "this sanitizer allows nothing but what the kernel chooses";
+#endif
+  const std::uintptr_t first = os.find_window(kWindow, 0, 0), first_below = os.find_window(TiB, first, 0);
+  unsigned others = 0, others_below = 0;
+  for (int i = 0; i < 8; i++) {
+    const std::uintptr_t base = os.find_window(kWindow, 0, 0);
+    ASSERT_NE(base, 0u);
+    EXPECT_LE(base + kWindow, 80 * TiB);
+    others += base != first;
+    const std::uintptr_t below = os.find_window(TiB, first, 0);
+    ASSERT_NE(below, 0u);
+    EXPECT_LE(below + TiB, first);
+    others_below += below != first_below;
+  }
+  EXPECT_GE(others, 7u);
+  EXPECT_GE(others_below, 7u);
+}
+
+TEST_F(LinuxOs, AnyAttemptFindsAPlaceOrSaysThatThereIsNone) {
+  for (unsigned attempt = 0; attempt < 16; attempt++) {
+    for (const std::size_t below : {std::size_t{0}, 100 * GiB, 30 * TiB, 79 * TiB}) {
+      for (const std::size_t bytes : {GiB, TiB, 70 * TiB}) {  // the last is more than half of all that a process has
+        const std::uintptr_t base = os.find_window(bytes, below, attempt);
+        if (base == 0) continue;
+        EXPECT_TRUE(below == 0 || base + bytes <= below) << bytes << " below " << below;
+        EXPECT_TRUE(os.is_unmapped(reinterpret_cast<void*>(base), kArenaSize));
+      }
+    }
+  }
+}
+
+TEST_F(LinuxOs, MappingsAreScarceUnderALimit) {
+  std::uint64_t policy = 0;
+  ASSERT_TRUE(read_number("/proc/sys/vm/overcommit_memory", &policy));
+  rlimit limit;
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &limit), 0);
+  EXPECT_EQ(os.mappings_are_scarce(), policy == 2 || limit.rlim_cur != RLIM_INFINITY);
+  EXPECT_TRUE(os.has_room(free_place(GiB), GiB));
+  EXPECT_TRUE(os.has_room(p_, kBytes)) << "something lies there";
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "the sanitizer's shadow alone is above any limit";
+#endif
+  char* const place = free_place(8 * GiB);
+  const auto child = [&] {
+    const rlimit some = {2 * GiB, 2 * GiB};
+    if (setrlimit(RLIMIT_AS, &some) != 0) _exit(9);
+    errno = 4711;
+    if (!os.mappings_are_scarce()) _exit(1);
+    if (os.has_room(place, 4 * GiB)) _exit(2);
+    if (!os.has_room(place, GiB)) _exit(3);
+    if (os.map_new(place, 4 * GiB) != ENOMEM) _exit(4);
+    if (os.map_new(place, GiB) != 0) _exit(5);
+    if (os.has_room(place + GiB, GiB + GiB / 2)) _exit(6);
+    if (os.unmap(place, GiB) != 0 || !os.has_room(place, GiB + GiB / 2)) _exit(7);
+    if (os.is_unmapped(place, 4 * GiB) != true) _exit(8);  // it cannot be told
+    if (errno != 4711) _exit(10);
+  };
+  EXPECT_EQ(in_child(child), 0);
 }
 
 TEST_F(LinuxOs, MapPlain) {
@@ -199,7 +320,7 @@ TEST_F(LinuxOs, MoveMapping) {
 TEST_F(LinuxOs, FailedMoveLeavesNoHole) {
   // Nothing is mapped in this range, so that nothing can be moved out of it.
   char* const hole = static_cast<char*>(os.reserve(16 * kOsPageSize, kOsPageSize));
-  os.unreserve(hole, 16 * kOsPageSize);
+  os.unmap(hole, 16 * kOsPageSize);
   char* const gone = hole + 8 * kOsPageSize;
   EXPECT_NE(os.move_mapping(gone, page(3), kOsPageSize), 0);
   EXPECT_EQ(keeping_errno([&] { return permissions_of(page(3)); }), "---p");
@@ -207,7 +328,7 @@ TEST_F(LinuxOs, FailedMoveLeavesNoHole) {
   // What older kernels make of the target before they refuse: a hole must not stay one.
   EXPECT_NE(os.move_mapping(gone, hole, kOsPageSize), 0);
   EXPECT_EQ(keeping_errno([&] { return permissions_of(hole); }), "---p");
-  os.unreserve(hole, kOsPageSize);
+  os.unmap(hole, kOsPageSize);
   EXPECT_EQ(keeping_errno([&] { return permissions_of(page(0)); }), "---p");
 }
 
@@ -221,8 +342,10 @@ TEST_F(LinuxOs, PopulateFaultsEveryPageIn) {
 }
 
 TEST_F(LinuxOs, PopulateSaysWhyNot) {
-  ASSERT_EQ(os.make_readable(p_, kOsPageSize), 0);
-  EXPECT_NE(os.populate(p_, kOsPageSize), 0) << "not writable";
+  char* const p = free_place(kOsPageSize);
+  ASSERT_EQ(os.map_new_readable(p, kOsPageSize), 0);
+  EXPECT_NE(os.populate(p, kOsPageSize), 0) << "not writable";
+  os.unmap(p, kOsPageSize);
   EXPECT_NE(os.populate(page(1), kOsPageSize), 0) << "not accessible";
 }
 
@@ -261,7 +384,7 @@ TEST_F(LinuxOs, AdviseThp) {
     EXPECT_EQ(huge, mode == 0 ? 0u : kHugeSize / KiB);
     EXPECT_EQ(keeping_errno([&] { return test::smaps_kb(p + kHugeSize, "AnonHugePages"); }), 0u);
   }
-  os.unreserve(p, 2 * kHugeSize);
+  os.unmap(p, 2 * kHugeSize);
 }
 
 // ---- placement -------------------------------------------------------------------------------------------------
@@ -321,7 +444,7 @@ TEST_F(LinuxOs, NodesOf) {
   *page(0) = 1;
   *page(2) = 1;
   char* const gone = static_cast<char*>(os.reserve(kOsPageSize, kOsPageSize));
-  os.unreserve(gone, kOsPageSize);
+  os.unmap(gone, kOsPageSize);
   const void* const addresses[] = {page(0), page(1), page(2) + 5, gone};
   int result[4] = {77, 77, 77, 77};
   const int refused = os.nodes_of(addresses, 4, result);
@@ -385,8 +508,7 @@ TEST_F(LinuxOs, CountsMemorySystemCalls) {
     return memory_syscalls() - before;
   };
   EXPECT_EQ(count([&] { os.make_writable(p_, kBytes); }), 1u);
-  EXPECT_EQ(count([&] { os.make_readable(p_, kBytes); }), 1u);
-  EXPECT_EQ(count([&] { os.reset_to_reserved(p_, kBytes); }), 1u);
+  EXPECT_EQ(count([&] { os.map_new(p_, kBytes); }), 1u);
   EXPECT_EQ(count([&] { os.map_plain(p_, kBytes); }), 2u);
   EXPECT_EQ(count([&] { os.populate(p_, kBytes); }), 1u);
   EXPECT_EQ(count([&] { os.discard(p_, kBytes); }), 1u);
@@ -395,7 +517,7 @@ TEST_F(LinuxOs, CountsMemorySystemCalls) {
   EXPECT_EQ(count([&] { os.bind(p_, kBytes, BindMode::kDefault, NodeSet{}); }), 1u);
   EXPECT_EQ(count([&] {
               void* const p = os.reserve(kOsPageSize, kOsPageSize);
-              os.unreserve(p, kOsPageSize);
+              os.unmap(p, kOsPageSize);
             }),
             2u);
   EXPECT_EQ(count([&] {

@@ -9,7 +9,6 @@
 #include <vector>
 
 #include <gtest/gtest.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 namespace nh {
@@ -33,9 +32,9 @@ class Procfs : public testing::Test {
     std::fclose(f);
     errno = 4711;
   }
-  std::vector<std::string> lines(char separator = '\n') {
+  std::vector<std::string> lines() {
     std::vector<std::string> out;
-    LineReader reader(path_, separator);
+    LineReader reader(path_);
     for (std::string_view line; reader.next(&line);) out.emplace_back(line);
     return out;
   }
@@ -124,16 +123,13 @@ TEST_F(Procfs, ReadNumber) {
   EXPECT_EQ(v, 123u);
 }
 
-TEST_F(Procfs, NextLine) {
-  std::string_view rest = "a\n\nbc";
-  std::string_view line;
-  ASSERT_TRUE(next_line(&rest, &line));
-  EXPECT_EQ(line, "a");
-  ASSERT_TRUE(next_line(&rest, &line));
-  EXPECT_EQ(line, "");
-  ASSERT_TRUE(next_line(&rest, &line));
-  EXPECT_EQ(line, "bc");
-  EXPECT_FALSE(next_line(&rest, &line));
+TEST_F(Procfs, PathExists) {
+  errno = 4711;
+  EXPECT_TRUE(path_exists("/proc/self"));
+  EXPECT_TRUE(path_exists("/proc/self/status"));
+  EXPECT_FALSE(path_exists("/proc/self/no such file"));
+  EXPECT_FALSE(path_exists(""));
+  EXPECT_EQ(errno, 4711);
 }
 
 TEST_F(Procfs, LineReaderEdges) {
@@ -145,8 +141,6 @@ TEST_F(Procfs, LineReaderEdges) {
   EXPECT_EQ(lines(), (std::vector<std::string>{"one", "", "three"}));
   write("one\ntwo\n");
   EXPECT_EQ(lines(), (std::vector<std::string>{"one", "two"}));
-  write(std::string("A=1\0B=2\nC\0", 10));
-  EXPECT_EQ(lines('\0'), (std::vector<std::string>{"A=1", "B=2\nC"}));
 }
 
 // Lines of every length around the buffer's, each between two short ones.
@@ -204,49 +198,5 @@ TEST_F(Procfs, ReadField) {
   EXPECT_EQ(v, 1u);
 }
 
-// /proc/self/environ shows what the process was started with, so it takes a fresh process with a known environment.
-TEST_F(Procfs, ReadEnvironment) {
-  const pid_t pid = fork();
-  ASSERT_GE(pid, 0);
-  if (pid == 0) {
-    const std::string long_value(3 * LineReader::kMaxLine, 'l');
-    const std::string long_variable = "NH_LONG=" + long_value;
-    const char* const environment[] = {"NH_A=one", long_variable.c_str(), "NH_EMPTY=", "NH_AB=two", "BROKEN",
-                                       "NH_LAST=a=b", nullptr};
-    execle("/proc/self/exe", "environment-child", nullptr, environment);
-    std::_Exit(98);
-  }
-  int status = 0;
-  ASSERT_EQ(waitpid(pid, &status, 0), pid);
-  ASSERT_TRUE(WIFEXITED(status));
-  EXPECT_EQ(WEXITSTATUS(status), 0) << "number of the check in environment_child()";
-  errno = 4711;
-}
-
-int environment_child() {
-  char value[8];
-  if (read_environment("NH_A", value, sizeof value) != 3 || std::strcmp(value, "one") != 0) return 1;
-  if (read_environment("NH_AB", value, sizeof value) != 3 || std::strcmp(value, "two") != 0) return 2;
-  if (read_environment("NH_EMPTY", value, sizeof value) != 0 || value[0] != '\0') return 3;
-  if (read_environment("NH_LAST", value, sizeof value) != 3 || std::strcmp(value, "a=b") != 0) return 4;
-  if (read_environment("NH_", value, sizeof value) != -ENOENT) return 5;
-  if (read_environment("BROKEN", value, sizeof value) != -ENOENT) return 6;
-  if (read_environment("NH_LONG", value, sizeof value) != -E2BIG) return 7;
-  if (read_environment("NH_A", value, 3) != -E2BIG || read_environment("NH_A", value, 4) != 3) return 8;
-  // What setenv() changes later is not seen: that is the documented difference from getenv().
-  setenv("NH_NEW", "x", 1);
-  if (read_environment("NH_NEW", value, sizeof value) != -ENOENT) return 9;
-  return 0;
-}
-
 }  // namespace
-
-int run_environment_child() { return environment_child(); }
-
 }  // namespace nh
-
-int main(int argc, char** argv) {
-  if (std::strcmp(argv[0], "environment-child") == 0) return nh::run_environment_child();
-  testing::InitGoogleTest(&argc, argv);
-  return RUN_ALL_TESTS();
-}

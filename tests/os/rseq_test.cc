@@ -158,11 +158,26 @@ void child_abort() {
   CHILD_EXPECT(done);
 }
 
+// Libc's registration is not used where ours is asked for; the kernel takes no second area.
+void child_own_only_refused() {
+  CHILD_EXPECT(rseq_registered_by_libc());
+  CHILD_EXPECT(rseq_init(true) == RseqMode::kOff && rseq_mode() == RseqMode::kOff);
+  CHILD_EXPECT(rseq_current_cpu() < 0 && !rseq_register_thread());
+  std::thread([] { CHILD_EXPECT(!rseq_register_thread() && rseq_current_cpu() < 0); }).join();
+}
+
+void child_own_only() {
+  CHILD_EXPECT(!rseq_registered_by_libc());
+  CHILD_EXPECT(rseq_init(true) == RseqMode::kOwn);
+  expect_registered();
+}
+
 struct Child {
   const char* name;
   void (*run)();
 };
 constexpr Child kChildren[] = {{"glibc", child_glibc}, {"own", child_own},   {"off", child_off},
+                               {"own_only", child_own_only}, {"own_only_refused", child_own_only_refused},
                                {"taken", child_taken}, {"abort", child_abort}, {"membarrier", child_membarrier}};
 
 // ---- how they are started ------------------------------------------------------------------------------------------
@@ -200,6 +215,10 @@ constexpr const char* kRseqOff = "glibc.pthread.rseq=0";
 
 TEST(Rseq, UsesGlibcsRegistration) { EXPECT_EQ(run_child("glibc", kRseqOn), 0); }
 TEST(Rseq, RegistersItsOwnWhereGlibcDoesNot) { EXPECT_EQ(run_child("own", kRseqOff), 0); }
+TEST(Rseq, OwnOnlyMeansOwnOrNone) {
+  EXPECT_EQ(run_child("own_only", kRseqOff), 0);
+  EXPECT_EQ(run_child("own_only_refused", kRseqOn), 0);
+}
 TEST(Rseq, IsOffWithoutTheSystemCall) {
   EXPECT_EQ(run_child("off", kRseqOff, Kernel::kWithoutRseq), 0);
   EXPECT_EQ(run_child("off", kRseqOn, Kernel::kWithoutRseq), 0);

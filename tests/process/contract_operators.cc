@@ -129,7 +129,7 @@ CASE(new_handler_is_called_until_it_gives_up) {
   });
   EXPECT(throws_bad_alloc([] { return ::operator new(huge()); }));
   EXPECT(g_handler_calls == 5, "%d calls", g_handler_calls);
-  // The nothrow forms call it, too. (A handler that throws there ends in std::terminate: src/api/operators.cc.)
+  // The nothrow forms call it, too.
   for (const bool aligned_form : {false, true}) {
     g_handler_calls = 0;
     std::set_new_handler([] {
@@ -150,6 +150,14 @@ CASE(new_handler_may_throw_its_own) {
     caught = true;
   }
   EXPECT(caught);
+}
+
+CASE(nothrow_forms_catch_what_a_handler_throws) {
+  std::set_new_handler([] { throw std::bad_alloc(); });
+  EXPECT(::operator new(huge(), std::nothrow) == nullptr);
+  EXPECT(::operator new[](huge(), std::nothrow) == nullptr);
+  EXPECT(::operator new(huge(), kAlign64, std::nothrow) == nullptr);
+  EXPECT(::operator new[](huge(), kAlign64, std::nothrow) == nullptr);
 }
 
 // malloc has nothing to do with the handler.

@@ -56,11 +56,68 @@ struct FakeOps {
     if (FakeOs::current_ == nullptr) contract_violation("a call", "there is no FakeOs any more", 0, 0);
     return *FakeOs::current_;
   }
+  static FakeOs& os(FakeCall call) {
+    FakeOs& f = os();
+    f.run_hook(call);
+    return f;
+  }
   using Guard = std::lock_guard<std::mutex>;
 
   // ---- address space -------------------------------------------------------------------------------------------
+  static std::uintptr_t find_window(std::size_t bytes, std::uintptr_t below, unsigned) {
+    FakeOs& f = os(FakeCall::kFindWindow);
+    const Guard guard(f.mutex_);
+    require_range("find_window", nullptr, bytes);
+    bytes = align_up(bytes, kArenaSize);
+    void* p = f.enter(FakeCall::kFindWindow) == 0 ? real_reserve(bytes, kArenaSize) : nullptr;
+    if (p != nullptr && below != 0 && at(p) + bytes > below) {
+      real("fake OS: munmap", ::munmap(p, bytes) == 0);
+      p = nullptr;
+    }
+    if (p == nullptr) {
+      f.note(ENOMEM);
+      return 0;
+    }
+    f.windows_[at(p)] = at(p) + bytes;
+    return at(p);
+  }
+
+  static void require_window(FakeOs& f, const char* what, void* p, std::size_t bytes) {
+    require_range(what, p, bytes);
+    if (!f.in_window(at(p), bytes)) contract_violation(what, "outside of every window", at(p), bytes);
+  }
+
+  static bool is_unmapped(void* p, std::size_t bytes) {
+    FakeOs& f = os(FakeCall::kIsUnmapped);
+    const Guard guard(f.mutex_);
+    require_window(f, "is_unmapped", p, bytes);
+    if (f.enter(FakeCall::kIsUnmapped) != 0) {
+      f.note(EEXIST);
+      return false;
+    }
+    return !f.is_taken(at(p), bytes);
+  }
+
+  static bool mappings_are_scarce() {
+    FakeOs& f = os(FakeCall::kMappingsAreScarce);
+    const Guard guard(f.mutex_);
+    f.enter(FakeCall::kMappingsAreScarce);
+    return f.address_limit_ != SIZE_MAX || f.commit_limit_ != SIZE_MAX;
+  }
+
+  static bool has_room(void* p, std::size_t bytes) {
+    FakeOs& f = os(FakeCall::kHasRoom);
+    const Guard guard(f.mutex_);
+    require_range("has_room", p, bytes);
+    if (f.enter(FakeCall::kHasRoom) != 0) {
+      f.note(ENOMEM);
+      return false;
+    }
+    return f.is_taken(at(p), bytes) || (!f.exceeds_address_limit(bytes) && !f.exceeds_commit_limit(at(p), bytes));
+  }
+
   static void* reserve(std::size_t bytes, std::size_t alignment) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kReserve);
     const Guard guard(f.mutex_);
     require_range("reserve", nullptr, bytes);
     if (!is_pow2(alignment)) contract_violation("reserve", "alignment is no power of two", alignment, bytes);
@@ -71,39 +128,42 @@ struct FakeOps {
     return p;
   }
 
-  static void unreserve(void* p, std::size_t bytes) {
-    FakeOs& f = os();
+  static int make_writable(void* p, std::size_t bytes) {
+    FakeOs& f = os(FakeCall::kMakeWritable);
     const Guard guard(f.mutex_);
-    require_range("unreserve", p, bytes);
-    f.enter(FakeCall::kUnreserve);
-    f.space_.require_mapped("unreserve", at(p), bytes);
-    f.space_.unmap("unreserve", at(p), bytes);
+    require_range("make_writable", p, bytes);
+    if (const int error = f.enter(FakeCall::kMakeWritable); error != 0) return f.note(error);
+    if (f.exceeds_commit_limit(at(p), bytes)) return f.note(ENOMEM);
+    f.space_.protect("make_writable", at(p), bytes, PageState::kWritable);
+    real_protect(p, bytes, kReadWrite);
+    return 0;
+  }
+
+  // What is no longer mapped in a window stays out of everybody else's reach.
+  static void real_unmap(FakeOs& f, void* p, std::size_t bytes) {
+    if (f.in_window(at(p), bytes)) return real_fresh(p, bytes, PROT_NONE);
     real("fake OS: munmap", ::munmap(p, bytes) == 0);
   }
 
-  static int make(const char* what, FakeCall call, void* p, std::size_t bytes, PageState state, int protection) {
-    FakeOs& f = os();
+  static int unmap(void* p, std::size_t bytes) {
+    FakeOs& f = os(FakeCall::kUnmap);
     const Guard guard(f.mutex_);
-    require_range(what, p, bytes);
-    if (const int error = f.enter(call); error != 0) return f.note(error);
-    if (state == PageState::kWritable && f.exceeds_commit_limit(at(p), bytes)) return f.note(ENOMEM);
-    f.space_.protect(what, at(p), bytes, state);
-    real_protect(p, bytes, protection);
+    require_range("unmap", p, bytes);
+    if (!f.in_window(at(p), bytes)) f.space_.require_mapped("unmap", at(p), bytes);
+    if (f.has_obstacle(at(p), bytes)) contract_violation("unmap", "somebody else's mapping", at(p), bytes);
+    if (const int error = f.enter(FakeCall::kUnmap); error != 0) return f.note(error);
+    f.space_.unmap("unmap", at(p), bytes);
+    real_unmap(f, p, bytes);
     return 0;
   }
-  static int make_readable(void* p, std::size_t bytes) {
-    return make("make_readable", FakeCall::kMakeReadable, p, bytes, PageState::kReadable, PROT_READ);
-  }
-  static int make_writable(void* p, std::size_t bytes) {
-    return make("make_writable", FakeCall::kMakeWritable, p, bytes, PageState::kWritable, kReadWrite);
-  }
 
-  static int replace(const char* what, FakeCall call, void* p, std::size_t bytes, PageState state, int protection) {
-    FakeOs& f = os();
+  static int lay_new(FakeCall call, const char* what, void* p, std::size_t bytes, PageState state, int protection) {
+    FakeOs& f = os(call);
     const Guard guard(f.mutex_);
-    require_range(what, p, bytes);
+    require_window(f, what, p, bytes);
     if (const int error = f.enter(call); error != 0) return f.note(error);
-    f.space_.require_mapped(what, at(p), bytes);
+    if (f.is_taken(at(p), bytes)) return f.note(EEXIST);
+    if (f.exceeds_address_limit(bytes)) return f.note(ENOMEM);
     if (state == PageState::kWritable && f.exceeds_commit_limit(at(p), bytes)) return f.note(ENOMEM);
     FakeMapping fresh;
     fresh.state = state;
@@ -111,16 +171,30 @@ struct FakeOps {
     real_fresh(p, bytes, protection);
     return 0;
   }
-  static int reset_to_reserved(void* p, std::size_t bytes) {
-    return replace("reset_to_reserved", FakeCall::kResetToReserved, p, bytes, PageState::kReserved, PROT_NONE);
+  static int map_new(void* p, std::size_t bytes) {
+    return lay_new(FakeCall::kMapNew, "map_new", p, bytes, PageState::kWritable, kReadWrite);
   }
+  static int map_new_readable(void* p, std::size_t bytes) {
+    return lay_new(FakeCall::kMapNewReadable, "map_new_readable", p, bytes, PageState::kReadable, PROT_READ);
+  }
+
   static int map_plain(void* p, std::size_t bytes) {
-    return replace("map_plain", FakeCall::kMapPlain, p, bytes, PageState::kWritable, kReadWrite);
+    FakeOs& f = os(FakeCall::kMapPlain);
+    const Guard guard(f.mutex_);
+    require_range("map_plain", p, bytes);
+    if (const int error = f.enter(FakeCall::kMapPlain); error != 0) return f.note(error);
+    f.space_.require_mapped("map_plain", at(p), bytes);
+    if (f.exceeds_commit_limit(at(p), bytes)) return f.note(ENOMEM);
+    FakeMapping fresh;
+    fresh.state = PageState::kWritable;
+    f.space_.map(at(p), bytes, fresh);
+    real_fresh(p, bytes, kReadWrite);
+    return 0;
   }
 
   // ---- backing -------------------------------------------------------------------------------------------------
   static int advise_thp(void* p, std::size_t bytes, bool on) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kAdviseThp);
     const Guard guard(f.mutex_);
     require_range("advise_thp", p, bytes);
     if (const int error = f.enter(FakeCall::kAdviseThp); error != 0) return f.note(error);
@@ -129,7 +203,7 @@ struct FakeOps {
   }
 
   static int populate(void* p, std::size_t bytes) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kPopulate);
     const Guard guard(f.mutex_);
     require_range("populate", p, bytes);
     if (const int error = f.enter(FakeCall::kPopulate); error != 0) return f.note(error);
@@ -138,7 +212,7 @@ struct FakeOps {
   }
 
   static int discard(void* p, std::size_t bytes) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kDiscard);
     const Guard guard(f.mutex_);
     require_range("discard", p, bytes);
     if (const int error = f.enter(FakeCall::kDiscard); error != 0) return f.note(error);
@@ -152,7 +226,7 @@ struct FakeOps {
   }
 
   static int punch(void* p, std::size_t bytes) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kPunch);
     const Guard guard(f.mutex_);
     require_range("punch", p, bytes);
     if (const int error = f.enter(FakeCall::kPunch); error != 0) return f.note(error);
@@ -165,59 +239,40 @@ struct FakeOps {
   }
 
   // ---- hugetlb -------------------------------------------------------------------------------------------------
-  static FakeMapping hugetlb_mapping(std::size_t page_bytes, HugeSource source, Reservation reservation) {
+  // Memory without reservation stays inaccessible underneath until populate() has proven it.
+  static int map_new_hugetlb(void* p, std::size_t bytes, std::size_t page_bytes, HugeSource source,
+                             Reservation reservation) {
+    FakeOs& f = os(FakeCall::kMapNewHugetlb);
+    const Guard guard(f.mutex_);
+    require_window(f, "map_new_hugetlb", p, bytes);
+    if (!is_aligned(at(p), page_bytes) || !is_aligned(bytes, page_bytes)) {
+      contract_violation("map_new_hugetlb", "not in whole huge pages", at(p), bytes);
+    }
+    if (const int error = f.enter(FakeCall::kMapNewHugetlb); error != 0) return f.note(error);
+    if (!f.has_pool(page_bytes)) return f.note(EINVAL);
+    if (f.is_taken(at(p), bytes)) return f.note(EEXIST);
+    if (f.exceeds_address_limit(bytes)) return f.note(ENOMEM);
     FakeMapping m;
     m.state = PageState::kWritable;
     m.page_bytes = page_bytes;
     m.source = source;
     m.reservation = reservation;
-    return m;
-  }
-
-  // Memory without reservation stays inaccessible underneath until populate() has proven it.
-  static int lay_hugetlb(FakeOs& f, void* p, std::size_t bytes, const FakeMapping& m) {
     f.space_.map(at(p), bytes, m);
-    const bool promised = m.reservation == Reservation::kFull;
-    const int error = promised ? f.space_.promise(at(p), bytes, m.page_bytes) : 0;
-    real_fresh(p, bytes, error == 0 && promised ? kReadWrite : PROT_NONE);
-    return error;
-  }
-
-  static void* map_hugetlb(std::size_t bytes, std::size_t page_bytes, std::size_t alignment, HugeSource source,
-                           Reservation reservation, int* error) {
-    FakeOs& f = os();
-    const Guard guard(f.mutex_);
-    require_range("map_hugetlb", nullptr, bytes);
-    if (!is_pow2(alignment)) contract_violation("map_hugetlb", "alignment is no power of two", alignment, bytes);
-    if (!is_aligned(bytes, page_bytes)) contract_violation("map_hugetlb", "not in whole huge pages", 0, bytes);
-    *error = f.enter(FakeCall::kMapHugetlb);
-    if (*error == 0 && !f.has_pool(page_bytes)) *error = EINVAL;
-    if (*error == 0 && f.exceeds_address_limit(bytes)) *error = ENOMEM;
-    if (*error != 0) return f.note_null(*error);
-    void* const p = real_reserve(bytes, alignment > page_bytes ? alignment : page_bytes);
-    real("fake OS: address space", p != nullptr);
-    *error = lay_hugetlb(f, p, bytes, hugetlb_mapping(page_bytes, source, reservation));
-    if (*error == 0) return p;
-    f.space_.unmap("map_hugetlb", at(p), bytes);
-    ::munmap(p, bytes);
-    return f.note_null(*error);
-  }
-
-  static bool can_move_hugetlb() {
-    FakeOs& f = os();
-    const Guard guard(f.mutex_);
-    return f.enter(FakeCall::kCanMoveHugetlb) == 0 && f.config_.can_move_hugetlb;
+    const bool promised = reservation == Reservation::kFull;
+    if (promised && f.space_.promise(at(p), bytes, page_bytes) != 0) {
+      f.space_.unmap("map_new_hugetlb", at(p), bytes);
+      return f.note(ENOMEM);
+    }
+    real_fresh(p, bytes, promised ? kReadWrite : PROT_NONE);
+    return 0;
   }
 
   static int move_mapping(void* from, void* to, std::size_t bytes) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kMoveMapping);
     const Guard guard(f.mutex_);
     require_range("move_mapping", from, bytes);
     require_range("move_mapping", to, bytes);
-    int error = f.enter(FakeCall::kMoveMapping);
-    const FakeMapping* const m = f.space_.mapping_at(at(from));
-    if (error == 0 && m != nullptr && m->hugetlb() && !f.config_.can_move_hugetlb) error = EINVAL;
-    if (error != 0) {
+    if (const int error = f.enter(FakeCall::kMoveMapping); error != 0) {
       if (f.failed_move_resets_) {
         f.space_.map(at(to), bytes, FakeMapping{});
         real_fresh(to, bytes, PROT_NONE);
@@ -226,28 +281,14 @@ struct FakeOps {
     }
     f.space_.move(at(from), at(to), bytes);
     f.move_real(from, to, bytes);
+    // The place that it left belongs to a window still.
+    if (f.in_window(at(from), bytes)) real_fresh(from, bytes, PROT_NONE);
     return 0;
-  }
-
-  static int map_hugetlb_at(void* p, std::size_t bytes, std::size_t page_bytes, HugeSource source,
-                            Reservation reservation) {
-    FakeOs& f = os();
-    const Guard guard(f.mutex_);
-    require_range("map_hugetlb_at", p, bytes);
-    if (!is_aligned(at(p), page_bytes) || !is_aligned(bytes, page_bytes)) {
-      contract_violation("map_hugetlb_at", "not in whole huge pages", at(p), bytes);
-    }
-    f.space_.require_mapped("map_hugetlb_at", at(p), bytes);
-    if (const int error = f.enter(FakeCall::kMapHugetlbAt); error != 0) return f.note(error);
-    if (!f.has_pool(page_bytes)) return f.note(EINVAL);
-    const int error = lay_hugetlb(f, p, bytes, hugetlb_mapping(page_bytes, source, reservation));
-    if (error != 0) f.space_.map(at(p), bytes, FakeMapping{});
-    return f.note(error);
   }
 
   // ---- placement -----------------------------------------------------------------------------------------------
   static int bind(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kBind);
     const Guard guard(f.mutex_);
     require_range("bind", p, bytes);
     if (const int error = f.enter(FakeCall::kBind); error != 0) return f.note(error);
@@ -258,7 +299,7 @@ struct FakeOps {
   }
 
   static int nodes_of(const void* const* addresses, std::size_t count, int* result) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kNodesOf);
     const Guard guard(f.mutex_);
     if (const int error = f.enter(FakeCall::kNodesOf); error != 0) return f.note(error);
     for (std::size_t i = 0; i < count; i++) {
@@ -271,7 +312,7 @@ struct FakeOps {
 
   // ---- information, time and sleep -------------------------------------------------------------------------------
   static bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out) {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kHugePool);
     const Guard guard(f.mutex_);
     if (f.enter(FakeCall::kHugePool) != 0 || !f.has_pool(page_bytes)) return false;
     if (node.valid() && static_cast<std::size_t>(node.value) >= f.space_.node_count()) return false;
@@ -292,37 +333,46 @@ struct FakeOps {
   static bool hugetlb_fault_limited(std::size_t) { return os().config_.hugetlb_fault_limited; }
 
   static int thp_mode() {
-    FakeOs& f = os();
+    FakeOs& f = os(FakeCall::kThpMode);
     const Guard guard(f.mutex_);
     return f.enter(FakeCall::kThpMode) != 0 ? -1 : f.space_.thp_mode();
   }
+  static bool memory_limit(MemoryLimit* out) {
+    const MemoryLimit& limit = os().config_.memory_limit;
+    if (limit.limit != 0) *out = limit;
+    return limit.limit != 0;
+  }
+  static void forget_state() {}  // the fake's answers are never old
+
   static std::uint64_t now_ns() {
     FakeOs& f = os();
     f.count(FakeCall::kNowNs);
     return f.now_ns_.load();
   }
   static void futex_wait(std::atomic<std::uint32_t>* word, std::uint32_t expected, std::uint64_t timeout_ns) {
-    os().sleep_on(word, expected, timeout_ns);
+    os(FakeCall::kFutexWait).sleep_on(word, expected, timeout_ns);
   }
-  static void futex_wake(std::atomic<std::uint32_t>* word, int count) { os().wake(word, count); }
+  static void futex_wake(std::atomic<std::uint32_t>* word, int count) { os(FakeCall::kFutexWake).wake(word, count); }
 };
 
 const OsOps& FakeOs::ops() const {
   static constexpr OsOps kOps = {
+      .find_window = FakeOps::find_window,
+      .is_unmapped = FakeOps::is_unmapped,
+      .mappings_are_scarce = FakeOps::mappings_are_scarce,
+      .has_room = FakeOps::has_room,
       .reserve = FakeOps::reserve,
-      .unreserve = FakeOps::unreserve,
-      .make_readable = FakeOps::make_readable,
       .make_writable = FakeOps::make_writable,
-      .reset_to_reserved = FakeOps::reset_to_reserved,
+      .unmap = FakeOps::unmap,
+      .map_new = FakeOps::map_new,
+      .map_new_readable = FakeOps::map_new_readable,
       .map_plain = FakeOps::map_plain,
       .advise_thp = FakeOps::advise_thp,
       .populate = FakeOps::populate,
       .discard = FakeOps::discard,
       .punch = FakeOps::punch,
-      .map_hugetlb = FakeOps::map_hugetlb,
-      .can_move_hugetlb = FakeOps::can_move_hugetlb,
+      .map_new_hugetlb = FakeOps::map_new_hugetlb,
       .move_mapping = FakeOps::move_mapping,
-      .map_hugetlb_at = FakeOps::map_hugetlb_at,
       .bind = FakeOps::bind,
       .nodes_of = FakeOps::nodes_of,
       .huge_pool = FakeOps::huge_pool,
@@ -330,6 +380,8 @@ const OsOps& FakeOs::ops() const {
       .allowed_nodes = FakeOps::allowed_nodes,
       .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
       .thp_mode = FakeOps::thp_mode,
+      .memory_limit = FakeOps::memory_limit,
+      .forget_state = FakeOps::forget_state,
       .now_ns = FakeOps::now_ns,
       .futex_wait = FakeOps::futex_wait,
       .futex_wake = FakeOps::futex_wake,

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <iterator>
 
 #include <sys/mman.h>
 
@@ -13,6 +14,7 @@ namespace nh::test {
 
 FakeOs* FakeOs::current_ = nullptr;
 thread_local NodeId FakeOs::local_node_(0);
+thread_local bool FakeOs::in_hook_ = false;
 
 namespace {
 
@@ -27,14 +29,16 @@ void real(const char* what, bool ok) {
 }
 
 bool cannot_fail(FakeCall call) {
-  return call == FakeCall::kUnreserve || call == FakeCall::kNowNs || call == FakeCall::kFutexWait ||
-         call == FakeCall::kFutexWake;
+  return call == FakeCall::kMappingsAreScarce || call >= FakeCall::kNowNs;
 }
 
 }  // namespace
 
 FakeOs::FakeOs(FakeOsConfig config)
-    : config_(std::move(config)), space_(config_.nodes), commit_limit_(config_.commit_limit) {
+    : config_(std::move(config)),
+      space_(config_.nodes),
+      commit_limit_(config_.commit_limit),
+      address_limit_(config_.address_limit) {
   if (current_ != nullptr) contract_violation("FakeOs", "there is one already", 0, 0);
   space_.set_thp_mode(config_.thp_mode);
   local_node_ = NodeId(0);
@@ -44,6 +48,7 @@ FakeOs::FakeOs(FakeOsConfig config)
 FakeOs::~FakeOs() {
   current_ = nullptr;
   for (const auto& [begin, mapping] : space_.mappings()) ::munmap(pointer(begin), mapping.end - begin);
+  for (const auto& [begin, end] : windows_) ::munmap(pointer(begin), end - begin);
 }
 
 // ---- failures --------------------------------------------------------------------------------------------------
@@ -82,6 +87,23 @@ void FakeOs::clear_failures() {
 void FakeOs::set_failed_move_resets_target(bool reset) {
   const std::lock_guard guard(mutex_);
   failed_move_resets_ = reset;
+}
+
+void FakeOs::on_call(FakeCall call, std::function<void()> hook) {
+  const std::lock_guard guard(mutex_);
+  hooks_[static_cast<unsigned>(call)] = std::move(hook);
+}
+
+void FakeOs::run_hook(FakeCall call) {
+  std::function<void()> hook;
+  {
+    const std::lock_guard guard(mutex_);
+    hook = hooks_[static_cast<unsigned>(call)];
+  }
+  if (!hook || in_hook_) return;
+  in_hook_ = true;
+  hook();
+  in_hook_ = false;
 }
 
 void FakeOs::count(FakeCall call) { calls_[static_cast<unsigned>(call)].fetch_add(1); }
@@ -141,6 +163,17 @@ void FakeOs::set_commit_limit(std::size_t bytes) {
   commit_limit_ = bytes;
 }
 
+void FakeOs::set_address_limit(std::size_t bytes) {
+  const std::lock_guard guard(mutex_);
+  address_limit_ = bytes;
+}
+
+void FakeOs::add_obstacle(std::uintptr_t begin, std::size_t bytes) {
+  const std::lock_guard guard(mutex_);
+  if (is_taken(begin, bytes)) contract_violation("add_obstacle", "something is mapped there", begin, bytes);
+  obstacles_[begin] = begin + bytes;
+}
+
 int FakeOs::touch(void* p, std::size_t bytes, NodeId node) {
   const std::lock_guard guard(mutex_);
   return populate("touch", p, bytes, node);
@@ -151,9 +184,26 @@ bool FakeOs::has_pool(std::size_t page_bytes) const {
 }
 
 bool FakeOs::exceeds_address_limit(std::size_t more) const {
+  if (address_limit_ == SIZE_MAX) return false;
   std::size_t used = 0;
   for (const auto& [begin, mapping] : space_.mappings()) used += mapping.end - begin;
-  return more > config_.address_limit - used;
+  return used > address_limit_ || more > address_limit_ - used;
+}
+
+bool FakeOs::has_obstacle(Address begin, std::size_t bytes) const {
+  const auto obstacle = obstacles_.lower_bound(begin + bytes);
+  return obstacle != obstacles_.begin() && std::prev(obstacle)->second > begin;
+}
+
+bool FakeOs::is_taken(Address begin, std::size_t bytes) const {
+  if (has_obstacle(begin, bytes)) return true;
+  const auto mapping = space_.mappings().lower_bound(begin + bytes);
+  return mapping != space_.mappings().begin() && std::prev(mapping)->second.end > begin;
+}
+
+bool FakeOs::in_window(Address begin, std::size_t bytes) const {
+  const auto window = windows_.upper_bound(begin);
+  return window != windows_.begin() && begin + bytes <= std::prev(window)->second;
 }
 
 bool FakeOs::exceeds_commit_limit(Address begin, std::size_t bytes) const {

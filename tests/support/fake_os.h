@@ -10,7 +10,8 @@
 // There is real memory under the addresses, so that the code under test can use what it maps. Memory that would not be
 // accessible in production is not accessible here: a reservation faults on every access, a read-only range on writes,
 // and hugetlb memory without reservation faults until populate() has proven its page. What it costs and where it lies
-// is the model's (FakeAddressSpace).
+// is the model's (FakeAddressSpace). Under a window lies one inaccessible mapping of which the model knows nothing, so
+// that nothing else of the test's process gets there; map_new() works inside windows only.
 //
 // One at a time per process (the table has no room for a context); calls may come from any thread.
 #pragma once
@@ -20,6 +21,8 @@
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <mutex>
 #include <random>
 #include <string>
@@ -31,20 +34,22 @@
 namespace nh::test {
 
 enum class FakeCall : unsigned {
+  kFindWindow,
+  kIsUnmapped,
+  kMappingsAreScarce,
+  kHasRoom,
   kReserve,
-  kUnreserve,
-  kMakeReadable,
   kMakeWritable,
-  kResetToReserved,
+  kUnmap,
+  kMapNew,
+  kMapNewReadable,
   kMapPlain,
   kAdviseThp,
   kPopulate,
   kDiscard,
   kPunch,
-  kMapHugetlb,
-  kCanMoveHugetlb,
+  kMapNewHugetlb,
   kMoveMapping,
-  kMapHugetlbAt,
   kBind,
   kNodesOf,
   kHugePool,
@@ -53,16 +58,17 @@ enum class FakeCall : unsigned {
   kFutexWait,
   kFutexWake,
 };
-inline constexpr unsigned kFakeCalls = 21;
+inline constexpr unsigned kFakeCalls = 23;
 
 struct FakeOsConfig {
   std::vector<FakeNode> nodes = {FakeNode{}};
-  std::size_t address_limit = std::size_t{64} * TiB;  // what reserve() and map_hugetlb() give in all, as RLIMIT_AS
-  std::size_t commit_limit = SIZE_MAX;                // writable bytes in all, as vm.overcommit_memory=2
+  // Either makes mappings scarce. SIZE_MAX: no limit.
+  std::size_t address_limit = SIZE_MAX;  // mapped bytes in all, as RLIMIT_AS
+  std::size_t commit_limit = SIZE_MAX;   // writable bytes in all, as vm.overcommit_memory=2
   int thp_mode = 1;
-  bool can_move_hugetlb = true;
   bool hugetlb_fault_limited = false;  // by a cgroup
   std::size_t node_room = SIZE_MAX;    // what node_has_room() answers by
+  MemoryLimit memory_limit = {};       // of a cgroup; limit 0: there is none
   bool has_populate = true;                // false: EINVAL, as before Linux 5.14
   bool can_discard_hugetlb = true;         // false: EINVAL, as before Linux 5.18
   std::vector<std::size_t> huge_sizes = {2 * MiB, GiB};  // the pools that exist, empty ones included
@@ -79,14 +85,17 @@ class FakeOs {
   const OsOps& ops() const;
 
   // ---- failures, made before the call has any effect -------------------------------------------------------------
-  // Calls whose result is no errno value fail in their own way (nullptr, false, -1) and ignore `error`, map_hugetlb
-  // aside. Calls that cannot fail (unreserve, now_ns, futex) must not be named.
+  // Calls whose result is no errno value fail in their own way (nullptr, 0, false, -1) and ignore `error`. Calls that
+  // cannot fail (mappings_are_scarce, now_ns, futex) must not be named.
   void fail_call(FakeCall call, unsigned kth, int error);  // only the kth from now, 1 = the next
   void fail_all(FakeCall call, int error);
   void fail_randomly(FakeCall call, int error, double probability, std::uint64_t seed);
   void clear_failures();
   // What a failed move_mapping() leaves at its target: what was there (false, at first) or a reservation. Both happen.
   void set_failed_move_resets_target(bool reset);
+  // Runs at the beginning of every such call, on the thread that makes it and with nothing locked: what a hook of libc's
+  // function or another thread does in that moment. A call from within makes none of these run. Empty: no longer.
+  void on_call(FakeCall call, std::function<void()> hook);
 
   std::uint64_t calls(FakeCall call) const;
   std::uint64_t failures() const;  // failed calls, for whatever reason
@@ -100,6 +109,9 @@ class FakeOs {
   void set_pool_pages(NodeId node, std::size_t page_bytes, std::size_t pages);
   void set_thp_mode(int mode);
   void set_commit_limit(std::size_t bytes);
+  void set_address_limit(std::size_t bytes);
+  // Something of the process, but not of the code under test, that lies in a window. The model counts nothing for it.
+  void add_obstacle(std::uintptr_t begin, std::size_t bytes);
   // The program's first access to memory that nobody populated, from a CPU of `node`. 0, or the errno value that
   // populate() would have returned; production sees a SIGBUS or the OOM killer instead.
   int touch(void* p, std::size_t bytes, NodeId node);
@@ -137,6 +149,7 @@ class FakeOs {
   };
 
   // Under mutex_, except for count(), sleep_on() and wake().
+  void run_hook(FakeCall call);  // not under mutex_
   void count(FakeCall call);
   int enter(FakeCall call);  // counts the call; the errno value with which the test wants it to fail, or 0
   Failure& failure_of(FakeCall call);
@@ -144,6 +157,9 @@ class FakeOs {
   std::nullptr_t note_null(int error);
   bool exceeds_address_limit(std::size_t more) const;
   bool exceeds_commit_limit(Address begin, std::size_t bytes) const;
+  bool has_obstacle(Address begin, std::size_t bytes) const;
+  bool is_taken(Address begin, std::size_t bytes) const;
+  bool in_window(Address begin, std::size_t bytes) const;
   bool has_pool(std::size_t page_bytes) const;
   int populate(const char* what, void* p, std::size_t bytes, NodeId node);
   void drop(const char* what, void* p, std::size_t bytes);
@@ -153,15 +169,20 @@ class FakeOs {
 
   static FakeOs* current_;
   static thread_local NodeId local_node_;
+  static thread_local bool in_hook_;
 
   const FakeOsConfig config_;
   mutable std::mutex mutex_;
   FakeAddressSpace space_;
   std::array<Failure, kFakeCalls> failures_;
+  std::array<std::function<void()>, kFakeCalls> hooks_;
   std::array<std::atomic<std::uint64_t>, kFakeCalls> calls_{};
+  std::map<Address, Address> windows_;    // begin -> end of what is mapped underneath
+  std::map<Address, Address> obstacles_;  // begin -> end
   std::uint64_t failed_ = 0;
   bool failed_move_resets_ = false;
   std::size_t commit_limit_;
+  std::size_t address_limit_;
   std::atomic<std::uint64_t> now_ns_{1'000'000'000};
   std::vector<Sleeper*> sleepers_;
   std::condition_variable wake_up_;

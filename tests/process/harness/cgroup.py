@@ -24,35 +24,35 @@ def controllers():
         return {fields[0]: fields for fields in (line.split() for line in file) if fields and fields[0] != "#subsys_name"}
 
 
-def mounted():
+def mounted(controller):
     """(path, version) of a hierarchy that already has the controller, or None."""
     with open("/proc/mounts", encoding="ascii") as file:
         mounts = [line.split() for line in file]
     for _, path, kind, options, *_ in mounts:
-        if kind == "cgroup" and "hugetlb" in options.split(","):
+        if kind == "cgroup" and controller in options.split(","):
             return path, 1
     for _, path, kind, *_ in mounts:
         if kind == "cgroup2":
             with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
-                if "hugetlb" in file.read().split():
+                if controller in file.read().split():
                     return path, 2
     return None
 
 
 @contextlib.contextmanager
-def hierarchy():
+def hierarchy(controller):
     """Where groups with the controller can be made: as mounted, else a v1 hierarchy mounted for the purpose."""
-    if "hugetlb" not in controllers():
-        raise Unavailable("the kernel has no hugetlb controller (CONFIG_CGROUP_HUGETLB)")
-    found = mounted()
+    if controller not in controllers():
+        raise Unavailable(f"the kernel has no {controller} controller")
+    found = mounted(controller)
     if found is not None:
         yield found
         return
     with tempfile.TemporaryDirectory(prefix="nh-cgroup-") as folder:
-        mount = subprocess.run(["mount", "-t", "cgroup", "-o", "hugetlb", "none", folder], capture_output=True, text=True,
+        mount = subprocess.run(["mount", "-t", "cgroup", "-o", controller, "none", folder], capture_output=True, text=True,
                                check=False)
         if mount.returncode != 0:
-            raise Unavailable(f"the hugetlb controller is in no mounted hierarchy and cannot be mounted: {mount.stderr.strip()}")
+            raise Unavailable(f"the {controller} controller is not mounted and cannot be: {mount.stderr.strip()}")
         try:
             yield folder, 1
         finally:
@@ -70,13 +70,14 @@ def remove_group(path):
 
 
 @contextlib.contextmanager
-def hugetlb_group(kind, limit):
-    """kind: "usage" limits pages as they are faulted in, "reservation" limits what may be mapped."""
-    with hierarchy() as (root, version):
+def group_with_limit(controller, stem, limit):
+    with hierarchy(controller) as (root, version):
         path = f"{root}/nh-test-{os.getpid()}"
-        os.mkdir(path)
         try:
-            stem = "hugetlb.2MB" + (".rsvd" if kind == "reservation" else "")
+            os.mkdir(path)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be made: {error.strerror}") from None
+        try:
             name = f"{stem}.limit_in_bytes" if version == 1 else f"{stem}.max"
             with open(f"{path}/{name}", "w", encoding="ascii") as file:
                 file.write(str(limit))
@@ -96,34 +97,34 @@ class MemoryGroup(Group):
         """Limits the group to what it uses now and so much more."""
         with open(f"{self.path}/{self.usage_file}", encoding="ascii") as file:
             used = int(file.read())
-        with open(f"{self.path}/{self.limit_file}", "w", encoding="ascii") as file:
-            file.write(str(used + size))
+        self.limit(used + size)
         yield
 
-
-def mounted_memory():
-    with open("/proc/mounts", encoding="ascii") as file:
-        mounts = [line.split() for line in file]
-    for _, path, kind, options, *_ in mounts:
-        if kind == "cgroup" and "memory" in options.split(","):
-            return path, 1
-    for _, path, kind, *_ in mounts:
-        if kind == "cgroup2":
-            with open(f"{path}/cgroup.subtree_control", encoding="ascii") as file:
-                if "memory" in file.read().split():
-                    return path, 2
-    raise Unavailable("no hierarchy with the memory controller is mounted")
+    def limit(self, size):
+        with open(f"{self.path}/{self.limit_file}", "w", encoding="ascii") as file:
+            file.write(str(size))
 
 
 @contextlib.contextmanager
-def memory_group():
-    root, version = mounted_memory()
-    path = f"{root}/nh-test-{os.getpid()}"
-    try:
-        os.mkdir(path)
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be made: {error.strerror}") from None
-    try:
-        yield MemoryGroup(path, version)
-    finally:
-        remove_group(path)
+def memory_group(limit=None):
+    with hierarchy("memory") as (root, version):
+        path = f"{root}/nh-test-{os.getpid()}"
+        try:
+            os.mkdir(path)
+        except OSError as error:
+            raise Unavailable(f"{path} cannot be made: {error.strerror}") from None
+        group = MemoryGroup(path, version)
+        try:
+            if limit is not None:
+                group.limit(limit)
+            yield group
+        finally:
+            remove_group(path)
+
+
+@contextlib.contextmanager
+def hugetlb_group(kind, limit):
+    """kind: "usage" limits pages as they are faulted in, "reservation" limits what may be mapped."""
+    stem = "hugetlb.2MB" + (".rsvd" if kind == "reservation" else "")
+    with group_with_limit("hugetlb", stem, limit) as group:
+        yield group

@@ -1,4 +1,4 @@
-#include "large/route.h"
+#include "cache/large_route.h"
 
 namespace nh {
 

@@ -1,4 +1,4 @@
-#include "api/large_calls.h"
+#include "large/large.h"
 
 #include <cerrno>
 #include <cstdint>
@@ -51,22 +51,26 @@ MSpan* allocate_from_heaps(HeapId heap, std::size_t size, std::size_t alignment,
   return g_process.heaps.alloc_large(heap, size, alignment, noscan, g_process.no_other_node, current_node());
 }
 
+// bytes: what the heap is asked for. What CPUs keep comes before new memory.
+MSpan* allocate_span_from(HeapId heap, std::size_t bytes, std::size_t alignment, bool noscan) {
+  if (g_process.heaps[heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(heap, bytes);
+  MSpan* span = allocate_from_heaps(heap, bytes, alignment, noscan);
+  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(heap, bytes, alignment, noscan);
+  if (span == nullptr) return nullptr;
+  g_caches.large_missed(*span);
+  // The memory may have been an object that was freed, and what is no bin becomes one when it shrinks. Fresh pages have no
+  // mark, and are not touched for it; extents have none.
+  if (span->need_zero && !heap_of(span).whole_units()) mark_word(start_of(span)) = 0;
+  return span;
+}
+
 MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
   const bool shifts = alignment <= kCacheLine && size >= g_large_route.extent_min;
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;
-  // What CPUs keep comes before new memory.
-  const HeapId heap = heap_for_large(bytes);
-  if (g_process.heaps[heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(heap, bytes);
-  MSpan* span = allocate_from_heaps(heap, bytes, alignment, noscan);
-  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(heap, bytes, alignment, noscan);
-  if (span == nullptr) return nullptr;
-  if (shifts && heap_of(span).whole_units()) shift_start(span, size);
-  g_caches.large_missed(*span);
-  // The memory may have been an object that was freed, and what is no bin becomes one when it shrinks. Fresh pages have no
-  // mark, and are not touched for it; extents have none.
-  if (span->need_zero && !heap_of(span).whole_units()) mark_word(start_of(span)) = 0;
+  MSpan* span = allocate_span_from(heap_for_large(bytes), bytes, alignment, noscan);
+  if (span != nullptr && shifts && heap_of(span).whole_units()) shift_start(span, size);
   return span;
 }
 
@@ -109,6 +113,13 @@ void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool nosca
   if (size > kMaxSmallSize && size <= g_large_route.bin_max && alignment <= kPageSize) return allocate_large(size, noscan);
   if (alignment <= kHugeSize && g_large_route.is_extent(size)) return allocate_other(size, noscan, alignment);
   return start_or_error(allocate_span(size == 0 ? 1 : size, alignment, noscan));
+}
+
+void* allocate_large_paged(std::size_t size, std::size_t alignment, bool noscan) {
+  void* p;
+  if (alignment <= kPageSize && size > kMaxSmallSize && mcache_alloc_bin(size, noscan, &p, g_hot.twin_lists)) return p;
+  if (alignment < kPageSize) alignment = kPageSize;
+  return start_or_error(allocate_span_from(paged_twin(g_caches.local_heap()), size == 0 ? 1 : size, alignment, noscan));
 }
 
 void free_large(MSpan* span) {

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "cache/mcache.h"
-#include "large/route.h"
+#include "cache/large_route.h"
 
 namespace nh {
 
@@ -22,6 +22,9 @@ void* allocate_large(std::size_t size);
 void* allocate_large_zeroed(std::size_t size, bool noscan);
 // alignment: a power of two. Takes small sizes, too.
 void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool noscan);
+
+// The same from the heaps that are never on hugetlb pages (HeapKind::kPaged). size: less than kHugeSize.
+void* allocate_large_paged(std::size_t size, std::size_t alignment, bool noscan);
 
 // Frees a large object that no CPU keeps.
 void free_large(MSpan* span);

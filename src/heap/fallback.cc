@@ -1,0 +1,42 @@
+#include "heap/fallback.h"
+
+#include <atomic>
+
+#include "base/check.h"
+
+namespace nh {
+namespace {
+
+std::atomic<std::uint64_t> g_count[static_cast<unsigned>(Fallback::kCount)];
+bool g_quiet = false;
+
+struct FallbackInfo {
+  const char* name;
+  const char* text;
+};
+constexpr FallbackInfo kFallbacks[] = {
+    {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
+    {"hugetlb_refused", "hugetlb memory could not be mapped; transparent huge pages serve instead"},
+    {"bind_refused", "mbind is not allowed here; memory is placed by first touch"},
+    {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb memory cannot be proven, transparent huge pages serve"},
+    {"thp_unavailable", "transparent huge pages are switched off; base pages serve instead"},
+    {"other_node", "a node ran out of memory; the nearest other node serves"},
+    {"node_gone", "a cpuset no longer allows some nodes; others serve, where the policy lets them"},
+};
+static_assert(sizeof kFallbacks / sizeof kFallbacks[0] == static_cast<unsigned>(Fallback::kCount));
+
+}  // namespace
+
+const char* fallback_name(Fallback f) { return kFallbacks[static_cast<unsigned>(f)].name; }
+const char* fallback_text(Fallback f) { return kFallbacks[static_cast<unsigned>(f)].text; }
+
+void note_fallback(Fallback f, bool speak) {
+  const std::uint64_t before = g_count[static_cast<unsigned>(f)].fetch_add(1, std::memory_order_relaxed);
+  if (before == 0 && speak && !g_quiet) warn_line(fallback_text(f));
+}
+std::uint64_t fallback_count(Fallback f) {
+  return g_count[static_cast<unsigned>(f)].load(std::memory_order_relaxed);
+}
+void set_fallback_quiet(bool quiet) { g_quiet = quiet; }
+
+}  // namespace nh

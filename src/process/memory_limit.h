@@ -1,0 +1,14 @@
+// Limits of memory and what is done near them: NUMAHEAP_LIMIT, and the limit of the memory control group if that is lower
+// than the machine's memory.
+#pragma once
+
+namespace nh {
+
+// From now on heaps ask before they grow. Where that would use more than nine tenths of a limit, the thread that asks
+// first gives back what is idle, and transparent huge pages are not asked for.
+void init_memory_limit();
+
+// Whether the process uses more than nine tenths of a limit now.
+bool memory_is_tight();
+
+}  // namespace nh

@@ -1,0 +1,127 @@
+// The memory's part of the start: address space, one heap per node and the two of the whole machine, their twins, who helps
+// whom.
+#include "base/bits.h"
+#include "process/start.h"
+
+namespace nh {
+namespace {
+
+// The window of address space: twice the memory, since what was freed leaves gaps, and as much as programs take that
+// allocate far more than they touch.
+constexpr std::size_t kLeastWindow = 16 * TiB;
+constexpr std::size_t kMostWindow = 48 * TiB;
+// Where processes have less address space than usual.
+constexpr std::size_t kSmallestWindow = 64 * GiB;
+
+// One heap per node, the first-touch heap, the interleaved heap; and a twin of each.
+unsigned heap_count(const Process& p) { return 2 * (p.topology.heap_count() + 2); }
+
+std::size_t wanted_window(const Topology& topology) {
+  std::uint64_t memory = 0;
+  for (unsigned i = 0; i < topology.node_count(); i++) memory += topology.node(i).memory_bytes;
+  const std::size_t wanted = align_up(2 * memory, TiB);
+  return wanted < kLeastWindow ? kLeastWindow : wanted > kMostWindow ? kMostWindow : wanted;
+}
+
+HugeSource huge_source(const Options& o) {
+  if (o.shared) return HugeSource::kSharedFile;
+  if (o.huge_source == HugeSourceOption::kHugetlbfs || !o.hugetlbfs.empty()) return HugeSource::kHugetlbfs;
+  return o.huge_source == HugeSourceOption::kMemfd ? HugeSource::kMemfd : HugeSource::kAnonymous;
+}
+
+// Where no policy says otherwise: the nodes that requests may name, without the memory-only ones if there are others.
+NodeSet interleaved_nodes(const Process& p) {
+  NodeSet ordinary = p.topology.allowed_nodes(false);
+  for (NodeId n = ordinary.first(); n.valid(); n = ordinary.next(NodeId(n.value + 1))) {
+    if (!p.nearest.nodes.has(n)) ordinary.remove(n);
+  }
+  return ordinary.empty() ? p.nearest.nodes : ordinary;
+}
+
+void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
+  const Topology& topology = p.topology;
+  const bool many = topology.heap_count() > 1;
+  MHeap::Config config;
+  config.id = id;
+  config.cpus = topology.possible_cpu_limit();
+  Backer::Config& backing = config.backing;
+  backing.huge_pages = p.options.hugepages;
+  backing.source = huge_source(p.options);
+  backing.strict = p.bound;
+  const NodeSet allowed = topology.allowed_nodes(false);
+  const bool is_twin = id > p.interleaved;
+  const HeapId like = is_twin ? HeapId(id.value - p.interleaved.value - 1) : id;
+  if (like < p.first_touch) {
+    backing.kind = HeapKind::kNode;
+    config.node = topology.node_of_heap(like);
+    config.bind_metadata = many;
+    backing.nodes = NodeSet::of(config.node);
+    if (many) backing.policy = BindMode::kBind;
+  } else if (like == p.first_touch) {
+    backing.kind = HeapKind::kFirstTouch;
+    backing.policy_places = inherited.is_set();
+    backing.nodes = allowed;
+    // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
+    backing.reservations_hold = !inherited.is_set() && allowed.count() == topology.heap_count();
+  } else {
+    backing.kind = HeapKind::kInterleaved;
+    backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
+    if (many) backing.policy = BindMode::kInterleave;
+  }
+  if (is_twin) backing.kind = HeapKind::kPaged;
+  p.heaps[id].heap.init(linux_os(), p.space, config);
+}
+
+void set_fallbacks(Process& p, HeapId id) {
+  NodeHeap& n = p.heaps[id];
+  const Topology& t = p.topology;
+  n.fallbacks = 0;
+  n.serves_all_nodes = id == p.first_touch || id == p.interleaved;
+  // Twins help twins.
+  const unsigned first = id > p.interleaved ? p.interleaved.value + 1 : 0;
+  const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
+  for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
+    const HeapId other = t.fallback(from, rank);
+    if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
+    const unsigned helper = first + other.value;
+    if (helper != id.value && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(helper);
+  }
+}
+
+}  // namespace
+
+bool set_up_address_space(Process& p) {
+  AddressSpace::Config config;
+  config.heaps = heap_count(p);
+  for (config.bytes = wanted_window(p.topology); config.bytes >= kSmallestWindow; config.bytes /= 4) {
+    config.heap_table_bytes = HeapArenas::table_bytes(config.bytes);
+    if (p.space.init(linux_os(), config)) return true;
+  }
+  return false;
+}
+
+bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
+  const OsOps& os = linux_os();
+  const unsigned nodes = p.topology.heap_count();
+  const unsigned count = heap_count(p);
+  p.first_touch = HeapId(nodes);
+  p.interleaved = HeapId(nodes + 1);
+  const std::size_t bytes = align_up(count * sizeof(NodeHeap), kOsPageSize);
+  void* memory = os.reserve(bytes, kOsPageSize);
+  if (memory == nullptr || os.make_writable(memory, bytes) != 0) return false;
+  os.advise_thp(memory, bytes, false);
+  auto* heaps = static_cast<NodeHeap*>(memory);
+  // Each on its node, though it is this thread that writes to all of them first. A refusal is said by the first arena.
+  for (unsigned i = 0; nodes > 1 && i < nodes; i++) {
+    os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(HeapId(i))));
+  }
+  p.heaps.init(heaps, count, &p.space);
+  p.heaps.set_home_of_cpu(home_of_cpu);
+  for (unsigned i = 0; i < count; i++) {
+    init_heap(p, HeapId(i), inherited);
+    set_fallbacks(p, HeapId(i));
+  }
+  return true;
+}
+
+}  // namespace nh

@@ -1,0 +1,191 @@
+#!/usr/bin/env python3
+"""Settings that a process cannot have: what it says, what it uses instead, and that NUMAHEAP_STRICT makes it end.
+
+    settings.py --library LIB [--only REGEX]
+
+The program is /bin/true or cat; the answers are the statistics that it leaves and the lines on stderr.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import machine  # noqa: E402
+from harness.run_cases import end_of, test_environment  # noqa: E402
+
+CASES = []
+REFUSED = 2
+NO_RSEQ = "GLIBC_TUNABLES=glibc.pthread.rseq=0"
+
+
+def case(body):
+    CASES.append(body)
+    return body
+
+
+def expect(condition, text):
+    if not condition:
+        raise AssertionError(text)
+
+
+class Bench:
+    def __init__(self, library, folder):
+        self.library = library
+        self.statistics = os.path.join(folder, "stats.json")
+
+    def run(self, *settings, command=("/bin/true",)):
+        """Exit status, lines on stderr, statistics ({} where the process left none), output."""
+        if os.path.exists(self.statistics):
+            os.unlink(self.statistics)
+        env = test_environment(self.library, [f"NUMAHEAP_STATS={self.statistics}", *settings])
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
+        stats = {}
+        if os.path.exists(self.statistics):
+            with open(self.statistics, encoding="utf-8") as file:
+                stats = json.load(file)
+        return done.returncode, done.stderr.splitlines(), stats, done.stdout
+
+    def accepted(self, *settings, lines=0):
+        """Runs with the settings, and with NUMAHEAP_STRICT as well: nothing to refuse."""
+        for more in ((), ("NUMAHEAP_STRICT=1",)):
+            status, said, stats, _ = self.run(*settings, *more)
+            expect(status == 0 and len(said) == lines, f"{settings} {more}: {end_of(status)}, {said}")
+        return stats
+
+    def not_honoured(self, words, *settings):
+        """Said once and otherwise survived; under NUMAHEAP_STRICT said, quiet or not, and the end."""
+        status, said, stats, _ = self.run(*settings)
+        expect(status == 0 and len(said) == 1 and re.search(words, said[0]), f"{settings}: {end_of(status)}, {said}")
+        quiet, nothing, _, _ = self.run(*settings, "NUMAHEAP_QUIET=1")
+        expect(quiet == 0 and nothing == [], f"{settings}, quiet: {end_of(quiet)}, {nothing}")
+        for more in ((), ("NUMAHEAP_QUIET=1",)):
+            status, refusal, none, _ = self.run(*settings, "NUMAHEAP_STRICT=1", *more)
+            expect(status == REFUSED and len(refusal) == 1 and re.search(words, refusal[0]) and none == {},
+                   f"{settings}, strict {more}: {end_of(status)}, {refusal}")
+        return stats
+
+
+def described(boot_id):
+    """Two nodes with a CPU each, as `numaheap run` of a machine with this boot id would pass them on."""
+    part = f"/b{boot_id}" if boot_id else ""
+    return f"NUMAHEAP_TOPOLOGY=nh1:r{part}/p0-1/n0:16777216:m:0:0:0/n1:16777216:m:0:0:1/d10,20x2,10"
+
+
+def own_boot_id():
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as file:
+        return file.read().strip()
+
+
+@case
+def topology_of_this_boot_counts(bench):
+    _, _, stats, _ = bench.run(described(own_boot_id()), "NUMAHEAP_QUIET=1")
+    expect(stats["topology"] == "inherited" and len(stats["nodes"]) == 4, str(stats))
+
+
+@case
+def topology_without_boot_id_counts(bench):
+    _, _, stats, _ = bench.run(described(""), "NUMAHEAP_QUIET=1")
+    expect(stats["topology"] == "inherited" and len(stats["nodes"]) == 4, str(stats))
+
+
+@case
+def topology_of_another_machine_is_passed_over(bench):
+    """It came with the environment, by srun or mpiexec: no mistake of anybody's, strict or not."""
+    stats = bench.accepted(described("00000000-0000-0000-0000-000000000000"))
+    expect(stats["topology"] != "inherited", stats["topology"])
+
+
+@case
+def nobody_loads_hwloc_where_the_topology_was_passed_on(bench):
+    _, _, _, maps = bench.run(described(own_boot_id()), "NUMAHEAP_QUIET=1", command=("cat", "/proc/self/maps"))
+    expect("libnumaheap" in maps and "libhwloc" not in maps, maps)
+
+
+@case
+def topology_that_is_none(bench):
+    bench.not_honoured("NUMAHEAP_TOPOLOGY cannot be used", "NUMAHEAP_TOPOLOGY=nh1:nonsense")
+    bench.not_honoured("NUMAHEAP_TOPOLOGY cannot be used", "NUMAHEAP_TOPOLOGY=pack:2 numa:2 pu:2")
+
+
+@case
+def policy_that_names_no_node(bench):
+    for policy in ("bind:1000", "preferred:1000", "interleave:0,1000"):
+        bench.not_honoured(r"NUMAHEAP_POLICY=" + policy + ".* only; the ", f"NUMAHEAP_POLICY={policy}")
+    bench.accepted("NUMAHEAP_POLICY=local")
+    bench.accepted("NUMAHEAP_POLICY=interleave:all")
+
+
+@case
+def pages_that_the_machine_does_not_have(bench):
+    """Without NUMAHEAP_STRICT that is said when they are needed, which /bin/true does not come to."""
+    def refused(words, setting):
+        status, said, _, _ = bench.run(setting)
+        expect(status == 0 and said == [], f"{setting}: {end_of(status)}, {said}")
+        status, said, stats, _ = bench.run(setting, "NUMAHEAP_STRICT=1")
+        expect(status == REFUSED and len(said) == 1 and words in said[0] and stats == {},
+               f"{setting}, strict: {end_of(status)}, {said}")
+
+    refused("NUMAHEAP_HUGETLBFS: no hugetlbfs", "NUMAHEAP_HUGETLBFS=/proc")
+    refused("NUMAHEAP_HUGETLBFS: no hugetlbfs", "NUMAHEAP_HUGETLBFS=/no/such/folder")
+    with machine.exclusive():
+        with machine.pool(0):
+            refused("no huge pages of 2 MiB", "NUMAHEAP_HUGEPAGES=2m")
+        with machine.pool(8):
+            bench.accepted("NUMAHEAP_HUGEPAGES=2m")
+        with machine.thp("never"):
+            refused("transparent huge pages are off", "NUMAHEAP_HUGEPAGES=thp")
+        with machine.thp("madvise"):
+            bench.accepted("NUMAHEAP_HUGEPAGES=thp")
+
+
+@case
+def rseq_of_our_own(bench):
+    stats = bench.accepted("NUMAHEAP_RSEQ=own", NO_RSEQ)
+    expect(stats["cache_mode"] == "own-rseq", stats["cache_mode"])
+
+
+@case
+def rseq_of_our_own_where_libc_was_first(bench):
+    _, _, stats, _ = bench.run("NUMAHEAP_RSEQ=auto")
+    if stats["cache_mode"] != "rseq":
+        return "libc registers no restartable sequences here"
+    stats = bench.not_honoured("NUMAHEAP_RSEQ=own: .*glibc.pthread.rseq=0", "NUMAHEAP_RSEQ=own")
+    expect(stats["cache_mode"] == "fallback", stats["cache_mode"])
+    # Nothing is asked of the kernel where there are no caches.
+    bench.accepted("NUMAHEAP_RSEQ=own", "NUMAHEAP_CPU_CACHE=0")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", required=True)
+    parser.add_argument("--only", default="")
+    arguments = parser.parse_args()
+    failed, ran = [], 0
+    with tempfile.TemporaryDirectory(prefix="nh-settings-") as folder:
+        bench = Bench(os.path.realpath(arguments.library), folder)
+        for body in CASES:
+            if not re.search(arguments.only, body.__name__):
+                continue
+            ran += 1
+            try:
+                reason = body(bench)
+                print(f"ok   {body.__name__}" if reason is None else f"skipped: {body.__name__}: {reason}", flush=True)
+            except machine.Unavailable as error:
+                print(f"skipped: {body.__name__}: {error}", flush=True)
+            except AssertionError as error:
+                failed.append(body.__name__)
+                print(f"FAIL {body.__name__}\n     {error}", flush=True)
+    if not ran:
+        sys.exit("settings.py: no case matches")
+    if failed:
+        sys.exit(f"{len(failed)} of {ran} cases failed: {' '.join(failed)}")
+    print(f"{ran} cases passed")
+
+
+if __name__ == "__main__":
+    main()

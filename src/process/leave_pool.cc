@@ -358,9 +358,9 @@ void leave_pool_before_fork() {
   wait_for_turn();
   release_idle_pool_pages();
   {
-    claim_pool_units();
     // What is claimed is ours: a library's hook in place of mmap that allocates must not wait for it in this thread.
     const OsWork os_work;
+    claim_pool_units();
     Leaving().run();
     unclaim_pool_units();
   }

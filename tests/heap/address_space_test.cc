@@ -279,6 +279,26 @@ TEST(AddressSpace, TablesThatCannotGrowLeaveTheEndWhereItIs) {
   EXPECT_EQ(d.deal(600), 1u) << "and can be asked for again";
 }
 
+// The page map of a hole that was mapped for a request that failed in the end can only be read.
+TEST(AddressSpace, ArenasAfterAFailureBehindAnObstacleHaveTablesThatCanBeWritten) {
+  for (unsigned k = 1; k <= 8; k++) {
+    FakeOs os;
+    AddressSpace s;
+    ASSERT_TRUE(s.init(os.ops(), window_of(TiB)));
+    Dealer d{s, HeapId(0)};
+    ASSERT_EQ(d.deal(1), 0u);
+    os.add_obstacle(s.arena_address(1), 10 * GiB);
+    // One that lies further behind it than the next one would.
+    os.fail_call(FakeCall::kMapNew, k, ENOMEM);
+    d.deal(600);
+    os.clear_failures();
+    const ArenaIndex arena = d.deal(1);
+    ASSERT_NE(arena, kNone);
+    EXPECT_EQ(os.state_of(s.page_map() + arena * kPagesPerArena), PageState::kWritable) << k;
+    EXPECT_EQ(os.state_of(s.page_map() + (arena + 1) * kPagesPerArena - 1), PageState::kWritable) << k;
+  }
+}
+
 // A function that libc calls for us may allocate.
 TEST(AddressSpace, AThreadThatIsInsideAlreadyIsRefused) {
   FakeOs os;

@@ -55,6 +55,7 @@ CASES = [
     ("nothing_of_a_shared_file_is_shared", 64, [SHARED]),
     ("children_read_shared_arrays", 64, [COW]),
     ("forks_in_a_signal_handler", 64, [AUTO]),
+    ("forks_while_hooks_allocate", 128, [AUTO]),
     ("children_without_handlers_use_the_heap", 0, [["NUMAHEAP_SCAVENGE_DELAY=1ms"]]),
     ("handlers_of_the_program_use_the_heap_first", 0, [["NH_TEST_EARLY=1", "NUMAHEAP_SCAVENGE_DELAY=1ms"]]),
 ]
@@ -110,7 +111,9 @@ def run(bench, case, mode):
         settings = list(mode)
         if "NUMAHEAP_SHARED=1" in mode:
             settings.append(f"NUMAHEAP_HUGETLBFS={stack.enter_context(hugetlbfs())}")
-        if case in IN_ONE_PIECE:
+        if case == "forks_while_hooks_allocate":
+            bench.run("process_hooks", case, settings)
+        elif case in IN_ONE_PIECE:
             bench.run("fork_pool", case, settings)
         elif case == "memory_group_is_nearly_full":
             group = stack.enter_context(cgroup.memory_group())

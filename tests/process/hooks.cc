@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <thread>
 #include <vector>
@@ -104,4 +106,36 @@ CASE(hooks_that_allocate_in_many_threads) {
   std::vector<std::thread> threads;
   for (uint64_t t = 0; t < 4; t++) threads.emplace_back(hammer, t + 10);
   for (std::thread& t : threads) t.join();
+}
+
+// Where there is a pool the first of them moves memory off it, and calls mmap, madvise and munmap meanwhile (fork_pool.py).
+CASE(forks_while_hooks_allocate) {
+  std::vector<std::thread> threads;
+  std::vector<unsigned char*> held;
+  for (size_t i = 0; i < 3000; i++) {
+    const size_t n = i % 300 == 0 ? 3 << 20 : 20000;
+    held.push_back(static_cast<unsigned char*>(malloc(n)));
+    REQUIRE(held.back() != nullptr);
+    memset(held.back(), static_cast<int>(i), n);
+  }
+  for (uint64_t t = 0; t < 2; t++) threads.emplace_back(hammer, t + 20);
+  for (int round = 0; round < 5; round++) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      bool right = true;
+      for (size_t i = 0; i < held.size(); i++) right &= held[i][19999] == static_cast<unsigned char>(i);
+      hammer(30);
+      _exit(right ? 0 : 1);
+    }
+    int status = -1;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    EXPECT(status == 0, "the child ended with status %#x", static_cast<unsigned>(status));
+    hammer(40);
+  }
+  for (std::thread& t : threads) t.join();
+  for (size_t i = 0; i < held.size(); i++) {
+    EXPECT(held[i][19999] == static_cast<unsigned char>(i));
+    free(held[i]);
+  }
 }

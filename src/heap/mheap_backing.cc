@@ -193,10 +193,6 @@ void MHeap::fill_small_unit_L() {
 // The units belong to the caller, or their pages are claimed.
 void MHeap::release_L(UnitRange units) {
   for (UnitId u = units.first; u < units.end;) {
-    if (arenas_.unit(u).is_mine()) {
-      ++u;  // it may be mapped beyond what is asked for, further up on this thread's stack
-      continue;
-    }
     if (arenas_.unit(u).busy()) {
       if (OsWork::under_way()) return;  // they stay backed
       wait_L();

@@ -299,7 +299,7 @@ TEST(AddressSpace, TablesAreSmallWhereMappingsAreScarce) {
   AddressSpace s;
   ASSERT_TRUE(s.init(os.ops(), window_of(64 * GiB)));
   Dealer d{s, HeapId(0)};
-  for (std::size_t arenas = 1; arenas <= 64; arenas++) {
+  for (std::size_t arenas = 1; arenas <= 400; arenas++) {
     ASSERT_NE(d.deal(1), kNone);
     const std::size_t needed = arenas * (kPagesPerArena * (sizeof(PageEntry) + sizeof(MSpan*)) + sizeof(ArenaOwner));
     EXPECT_LE(mapped(os), needed + 3 * 64 * KiB);

@@ -133,7 +133,6 @@ int AddressSpace::extend_tables(ArenaIndex hole, ArenaIndex first, ArenaIndex en
 }
 
 bool AddressSpace::has_room(std::size_t bytes) const {
-  if (!os_->mappings_are_scarce()) return true;
   return bytes <= max_bytes_ && os_->has_room(reinterpret_cast<void*>(base_ + used_bytes()), bytes);
 }
 

@@ -118,7 +118,7 @@ class AddressSpace {
   static constexpr ArenaIndex kNone = UINT32_MAX;
   int deal(HeapId h, std::size_t count, std::size_t alignment, ArenaIndex behind, std::uint32_t next, ArenaIndex* first);
 
-  // Whether the OS would map so much more; true unless mappings are scarce. It may be gone a moment later.
+  // Whether the OS would map so much more. It may be gone a moment later.
   bool has_room(std::size_t bytes) const;
 
   // p must be contained.

@@ -86,9 +86,11 @@ bool Backer::node_lacks_room(std::size_t bytes) const {
 int Backer::decide(Request* request, bool unmapped) const {
   const bool may_hugetlb = unmapped && !pool_is_left() && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages);
   if (may_hugetlb) {
-    const bool may = !first_touch() || reservations_hold(kHugeSize);
-    request->hugetlb = may && pool_has(kHugeSize, request->bytes);
-    if (!request->hugetlb) note_fallback(Fallback::kHugetlbDry, config_.huge_pages != HugePagesOption::kAuto);
+    // Children lose what a fork cannot take off the pool, and must not lose the small objects that their next step needs.
+    const bool has = pool_has(kHugeSize, request->bytes);
+    request->hugetlb = has && (first_touch() ? reservations_hold(kHugeSize) : os_->can_leave_hugetlb());
+    const Fallback why = has && !first_touch() ? Fallback::kNoLeaving : Fallback::kHugetlbDry;
+    if (!request->hugetlb) note_fallback(why, config_.huge_pages != HugePagesOption::kAuto);
     // Hugetlb mappings never merge, and their number is limited. Where every mapping counts they are as long as needed.
     request->steps = request->hugetlb && !first_touch() && !os_->mappings_are_scarce();
   }

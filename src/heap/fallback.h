@@ -8,6 +8,7 @@ namespace nh {
 enum class Fallback : std::uint8_t {
   kHugetlbDry,       // a pool had no page left: THP instead
   kHugetlbRefused,   // mapping hugetlb memory failed
+  kNoLeaving,        // small objects stay off the pools, since a fork could not take them off there
   kBindRefused,      // mbind not allowed here: first touch from the right CPU
   kNoPopulate,       // kernel without MADV_POPULATE_WRITE
   kThpUnavailable,   // transparent huge pages are off: base pages

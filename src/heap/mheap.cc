@@ -96,7 +96,7 @@ PageAlloc::Run MHeap::pages_from_heap(PageCount pages, std::size_t align_pages) 
   for (;;) {
     const PageAlloc::Run run = alloc_pages_L(pages, align_pages);
     if (!run.ok || back_L(run.first, pages)) return run;
-    if (free_unbacked_L(run.first, pages)) return {};
+    if (release_free_L(run.first, pages)) return {};
   }
 }
 
@@ -224,8 +224,13 @@ void MHeap::free_span(MSpan* span) {
   spans_.fetch_sub(1, std::memory_order_relaxed);
   in_use_.fetch_sub(pages.bytes(), std::memory_order_relaxed);
   LockGuard guard(lock_);
-  arenas_.pages().free(first, pages);
-  note_freed_L(first, pages);
+  if (mappings_are_scarce_ && pages.value >= kPagesPerHuge) {
+    // What is idle and mapped would be missing elsewhere: stacks of threads, libraries, files.
+    release_free_L(first, pages);
+  } else {
+    arenas_.pages().free(first, pages);
+    note_freed_L(first, pages);
+  }
   span->next = spare_;
   spare_ = span;
 }

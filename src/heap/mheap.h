@@ -208,7 +208,7 @@ class MHeap {
   PageAlloc::Run alloc_pages_L(PageCount pages, std::size_t align_pages);
   PageAlloc::Run cut_aligned_L(const PageAlloc::Run& run, PageCount all, PageCount pages, std::size_t align_bytes);
   void note_freed_L(PageId first, PageCount pages);
-  bool free_unbacked_L(PageId first, PageCount pages);
+  bool release_free_L(PageId first, PageCount pages);
   void count_units(const Unit* units, std::size_t n, bool add);
 
   PageAlloc::Run pages_from_cache(CpuPages& c, PageCount pages);
@@ -241,6 +241,7 @@ class MHeap {
   MSpan* spare_ = nullptr;
   Growth growth_;
   bool small_unit_full_ = false;
+  bool mappings_are_scarce_ = false;  // when that was last asked, which is whenever the heap grows
   unsigned waiters_ = 0;
   std::atomic<std::uint32_t> epoch_{0};  // counts the ends of waits for the OS; sleepers wait for it to change
   std::atomic<std::uint32_t> tick_{0};

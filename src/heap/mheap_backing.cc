@@ -66,7 +66,10 @@ bool MHeap::grow_L(PageCount pages) {
   lock_.unlock();
   ArenaIndex first = 0;
   // Tables for address space that could not be used would cost what is scarce.
-  const bool room = space_->has_room(pages.value <= free ? kHugeSize : align_up((pages.value - free) * kPageSize, kHugeSize));
+  const std::size_t more = pages.value <= free ? 0 : align_up((pages.value - free) * kPageSize, kHugeSize);
+  // A small process is not asked: the answer takes a file.
+  const bool scarce = (arenas_.count() != 0 || more > kArenaSize) && os_->mappings_are_scarce();
+  const bool room = !scarce || more <= kArenaSize || space_->has_room(more);
   int error = room ? arenas_.prepare(count) : ENOMEM;
   if (error == 0) error = space_->deal(config_.id, count, giant ? GiB : kArenaSize, behind, next, &first);
   for (const std::size_t fewer : {needed, least}) {
@@ -77,6 +80,7 @@ bool MHeap::grow_L(PageCount pages) {
   }
   lock_.lock();
   growth_ = {};
+  mappings_are_scarce_ = scarce;
   if (error == 0) arenas_.add(first, count);
   end_busy_L();
   return error == 0;
@@ -205,9 +209,10 @@ void MHeap::release_L(UnitRange units) {
   }
 }
 
-// Gives pages back that could not be backed, and at once what was backed of them. Those in lost units stay taken for ever,
-// since the next search would find them first. True: there were none of these, and another attempt now would fail alike.
-bool MHeap::free_unbacked_L(PageId first, PageCount pages) {
+// Frees pages and gives the units that consist of them back to the OS at once, for instance because not all of them could be
+// backed. Those in lost units stay taken for ever, since the next search would find them first. True: there were none of
+// these.
+bool MHeap::release_free_L(PageId first, PageCount pages) {
   const UnitRange own = UnitRange::inside(first, pages);
   if (!own.empty()) release_L(own);
   bool all = true;

@@ -64,14 +64,14 @@ bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
     }
     if (!ok) return false;
     if (!back_L(end, more)) {
-      free_unbacked_L(end, more);
+      release_free_L(end, more);
       return false;
     }
   }
   bool dropped;
   if (scavenged != more && !settle(end, more, asker, &dropped)) {
     LockGuard guard(lock_);
-    free_unbacked_L(end, more);
+    release_free_L(end, more);
     return false;
   }
   in_use_.fetch_add(more.bytes(), std::memory_order_relaxed);

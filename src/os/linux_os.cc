@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "os/linux_calls.h"
 #include "os/machine_state.h"
+#include "os/userfault.h"
 
 namespace nh {
 namespace linux_os_detail {
@@ -227,6 +228,7 @@ constexpr OsOps kLinuxOs = {
     .node_has_room = detail::node_has_room,
     .allowed_nodes = detail::allowed_nodes,
     .hugetlb_fault_limited = detail::hugetlb_fault_limited,
+    .can_leave_hugetlb = can_stop_hugetlb_stores,
     .thp_mode = detail::thp_mode,
     .memory_limit = detail::memory_limit,
     .forget_state = detail::forget_machine_state,

@@ -131,6 +131,9 @@ struct OsOps {
   bool (*allowed_nodes)(NodeSet* out);
   // Whether a control group limits pages of this size when they are faulted in: then a reservation proves nothing.
   bool (*hugetlb_fault_limited)(std::size_t page_bytes);
+  // Whether a process with several threads can take its memory off hugetlb pages before it forks: the kernel stops stores
+  // to such memory (userfaultfd, Linux 5.19), and no seccomp filter judges system calls. Found out once.
+  bool (*can_leave_hugetlb)();
   // THP mode: 0 never, 1 madvise, 2 always; -1 unknown.
   int (*thp_mode)();
   // The limit of the control group that has the least left, our own or one above it. false: none is lower than the

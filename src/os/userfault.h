@@ -10,6 +10,9 @@
 
 namespace nh {
 
+// Whether that can be had here. Asked of the kernel once.
+bool can_stop_hugetlb_stores();
+
 class WriteProtection {
  public:
   WriteProtection() = default;

@@ -123,6 +123,22 @@ TEST(Ladder, APoolThatRunsDryGoesOnWithThpAtTheSamePlace) {
   l.use();
 }
 
+// What a fork could not take off the pool children would lose.
+TEST(Ladder, SmallObjectsStayOffAPoolThatAForkCouldNotLeave) {
+  FakeOsConfig config = machine(64);
+  config.can_leave_hugetlb = false;
+  const std::uint64_t before = fallbacks(Fallback::kNoLeaving);
+  {
+    Ladder l(config);
+    EXPECT_EQ(l.back(1, 2), 0);
+    EXPECT_EQ(l.kinds().substr(0, 4), ".tt.");
+    EXPECT_EQ(fallbacks(Fallback::kNoLeaving), before + 1);
+  }
+  Ladder l(config, first_touch());
+  EXPECT_EQ(l.back(1, 2), 0);
+  EXPECT_EQ(l.kinds().substr(0, 4), ".22.") << "large objects alone";
+}
+
 TEST(Ladder, APoisonedHugePageIsADryPool) {
   Ladder l(machine(64));
   l.os.fail_call(FakeCall::kPopulate, 2, EHWPOISON);

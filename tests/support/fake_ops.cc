@@ -332,6 +332,7 @@ struct FakeOps {
   }
   static bool hugetlb_fault_limited(std::size_t) { return os().config_.hugetlb_fault_limited; }
 
+  static bool can_leave_hugetlb() { return os().config_.can_leave_hugetlb; }
   static int thp_mode() {
     FakeOs& f = os(FakeCall::kThpMode);
     const Guard guard(f.mutex_);
@@ -379,6 +380,7 @@ const OsOps& FakeOs::ops() const {
       .node_has_room = FakeOps::node_has_room,
       .allowed_nodes = FakeOps::allowed_nodes,
       .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
+      .can_leave_hugetlb = FakeOps::can_leave_hugetlb,
       .thp_mode = FakeOps::thp_mode,
       .memory_limit = FakeOps::memory_limit,
       .forget_state = FakeOps::forget_state,

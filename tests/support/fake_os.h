@@ -67,6 +67,7 @@ struct FakeOsConfig {
   std::size_t commit_limit = SIZE_MAX;   // writable bytes in all, as vm.overcommit_memory=2
   int thp_mode = 1;
   bool hugetlb_fault_limited = false;  // by a cgroup
+  bool can_leave_hugetlb = true;       // false: as before Linux 5.19
   std::size_t node_room = SIZE_MAX;    // what node_has_room() answers by
   MemoryLimit memory_limit = {};       // of a cgroup; limit 0: there is none
   bool has_populate = true;                // false: EINVAL, as before Linux 5.14

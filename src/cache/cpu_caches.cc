@@ -1,5 +1,6 @@
 #include "cache/cpu_caches.h"
 
+#include <cstring>
 #include <new>
 
 #include "base/check.h"
@@ -112,6 +113,8 @@ HeapId CpuCaches::local_heap() { return heap_of_cpu_(current_cpu()); }
 
 void CpuCaches::repair_after_fork(bool lost) {
   if (drain_lock_.held() && !drain_lock_.held_by_me()) drain_lock_.reset_after_fork();
+  // All CPUs lose their lists then. (Where lists have locks no large objects are kept.)
+  for (unsigned h = 0; lost && h < heaps_->count(); h++) large_capacity_[h].store(0, std::memory_order_relaxed);
   for (unsigned cpu = 0; cpu < config_.cpus && caches_ != nullptr; cpu++) {
     CpuCache* cache = cache_of(static_cast<int>(cpu));
     if (cache == nullptr) continue;
@@ -120,6 +123,8 @@ void CpuCaches::repair_after_fork(bool lost) {
       cache->lock.reset_after_fork();
       for (unsigned set = 0; set < list_sets(); set++) cache->lists[set] = ListSet{};
       cache->capacity_bytes = 0;
+      cache->large_capacity_bytes = 0;
+      std::memset(cache->turned_away, 0, sizeof cache->turned_away);
     }
     if (!cache->tiny_lock.held_by_me() && (cache->tiny_lock.held() || lost)) {
       cache->tiny_lock.reset_after_fork();

@@ -113,7 +113,7 @@ class CpuCaches {
   CpuCache* prepare(int cpu);
   void publish(int cpu, CpuCache* cache);
   void withdraw(int cpu);
-  void flush_lists(CpuCache* cache);
+  void flush_lists(CpuCache* cache, MSpan** large);
   unsigned list_sets() const { return heaps_->count() * kListSetsPerHeap; }
   static HeapId heap_of_set(unsigned set) { return HeapId(set / kListSetsPerHeap); }
   static SpanClass class_in_set(unsigned set, unsigned list) {
@@ -125,9 +125,10 @@ class CpuCaches {
   }
   template <typename Visit> void for_each_used_set(const CpuCache& cache, Visit&& visit) const;
   std::uint64_t lists_of(const CpuCache& cache) const;
-  void flush_large(CpuCache* cache, HeapId h);
+  void flush_large(CpuCache* cache, HeapId h, MSpan** large);
   // Whether the calling thread may use sequences now; registers it if need be.
   bool has_sequences() const;
+  template <typename Empty> bool with_lists(CpuId cpu, Empty&& empty);
   template <typename Flush> bool drain_with(CpuId cpu, Flush&& flush);
   bool keeps_large_of(const CpuCache& cache, HeapId h) const;
   bool keeps_large(const CpuCache& cache, HeapId h) const;
@@ -162,22 +163,36 @@ class CpuCaches {
 
 // Why nobody else touches the lists of a withdrawn cache: sequences that start now load the empty lists from the slot;
 // those under way on that CPU are aborted by the fence and start over; guarded ones compare the slot and fail.
-template <typename Flush>
-bool CpuCaches::drain_with(CpuId cpu, Flush&& flush) {
+template <typename Empty>
+bool CpuCaches::with_lists(CpuId cpu, Empty&& empty) {
   LockGuard guard(drain_lock_);
   CpuCache* cache = cache_of(cpu.value);
   if (cache == nullptr) return true;
   if (mode_ == CacheMode::kFallback) {
     LockGuard cache_guard(cache->lock);
-    flush(cache);
+    empty(cache);
     return true;
   }
   if (!fences_) return false;
   withdraw(cpu.value);
   const bool fenced = membarrier_rseq(cpu) == 0;
-  if (fenced) flush(cache);
+  if (fenced) empty(cache);
   publish(cpu.value, cache);
   return fenced;
+}
+
+// Calls flush(CpuCache*, MSpan** large) with the lists of a CPU. The large objects that it links there are freed without any
+// lock, since that may take system calls.
+template <typename Flush>
+bool CpuCaches::drain_with(CpuId cpu, Flush&& flush) {
+  MSpan* large = nullptr;
+  const bool done = with_lists(cpu, [&](CpuCache* cache) { flush(cache, &large); });
+  while (large != nullptr) {
+    MSpan* const next = large->next;
+    heaps_->free_large(large);
+    large = next;
+  }
+  return done;
 }
 
 // The process's caches.

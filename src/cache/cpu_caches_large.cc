@@ -134,8 +134,8 @@ bool CpuCaches::drain_large() {
   for_each([&](CpuCache& cache) {
     bool keeps = false;
     for (unsigned h = 0; h < heaps_->count(); h++) keeps |= keeps_large(cache, HeapId(h));
-    any |= keeps && drain_with(CpuId(static_cast<int>(cache.cpu)), [this](CpuCache* c) {
-      for (unsigned h = 0; h < heaps_->count(); h++) flush_large(c, HeapId(h));
+    any |= keeps && drain_with(CpuId(static_cast<int>(cache.cpu)), [this](CpuCache* c, MSpan** large) {
+      for (unsigned h = 0; h < heaps_->count(); h++) flush_large(c, HeapId(h), large);
     });
   });
   return any;
@@ -153,12 +153,12 @@ void CpuCaches::drain_large_before_growth(HeapId h, std::size_t bytes) {
   growth_[h.value].store(0, std::memory_order_relaxed);
   for_each([&](CpuCache& cache) {
     if (!keeps_large(cache, h)) return;
-    drain_with(CpuId(static_cast<int>(cache.cpu)), [this, h](CpuCache* c) { flush_large(c, h); });
+    drain_with(CpuId(static_cast<int>(cache.cpu)), [this, h](CpuCache* c, MSpan** large) { flush_large(c, h, large); });
   });
 }
 
-// The caller has seen to it that nobody else changes the lists.
-void CpuCaches::flush_large(CpuCache* cache, HeapId h) {
+// Takes what the cache keeps of a heap's large objects. The caller has seen to it that nobody else changes the lists.
+void CpuCaches::flush_large(CpuCache* cache, HeapId h, MSpan** large) {
   for (unsigned number = kFirstBinList; number < kClassCodes; number++) {
     FreeList* list = large_list(*cache, SpanClass(number), h);
     if (list == nullptr) return;
@@ -170,7 +170,8 @@ void CpuCaches::flush_large(CpuCache* cache, HeapId h) {
       void* next = next_object(first);
       MSpan* span = h.value == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first);
       if (span == nullptr) freed_twice(first);
-      heaps_->free_large(span);
+      span->next = *large;
+      *large = span;
       first = next;
     }
   }

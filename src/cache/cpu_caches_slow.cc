@@ -190,7 +190,7 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   }
   if (out.head == nullptr) return true;
   count_one(&cache.flushes);
-  heaps_->flush(h, c, out.head, out.count, cache.local);
+  heaps_->flush(h, c, out.head, out.count, local ? h : cache.local);
   return true;
 }
 

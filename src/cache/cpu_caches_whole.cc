@@ -15,8 +15,8 @@ void CpuCaches::for_each_used_set(const CpuCache& cache, Visit&& visit) const {
   }
 }
 
-// Sends everything in a cache home. The caller has seen to it that nobody else changes its lists.
-void CpuCaches::flush_lists(CpuCache* cache) {
+// Sends all small objects of a cache home and takes the large ones. The caller has seen to it that nobody else changes its lists.
+void CpuCaches::flush_lists(CpuCache* cache, MSpan** large) {
   for (unsigned set = 0; set < list_sets(); set++) {
     for (unsigned number = 0; number < kCachedClasses; number++) {
       const SpanClass c = class_in_set(set, number);
@@ -26,14 +26,15 @@ void CpuCaches::flush_lists(CpuCache* cache) {
       const unsigned count = list.count();
       list.head = nullptr;
       __atomic_store_n(&list.room, list.cap, __ATOMIC_RELAXED);
-      heaps_->flush(heap_of_set(set), c, head, count, cache->local);
+      const HeapId h = heap_of_set(set);
+      heaps_->flush(h, c, head, count, hands_out(*cache, h) ? h : cache->local);
     }
   }
-  for (unsigned h = 0; h < heaps_->count(); h++) flush_large(cache, HeapId(h));
+  for (unsigned h = 0; h < heaps_->count(); h++) flush_large(cache, HeapId(h), large);
 }
 
 bool CpuCaches::drain(CpuId cpu) {
-  return drain_with(cpu, [this](CpuCache* cache) { flush_lists(cache); });
+  return drain_with(cpu, [this](CpuCache* cache, MSpan** large) { flush_lists(cache, large); });
 }
 
 // The state of all lists in a number: 0 if they are empty. The first objects tell nearly everything, since what malloc()

@@ -35,7 +35,11 @@ Central* HeapSet::central(HeapId h, SpanClass c) {
 void HeapSet::note_served(HeapId h, CpuId cpu, unsigned objects) {
   NodeHeap& n = heaps_[h.value];
   n.served_objects.fetch_add(objects, std::memory_order_relaxed);
-  const bool local = home_of_cpu_ != nullptr && home_of_cpu_(cpu) == h;
+  if (home_of_cpu_ == nullptr) return;
+  const HeapId home = home_of_cpu_(cpu);
+  // A heap's paged twin is of the same node.
+  const NodeId node = n.heap.node();
+  const bool local = home == h || (node.valid() && heaps_[home.value].heap.node() == node);
   if (local) n.local_objects.fetch_add(objects, std::memory_order_relaxed);
 }
 

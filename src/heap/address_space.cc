@@ -13,6 +13,8 @@ constexpr std::size_t kHugeTablesFrom = 4 * GiB;
 // A large table grows by whole huge pages.
 constexpr std::size_t kLargeTable = 8 * MiB;
 constexpr unsigned kWindowAttempts = 16;
+// Memory for tables of what is nobody's is mapped only where that is little.
+constexpr ArenaIndex kSmallHole = kArenasPerGiB;
 
 constexpr std::size_t planned(std::size_t bytes) { return align_up(bytes, kHugeSize); }
 
@@ -116,8 +118,7 @@ void AddressSpace::mirror_used_bytes(std::size_t* copy) {
 
 // Makes the tables usable for arenas [first, end); those in [hole, first) are nobody's.
 int AddressSpace::extend_tables(ArenaIndex hole, ArenaIndex first, ArenaIndex end) {
-  // Only the page map is read for addresses that are nobody's, and memory for nothing is mapped only where it is little.
-  constexpr ArenaIndex kSmallHole = kArenasPerGiB;
+  // Only the page map is read for addresses that are nobody's.
   const std::size_t hole_arenas = first - hole > kSmallHole ? first - hole : 0;
   const auto extend = [&](WindowTable& table, std::size_t bytes_per_arena) {
     return table.extend(end * bytes_per_arena, hole * bytes_per_arena, hole_arenas * bytes_per_arena);
@@ -132,7 +133,9 @@ int AddressSpace::extend_tables(ArenaIndex hole, ArenaIndex first, ArenaIndex en
   return error;
 }
 
-bool AddressSpace::has_room(std::size_t bytes) const {
+bool AddressSpace::has_room(std::size_t bytes) {
+  if (lock_.held_by_me()) return true;
+  LockGuard guard(lock_);
   return bytes <= max_bytes_ && os_->has_room(reinterpret_cast<void*>(base_ + used_bytes()), bytes);
 }
 
@@ -142,7 +145,7 @@ int AddressSpace::deal(HeapId h, std::size_t count, std::size_t alignment, Arena
   LockGuard guard(lock_);
   const std::size_t limit = max_bytes_ >> kArenaShift;
   const auto used = static_cast<ArenaIndex>(used_bytes() >> kArenaShift);
-  std::size_t at = used;
+  std::size_t at = used > floor_ ? used : floor_;
   for (std::size_t skip = count;; skip *= 2) {
     if (alignment > kArenaSize) {
       at = (align_up(base_ + at * kArenaSize, alignment) - base_) >> kArenaShift;
@@ -154,9 +157,10 @@ int AddressSpace::deal(HeapId h, std::size_t count, std::size_t alignment, Arena
     at += skip;
   }
   // An obstacle under a limit of address space: the window ends here rather than pay for tables of what is not ours.
-  if (at - used > kArenasPerGiB && os_->mappings_are_scarce()) return ENOMEM;
+  if (at - used > kSmallHole && os_->mappings_are_scarce()) return ENOMEM;
   const auto begin = static_cast<ArenaIndex>(at);
   const auto end = static_cast<ArenaIndex>(at + count);
+  if (begin - used > kSmallHole) floor_ = begin;
   if (const int error = extend_tables(used, begin, end); error != 0) return error;
 
   std::uint32_t number = behind == kNone || begin == behind + 1 ? next : next + 1;

@@ -119,7 +119,7 @@ class AddressSpace {
   int deal(HeapId h, std::size_t count, std::size_t alignment, ArenaIndex behind, std::uint32_t next, ArenaIndex* first);
 
   // Whether the OS would map so much more. It may be gone a moment later.
-  bool has_room(std::size_t bytes) const;
+  bool has_room(std::size_t bytes);
 
   // p must be contained.
   PageEntry entry(const void* p) const { return __atomic_load_n(&page_map()[index(address(p))], __ATOMIC_RELAXED); }
@@ -163,6 +163,8 @@ class AddressSpace {
   std::uintptr_t base_ = 0;
   std::size_t max_bytes_ = 0;
   std::atomic<std::size_t> used_bytes_{0};
+  // Arenas before it are in a hole, whose part of the page map may be readable only, even if deal() failed afterwards.
+  ArenaIndex floor_ = 0;
   std::size_t* mirror_ = nullptr;
   std::uintptr_t heap_tables_ = 0;
   std::size_t heap_table_bytes_ = 0;

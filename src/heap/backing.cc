@@ -288,6 +288,8 @@ void Backer::release(const Run& run) const {
     const auto drop = [&] { return (file ? os_->punch(part.at(0), bytes) : os_->discard(part.at(0), bytes)) == 0; };
     // Locked memory keeps its pages while it is mapped, and so does hugetlb memory before Linux 5.18.
     if (!unmaps && drop()) return set_all(part, UnitState::kMapped);
+    // A file that is mapped shared keeps the pages of what is no longer mapped.
+    if (unmaps && file) drop();
     // Where there are too many mappings the pages alone can go. If their reservation goes with them, a store of the
     // program could find the pool dry: nobody may use these addresses any more.
     if (unmap(part) || !unmaps || !drop()) return;

@@ -1,5 +1,7 @@
 #include "heap/heap_arenas.h"
 
+#include <cstring>
+
 #include "base/bits.h"
 #include "base/check.h"
 
@@ -80,6 +82,18 @@ void HeapArenas::add(ArenaIndex first, std::size_t count) {
 void HeapArenas::repair_after_fork() {
   for (WindowTable* table : {&places_, &units_, &bitmaps_}) table->repair_after_fork();
   for (WindowTable& table : summaries_) table.repair_after_fork();
+}
+
+void HeapArenas::forget_half_added() {
+  const Sizes used(end_);
+  const auto clear_behind = [](const WindowTable& table, std::size_t end) {
+    if (end < table.bytes()) std::memset(static_cast<char*>(table.data()) + end, 0, table.bytes() - end);
+  };
+  clear_behind(places_, used.places);
+  clear_behind(bitmaps_, used.pages.bitmap_bytes);
+  for (unsigned level = 0; level < kTreeLevels; level++) clear_behind(summaries_[level], used.summaries(level));
+  count_ = 0;
+  for (std::size_t number = 0; number < end_; number++) count_ += exists(number);
 }
 
 }  // namespace nh

@@ -71,7 +71,10 @@ class HeapArenas {
     }
   }
 
+  // In a fork child: another thread of the parent may have been inside prepare().
   void repair_after_fork();
+  // The same for add(). The page allocator's summaries are to be rebuilt afterwards.
+  void forget_half_added();
 
  private:
   const std::uint32_t* places() const { return static_cast<const std::uint32_t*>(places_.data()); }

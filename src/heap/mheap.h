@@ -197,7 +197,7 @@ class MHeap {
   bool back_small_L();
   UnitId giant_end(UnitId u) const;
   UnitId step_end_L(UnitRange units) const;
-  bool try_1g_L(UnitId around);
+  void try_1g_L(UnitId around);
   void release_L(UnitRange units);
   template <typename Work>
   void work_on_L(UnitRange units, Work&& work);

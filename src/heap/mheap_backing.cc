@@ -89,20 +89,18 @@ bool MHeap::grow_L(PageCount pages) {
 // ---- backing -----------------------------------------------------------------------------------------------------
 
 // Tries to back the GiB around a unit with one page.
-bool MHeap::try_1g_L(UnitId around) {
+void MHeap::try_1g_L(UnitId around) {
   const std::size_t offset = (arenas_.address_of(around) % GiB) >> kHugeShift;
-  if (around.value < offset) return false;
+  if (around.value < offset) return;
   const UnitId first(around.value - offset);
   const UnitRange group{first, first + UnitCount(kUnitsPerGiB)};
   for (std::size_t arena = first.arena(); arena < first.arena() + kArenasPerGiB; arena++) {
-    if (!arenas_.exists(arena)) return false;
+    if (!arenas_.exists(arena)) return;
   }
   for (UnitId u = group.first; u < group.end; ++u) {
-    if (arenas_.unit(u).busy() || arenas_.unit(u).state != UnitState::kReserved) return false;
+    if (arenas_.unit(u).busy() || arenas_.unit(u).state != UnitState::kReserved) return;
   }
-  bool ok = false;
-  work_on_L(group, [&](const Backer::Run& run) { ok = backer_.map_1g(run); });
-  return ok;
+  work_on_L(group, [&](const Backer::Run& run) { backer_.map_1g(run); });
 }
 
 // Where the GiB of addresses ends that a unit lies in.
@@ -159,6 +157,8 @@ bool MHeap::back_L(PageId first, PageCount pages) {
     lock_.lock();
     if (error != 0) return false;
   }
+  // One attempt for each unit: it releases the lock, after which things may look otherwise.
+  UnitId next_giant = config_.backing.huge_pages == HugePagesOption::k1G ? range.first : range.end;
   for (UnitId u = range.first; u < range.end;) {
     const Unit& unit = arenas_.unit(u);
     if (unit.busy()) {
@@ -168,8 +168,9 @@ bool MHeap::back_L(PageId first, PageCount pages) {
       ++u;
     } else if (unit.state == UnitState::kLost) {
       return false;
-    } else if (config_.backing.huge_pages == HugePagesOption::k1G && try_1g_L(u)) {
-      // It is backed now.
+    } else if (!(u < next_giant)) {
+      next_giant = u + UnitCount(1);
+      try_1g_L(u);
     } else if (is_small(u)) {
       if (!back_small_L()) return false;
     } else if (!back_run_L({u, range.end}, request, &u)) {
@@ -213,6 +214,7 @@ void MHeap::release_L(UnitRange units) {
 // backed. Those in lost units stay taken for ever, since the next search would find them first. True: there were none of
 // these.
 bool MHeap::release_free_L(PageId first, PageCount pages) {
+  note_freed_L(first, pages);
   const UnitRange own = UnitRange::inside(first, pages);
   if (!own.empty()) release_L(own);
   bool all = true;

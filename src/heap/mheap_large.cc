@@ -9,12 +9,15 @@ namespace {
 
 // From here on dropping pages and faulting them in again is no dearer than clearing them, and a sparse user pays less.
 constexpr std::size_t kDropToClear = 64 * MiB;
+// A descriptor counts pages in 32 bits: 32 TiB.
+constexpr std::size_t kMostPages = UINT32_MAX;
 
 }  // namespace
 
 MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c, NodeId asker) {
   if (bytes > space_->max_bytes() || alignment > space_->max_bytes()) return nullptr;
   const PageCount pages = pages_for(bytes);
+  if (pages.value > kMostPages) return nullptr;
   CpuPages* all = cpu_pages();
   MSpan* span = all == nullptr ? nullptr : new_descriptor(all[0]);
   if (span == nullptr) return nullptr;
@@ -82,6 +85,7 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId ask
   if (bytes > space_->max_bytes()) return false;
   const PageCount old = span->pages();
   const PageCount pages = pages_for(bytes + span->free_index * kCacheLine);
+  if (pages.value > kMostPages) return false;
   if (pages == old) {
     count_large(span, bytes);
     return true;

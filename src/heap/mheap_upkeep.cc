@@ -117,25 +117,29 @@ void MHeap::repair_after_fork(bool lost) {
     c.spare = nullptr;
   }
   metadata_.repair_after_fork();
-  arenas_.repair_after_fork();
+  const bool growing = growth_.running && growth_.thread == __builtin_thread_pointer();
+  if (!growing) arenas_.repair_after_fork();
   // System calls of other threads that were under way. What this thread is busy with (it forked in a signal handler) it
   // goes on with.
   const auto is_others = [](const Unit& u) { return u.busy() && !u.is_mine(); };
-  arenas_.for_each_arena([&](UnitRange arena, std::uintptr_t) {
-    const Backer::Run run = run_of(arena);
-    for_each_run(run.units, run.count, is_others, [&](std::size_t first, std::size_t n) {
-      const Backer::Run part = run.part(first, n);
-      backer_.forget_unbacked(part);
-      for (std::size_t i = 0; i < n; i++) part.units[i].worker = nullptr;
-    });
+  const bool inside = lock_.held_by_me();
+  // Beyond the borders of arenas, since a page of 1 GiB can only be unmapped as a whole. Numbers that follow each other
+  // stand for addresses that do, and one that was left out has no busy units.
+  for_each_run(&arenas_.unit(UnitId(0)), arenas_.unit_end().value, is_others, [&](std::size_t first, std::size_t n) {
+    const Backer::Run part = run_of({UnitId(first), UnitId(first) + UnitCount(n)});
+    backer_.forget_unbacked(part);
+    for (std::size_t i = 0; i < n; i++) part.units[i].worker = nullptr;
+    // Whoever works on units has taken them out of the counts.
+    if (inside) count_units(part.units, n, true);
   });
-  if (lock_.held() && lock_.held_by_me()) return;
+  if (inside) return;
   if (lock_.held()) {
     lock_.reset_after_fork();
     spare_ = nullptr;
+    arenas_.forget_half_added();
     if (arenas_.end() != 0) arenas_.pages().rebuild_summaries(PageId(arenas_.end() * kPagesPerArena));
   }
-  if (growth_.thread != __builtin_thread_pointer()) growth_ = {};
+  if (!growing) growth_ = {};
   // This thread may be asleep until somebody is done (its signal handler forked): it has to look again.
   epoch_.fetch_add(1, std::memory_order_relaxed);
   for (auto& count : backed_) count.store(0, std::memory_order_relaxed);

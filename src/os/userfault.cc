@@ -7,6 +7,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <atomic>
+
 #include "base/bits.h"
 #include "os/linux_calls.h"
 #include "os/raw_call.h"

@@ -28,6 +28,7 @@
 #include <pthread.h>
 
 #include "base/lock.h"
+#include "heap/mheap.h"
 #include "os/fork_advice.h"
 #include "os/room.h"
 #include "process/background.h"
@@ -46,6 +47,7 @@ void repair_in_child() {
   // First of all, since repairing may wait itself.
   if (g_repaired != nullptr && g_repaired->exchange(1, std::memory_order_relaxed) != 0) return;
   repair_os_after_fork();
+  const OsWork os_work;
   repair_leave_pool_in_child();
   forget_background_threads();
   const bool lost_small = lose_kept_runs();

@@ -24,6 +24,7 @@
 #include "base/format.h"
 #include "base/lock.h"
 #include "heap/backing.h"
+#include "heap/mheap.h"
 #include "os/fork_advice.h"
 #include "os/mappings.h"
 #include "os/page_mover.h"
@@ -356,9 +357,13 @@ void leave_pool_before_fork() {
   pthread_sigmask(SIG_SETMASK, &all, &before);
   wait_for_turn();
   release_idle_pool_pages();
-  claim_pool_units();
-  Leaving().run();
-  unclaim_pool_units();
+  {
+    claim_pool_units();
+    // What is claimed is ours: a library's hook in place of mmap that allocates must not wait for it in this thread.
+    const OsWork os_work;
+    Leaving().run();
+    unclaim_pool_units();
+  }
   g_leaving.store(0, std::memory_order_release);
   linux_os().futex_wake(&g_leaving, 1);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);

@@ -17,6 +17,8 @@ void for_each_heap(Visit&& visit) {
 }
 
 bool is_claimed(const Unit& u) { return u.worker == &g_claim; }
+// What this thread works on, further up on its stack, it finds as it left it.
+bool is_pool_in_use(const Unit& u) { return u.backed() && u.hugetlb() && !u.is_mine(); }
 bool is_unused_pool(const Unit& u) { return is_claimed(u) && u.state == UnitState::kMapped && u.hugetlb(); }
 
 // Claims what lies in a pool. Other memory needs no claim: whoever backs it from now on sees that the pool is left. False:
@@ -61,7 +63,7 @@ void for_each_run_of(MHeap& heap, Visit&& visit) {
   heap.for_each_arena([&](const Backer::Run& arena) {
     const Unit& first = arena.units[0];
     if (first.backed() && first.kind == UnitKind::kHuge1G) {
-      if (arena.start % GiB != 0) return;
+      if (arena.start % GiB != 0 || first.is_mine()) return;
       run.start = static_cast<char*>(arena.at(0));
       run.bytes = run.page_bytes = GiB;
       run.bound = first.bound;
@@ -73,7 +75,7 @@ void for_each_run_of(MHeap& heap, Visit&& visit) {
     run.page_bytes = kHugeSize;
     run.bytes = 0;
     for (std::size_t i = 0; i <= arena.count; i++) {
-      const Unit* u = i < arena.count && arena.units[i].backed() && arena.units[i].hugetlb() ? &arena.units[i] : nullptr;
+      const Unit* u = i < arena.count && is_pool_in_use(arena.units[i]) ? &arena.units[i] : nullptr;
       const bool small = u != nullptr && holds_small(heap, address(arena.at(i)));
       const bool ends = u == nullptr || small != run.small || u->kept != run.kept || u->bound != run.bound;
       if (run.bytes != 0 && ends) {
@@ -103,8 +105,12 @@ bool holds_a_heap() {
 bool pool_in_use() {
   bool any = false;
   for_each_heap([&](MHeap& heap) {
+    LockGuard guard(heap.lock());
     heap.for_each_arena([&](const Backer::Run& arena) {
-      for (std::size_t i = 0; i < arena.count; i++) any |= arena.units[i].hugetlb() && !arena.units[i].kept;
+      for (std::size_t i = 0; i < arena.count; i++) {
+        const Unit& u = arena.units[i];
+        any |= u.busy() || (u.hugetlb() && !u.kept);
+      }
     });
   });
   return any;

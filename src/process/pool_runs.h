@@ -25,7 +25,8 @@ struct PoolRun {
 // Whether the calling thread is inside a heap, with its lock held: a signal handler that interrupted it forks.
 bool holds_a_heap();
 
-// Whether any heap has huge pages of a pool. Cheap.
+// Whether any heap has huge pages of a pool that children would miss, or is about to map some. Cheap. The caller is not
+// inside a heap.
 bool pool_in_use();
 // Gives free memory of the heaps that have huge pages of a pool back to the system.
 void release_idle_pool_pages();

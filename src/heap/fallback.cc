@@ -17,7 +17,7 @@ struct FallbackInfo {
 constexpr FallbackInfo kFallbacks[] = {
     {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
     {"hugetlb_refused", "hugetlb memory could not be mapped; transparent huge pages serve instead"},
-    {"no_leaving", "small objects stay off huge-page pools: without userfaultfd (Linux 5.19) or under a seccomp filter a fork could not move them"},
+    {"no_leaving", "small objects stay off huge-page pools: a fork could not move them (no userfaultfd, or a seccomp filter)"},
     {"bind_refused", "mbind is not allowed here; memory is placed by first touch"},
     {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb memory cannot be proven, transparent huge pages serve"},
     {"thp_unavailable", "transparent huge pages are switched off; base pages serve instead"},

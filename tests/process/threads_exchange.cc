@@ -92,8 +92,14 @@ long long committed_kib() {
   return committed / 1024;
 }
 
+struct ShortLife {
+  uint64_t seed = 0;
+  pthread_barrier_t* all_alive = nullptr;  // to be met with everything allocated
+};
+
 void* short_life(void* argument) {
-  uint64_t random = reinterpret_cast<uintptr_t>(argument);
+  const auto* life = static_cast<const ShortLife*>(argument);
+  uint64_t random = life->seed;
   void* blocks[200];
   for (void*& p : blocks) {
     const size_t n = 1 + next_random(&random) % 3000;
@@ -101,6 +107,7 @@ void* short_life(void* argument) {
     memset(p, 1, n);
   }
   free(calloc(1, 100000));
+  if (life->all_alive != nullptr) pthread_barrier_wait(life->all_alive);
   for (void* p : blocks) free(p);
   return nullptr;
 }
@@ -149,19 +156,23 @@ CASE(ring) {
 }
 
 CASE(a_hundred_threads_come_and_go) {
-  const auto round = [] {
+  const auto round = [](pthread_barrier_t* all_alive) {
     pthread_t threads[100];
-    for (uintptr_t i = 0; i < 100; i++) {
-      REQUIRE(pthread_create(&threads[i], nullptr, short_life, reinterpret_cast<void*>(i)) == 0);
+    ShortLife lives[100];
+    for (unsigned i = 0; i < 100; i++) {
+      lives[i] = {i, all_alive};
+      REQUIRE(pthread_create(&threads[i], nullptr, short_life, &lives[i]) == 0);
     }
     for (const pthread_t t : threads) pthread_join(t, nullptr);
   };
-  // The first rounds fill caches, libc's stacks included.
-  for (int i = 0; i < 10; i++) round();
+  // The first rounds fill caches, libc's stacks included, and reach what the others cannot exceed: everybody is alive.
+  pthread_barrier_t all_alive;
+  pthread_barrier_init(&all_alive, nullptr, 100);
+  for (int i = 0; i < 10; i++) round(&all_alive);
   const long long committed = committed_kib();
   const long resident = resident_kib();
   const long virtual_size = status_kib("VmSize");
-  for (int i = 0; i < 40; i++) round();
+  for (int i = 0; i < 40; i++) round(nullptr);
   EXPECT(committed_kib() - committed <= 4096, "committed: %lld KiB, then %lld KiB", committed, committed_kib());
   EXPECT(resident_kib() - resident <= 6 * 1024, "resident: %ld KiB, then %ld KiB", resident, resident_kib());
   EXPECT(status_kib("VmSize") - virtual_size <= 300 * 1024, "address space: %ld KiB, then %ld KiB", virtual_size,

@@ -51,7 +51,7 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
 [[gnu::always_inline]] inline void release_sized_fast(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (!rounding_aligns(alignment)) [[unlikely]] return release_sized(p, size, alignment, exact);
   // A size that wraps around becomes 0, which is of no class.
-  switch (mcache_free_checked(p, align_up(size, alignment), g_hot.used_bytes)) {
+  switch (mcache_free_checked(p, align_up(size, alignment), hot_used_bytes())) {
     case FreeOutcome::kDone: return;
     case FreeOutcome::kOdd: return release_sized(p, size, alignment, exact);
     case FreeOutcome::kFull: return release_full(p);

@@ -59,7 +59,8 @@ thread_local HeldLocks t_held __attribute__((tls_model("initial-exec")));
 
 void Lock::note_acquire() {
   for (unsigned i = 0; i < t_held.count; i++) {
-    NH_CHECK(t_held.lock[i]->rank() < rank_, "locks taken out of rank");
+    const LockRank held = t_held.lock[i]->rank();
+    NH_CHECK(held < rank_ || held == LockRank::kWindow, "locks taken out of rank");
   }
   NH_CHECK(t_held.count < HeldLocks::kMax, "too many locks held");
   t_held.lock[t_held.count++] = this;

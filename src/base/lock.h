@@ -24,7 +24,8 @@ enum class LockRank : std::uint8_t {
   kCentral,    // one mcentral
   kPageCache,  // a CPU's pageCache
   kHeap,       // one mheap
-  kWindow,     // the window of address space: tables grow, arenas are dealt
+  kWindow,     // the window of address space: tables grow, arenas are dealt. The OS is asked under it, and what libc calls
+               // then may allocate: it may take any lock, and is refused whatever it would have to wait for
   kMetadata,   // a heap's metadata pool
   kScavenger,  // the scavenger's sleep
   kReport,     // lists of what was said once

@@ -61,14 +61,14 @@ class LockedAccess {
   bool take(FreeList& l, Batch* out) {
     LockGuard guard(cache_->lock);
     *out = {l.head, l.count()};
-    l.head = nullptr;
+    set(&l.head, nullptr);
     set(&l.room, l.cap);
     return true;
   }
   bool install(FreeList& l, const Batch& b) {
     LockGuard guard(cache_->lock);
     if (l.head != nullptr || l.cap < b.count) return false;
-    l.head = b.head;
+    set(&l.head, b.head);
     set(&l.room, l.cap - b.count);
     return true;
   }
@@ -76,7 +76,7 @@ class LockedAccess {
     LockGuard guard(cache_->lock);
     if (l.room < count) return false;
     next_object(last) = l.head;
-    l.head = first;
+    set(&l.head, first);
     set(&l.room, l.room - count);
     return true;
   }
@@ -91,14 +91,15 @@ class LockedAccess {
     LockGuard guard(cache_->lock);
     if (l.head == nullptr) return false;
     *out = l.head;
-    l.head = next_object(l.head);
+    set(&l.head, next_object(l.head));
     set(&l.room, l.room + 1);
     return true;
   }
 
  private:
-  // Written under the lock, but read without it by whoever looks for unused capacity or makes up statistics.
+  // Written under the lock, but read without it by whoever looks for what is not used or makes up statistics.
   static void set(std::uint32_t* word, std::uint32_t value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
+  static void set(void** word, void* value) { __atomic_store_n(word, value, __ATOMIC_RELAXED); }
 
   CpuCache* cache_ = nullptr;
 };

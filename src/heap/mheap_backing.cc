@@ -112,7 +112,7 @@ UnitId MHeap::giant_end(UnitId u) const {
 UnitId MHeap::step_end_L(UnitRange units) const {
   const UnitId limit = giant_end(UnitId(units.end.value - 1));
   UnitId u = units.end;
-  while (u < limit && arenas_.exists(u.arena()) && arenas_.unit(u).state == UnitState::kReserved && !arenas_.unit(u).busy()) ++u;
+  while (u < limit && arenas_.exists(u.arena()) && !arenas_.unit(u).busy() && arenas_.unit(u).state == UnitState::kReserved) ++u;
   return u;
 }
 
@@ -144,11 +144,19 @@ bool MHeap::back_L(PageId first, PageCount pages) {
   const UnitRange range = UnitRange::around(first, pages);
   Backer::Request request;
   bool unmapped = false;
-  for (UnitId u = range.first; u < range.end; ++u) {
+  for (UnitId u = range.first; u < range.end;) {
     const Unit& unit = arenas_.unit(u);
-    if (unit.backed() || is_small(u)) continue;
-    request.bytes += kHugeSize;
-    unmapped |= unit.state == UnitState::kReserved;
+    // What somebody works on may be backed soon, or no longer be.
+    if (unit.busy()) {
+      if (OsWork::under_way()) return false;
+      wait_L();
+      continue;
+    }
+    if (!unit.backed() && !is_small(u)) {
+      request.bytes += kHugeSize;
+      unmapped |= unit.state == UnitState::kReserved;
+    }
+    ++u;
   }
   if (request.bytes != 0) {
     lock_.unlock();
@@ -198,10 +206,6 @@ void MHeap::fill_small_unit_L() {
 // The units belong to the caller, or their pages are claimed.
 void MHeap::release_L(UnitRange units) {
   for (UnitId u = units.first; u < units.end;) {
-    if (arenas_.unit(u).is_mine()) {
-      ++u;  // it may be mapped beyond what is asked for, further up on this thread's stack
-      continue;
-    }
     if (arenas_.unit(u).busy()) {
       if (OsWork::under_way()) return;  // they stay backed
       wait_L();
@@ -228,9 +232,10 @@ bool MHeap::release_free_L(PageId first, PageCount pages) {
     const PageId stop = (u + UnitCount(1)).first_page();
     const PageCount part = (stop < end ? stop : end) - at;
     const Unit& unit = arenas_.unit(u);
-    if (unit.state == UnitState::kLost) {
+    const bool known = !unit.busy();
+    if (known && unit.state == UnitState::kLost) {
       all = false;
-    } else if (!unit.backed() && !(u < own.first) && u < own.end) {
+    } else if (known && !unit.backed() && !(u < own.first) && u < own.end) {
       arenas_.pages().release_claim(at, part, true);
     } else {
       arenas_.pages().free(at, part);

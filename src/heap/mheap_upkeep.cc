@@ -51,7 +51,7 @@ bool MHeap::next_idle(std::uint32_t idle_ticks, std::uint32_t* wait) {
   PageId page = arenas_.pages().end();
   while (*wait != 0 && arenas_.pages().find_free_unit_below(page, &page)) {
     const Unit& unit = arenas_.unit_of(page);
-    if (unit.mapped() && unit.kind == UnitKind::kHuge1G) continue;
+    if (!unit.busy() && unit.mapped() && unit.kind == UnitKind::kHuge1G) continue;
     found = true;
     const std::uint32_t age = age_of_L(unit);
     // Of a unit that somebody works on nobody knows what it will be; there will be something to see in a tick.

@@ -128,6 +128,7 @@ TEST(MetadataPool, ThreadsShareIt) {
 
 class WindowTables : public ::testing::Test {
  protected:
+  WindowTables() { os_.set_thp_mode(2); }
   void start(std::size_t max_bytes) {
     place_ = os_.ops().find_window(GiB, 0, 0);
     table_.init(os_.ops(), place_, max_bytes);
@@ -193,17 +194,19 @@ TEST_F(WindowTables, HolesCanBeReadAndCostNothing) {
 
 TEST_F(WindowTables, LieWhereTheyAreWanted) {
   start(64 * MiB);
+  const auto backing_at = [&](std::size_t offset) {
+    char* const huge = reinterpret_cast<char*>(align_up(place_ + offset, kHugeSize));
+    EXPECT_EQ(os_.touch(huge, kHugeSize, NodeId(0)), 0);
+    return os_.backing_of(huge);
+  };
   ASSERT_EQ(table_.extend(1), 0);
   table_.prefer_node(NodeId(0));
-  ASSERT_EQ(table_.extend(MiB), 0);
-  EXPECT_EQ(os_.policy_of(data() + MiB - 1).mode, BindMode::kPreferred);
-  EXPECT_EQ(os_.touch(data(), kOsPageSize, NodeId(0)), 0);
-  EXPECT_EQ(os_.backing_of(data()), Backing::kBase) << "small tables on base pages";
+  ASSERT_EQ(table_.extend(8 * MiB), 0);
+  EXPECT_EQ(os_.policy_of(data() + 8 * MiB - 1).mode, BindMode::kPreferred);
+  EXPECT_EQ(backing_at(4 * MiB), Backing::kBase) << "a few touched spots must not cost huge pages";
   table_.prefer_huge_pages();
   ASSERT_EQ(table_.extend(32 * MiB), 0);
-  char* const huge = reinterpret_cast<char*>(align_up(place_ + 16 * MiB, kHugeSize));
-  EXPECT_EQ(os_.touch(huge, kHugeSize, NodeId(0)), 0);
-  EXPECT_EQ(os_.backing_of(huge), Backing::kThp);
+  EXPECT_EQ(backing_at(16 * MiB), Backing::kThp);
 }
 
 }  // namespace

@@ -288,6 +288,20 @@ TEST(MHeap, AFailedRequestGivesBackWhatItBacked) {
   EXPECT_NE(w.heap.alloc_large(250 * MiB, kPageSize, false), nullptr);
 }
 
+// Huge pages first, and then the node is full.
+TEST(MHeap, AFailedRequestGivesBackItsHugePages) {
+  HeapWorld w(node_heap({FakeNode{.memory_bytes = 100 * MiB, .pages_2m = 20}, FakeNode{}}));
+  ASSERT_TRUE(w.set_up());
+  MSpan* small = w.heap.alloc_large(5 * MiB + kPageSize, kPageSize, false);
+  fill(small, 4);
+  const std::size_t committed = w.heap.committed(), of_pool = w.os.hugetlb_bytes();
+  EXPECT_EQ(w.heap.alloc_large(200 * MiB, kPageSize, false), nullptr);
+  EXPECT_LE(w.heap.committed(), committed + kHugeSize);
+  EXPECT_LE(w.os.hugetlb_bytes(), of_pool + kHugeSize);
+  EXPECT_TRUE(holds(small, 4, small->npages));
+  EXPECT_TRUE(w.heap.check());
+}
+
 TEST(MHeap, ARequestThatTheNodeCannotHoldTouchesNothing) {
   HeapWorldConfig c = node_heap({FakeNode{}, FakeNode{}});
   c.os.node_room = 100 * MiB;

@@ -38,6 +38,11 @@ NodeSet interleaved_nodes(const Process& p) {
   return ordinary.empty() ? p.nearest.nodes : ordinary;
 }
 
+// Of a twin the heap that it is the twin of.
+HeapId original_of(const Process& p, HeapId id) {
+  return id > p.interleaved ? HeapId(id.value - p.interleaved.value - 1) : id;
+}
+
 void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   const Topology& topology = p.topology;
   const bool many = topology.heap_count() > 1;
@@ -49,8 +54,7 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   backing.source = huge_source(p.options);
   backing.strict = p.bound;
   const NodeSet allowed = topology.allowed_nodes(false);
-  const bool is_twin = id > p.interleaved;
-  const HeapId like = is_twin ? HeapId(id.value - p.interleaved.value - 1) : id;
+  const HeapId like = original_of(p, id);
   if (like < p.first_touch) {
     backing.kind = HeapKind::kNode;
     config.node = topology.node_of_heap(like);
@@ -68,7 +72,7 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
     if (many) backing.policy = BindMode::kInterleave;
   }
-  if (is_twin) backing.kind = HeapKind::kPaged;
+  if (like != id) backing.kind = HeapKind::kPaged;
   p.heaps[id].heap.init(linux_os(), p.space, config);
 }
 
@@ -112,8 +116,10 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
   os.advise_thp(memory, bytes, false);
   auto* heaps = static_cast<NodeHeap*>(memory);
   // Each on its node, though it is this thread that writes to all of them first. A refusal is said by the first arena.
-  for (unsigned i = 0; nodes > 1 && i < nodes; i++) {
-    os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(HeapId(i))));
+  for (unsigned i = 0; nodes > 1 && i < count; i++) {
+    const HeapId like = original_of(p, HeapId(i));
+    if (!(like < p.first_touch)) continue;
+    os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(like)));
   }
   p.heaps.init(heaps, count, &p.space);
   p.heaps.set_home_of_cpu(home_of_cpu);

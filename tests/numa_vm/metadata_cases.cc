@@ -64,7 +64,7 @@ CASE(the_structures_of_a_heap_lie_on_its_node) {
         cpu_caches("mcaches"), lists("free lists");
     for (unsigned h = 0; h < process.heaps.count(); h++) {
       nh::NodeHeap& heap = process.heaps[nh::HeapId(h)];
-      if (heap.heap.node().value == node) own = &heap;
+      if (heap.heap.node().value == node && heap.heap.kind() == nh::HeapKind::kNode) own = &heap;
     }
     REQUIRE(own != nullptr);
     heaps.pages.add(own, sizeof *own);

@@ -8,6 +8,8 @@
 #include <cstdint>
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "os/os.h"
 
@@ -42,26 +44,38 @@ extern std::atomic<std::uint64_t> g_memory_syscalls;
 // nothing.
 inline void count_memory_syscall() { g_memory_syscalls.fetch_add(1, std::memory_order_relaxed); }
 
+extern bool g_past_hooks;  // see PastHooks; syscall() is nobody's to hook
+
 // The libc functions, counted. They set errno; callers hold an ErrnoKeeper. None of the five is a cancellation point.
 inline void* counted_mmap(void* at, std::size_t bytes, int protection, int flags, int fd = -1) {
   count_memory_syscall();
+  if (g_past_hooks) [[unlikely]] {
+    return reinterpret_cast<void*>(::syscall(SYS_mmap, at, bytes, protection, flags, fd, 0L));
+  }
   return ::mmap(at, bytes, protection, flags, fd, 0);
 }
 inline int counted_munmap(void* p, std::size_t bytes) {
   count_memory_syscall();
+  if (g_past_hooks) [[unlikely]] return static_cast<int>(::syscall(SYS_munmap, p, bytes));
   return ::munmap(p, bytes);
 }
 inline int counted_madvise(void* p, std::size_t bytes, int advice) {
   count_memory_syscall();
+  if (g_past_hooks) [[unlikely]] return static_cast<int>(::syscall(SYS_madvise, p, bytes, advice));
   return ::madvise(p, bytes, advice);
 }
 inline int counted_mprotect(void* p, std::size_t bytes, int protection) {
   count_memory_syscall();
+  if (g_past_hooks) [[unlikely]] return static_cast<int>(::syscall(SYS_mprotect, p, bytes, protection));
   return ::mprotect(p, bytes, protection);
 }
 inline void* counted_mremap_to(void* from, std::size_t bytes, void* to) {
   count_memory_syscall();
-  return ::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to);
+  constexpr int kFlags = MREMAP_MAYMOVE | MREMAP_FIXED;
+  if (g_past_hooks) [[unlikely]] {
+    return reinterpret_cast<void*>(::syscall(SYS_mremap, from, bytes, bytes, kFlags, to));
+  }
+  return ::mremap(from, bytes, bytes, kFlags, to);
 }
 
 // What address space costs nothing is made of. NORESERVE matters although PROT_NONE memory is not accounted: mprotect

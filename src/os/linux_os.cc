@@ -25,6 +25,7 @@ namespace linux_os_detail {
 
 // Constant-initialised, so that it counts before any constructor has run.
 constinit std::atomic<std::uint64_t> g_memory_syscalls{0};
+constinit bool g_past_hooks = false;
 
 namespace {
 
@@ -251,6 +252,9 @@ std::uint64_t machine_memory_bytes() {
 }
 
 void repair_os_after_fork() { detail::repair_machine_state_after_fork(); }
+
+PastHooks::PastHooks() { detail::g_past_hooks = true; }
+PastHooks::~PastHooks() { detail::g_past_hooks = false; }
 
 std::uint64_t memory_syscalls() { return detail::g_memory_syscalls.load(std::memory_order_relaxed); }
 

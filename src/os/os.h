@@ -164,6 +164,18 @@ std::uint64_t machine_memory_bytes();
 // To be called in a fork child, whose parent's other threads may have been inside of this layer.
 void repair_os_after_fork();
 
+// While one exists, calls that change memory go past libc's functions, in place of which other libraries may have put their
+// own. For a fork child while it repairs its heaps: a hook that allocates would wait for locks that nobody holds any more.
+// What is mapped and unmapped then nobody was handed, so there is nothing that a hook could miss. Only where the process has
+// one thread.
+class PastHooks {
+ public:
+  PastHooks();
+  ~PastHooks();
+  PastHooks(const PastHooks&) = delete;
+  PastHooks& operator=(const PastHooks&) = delete;
+};
+
 // The number of system calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind).
 std::uint64_t memory_syscalls();
 

@@ -28,7 +28,6 @@
 #include <pthread.h>
 
 #include "base/lock.h"
-#include "heap/mheap.h"
 #include "os/fork_advice.h"
 #include "os/room.h"
 #include "process/background.h"
@@ -46,8 +45,8 @@ std::atomic<std::uint32_t>* g_repaired = nullptr;
 void repair_in_child() {
   // First of all, since repairing may wait itself.
   if (g_repaired != nullptr && g_repaired->exchange(1, std::memory_order_relaxed) != 0) return;
+  const PastHooks past_hooks;
   repair_os_after_fork();
-  const OsWork os_work;
   repair_leave_pool_in_child();
   forget_background_threads();
   const bool lost_small = lose_kept_runs();

@@ -38,6 +38,7 @@ for my $i (1 .. $n / 10) {
 my $sum = 0;
 $sum += $_->{list}[7] for @tree;
 print "tree of ", scalar @tree, ", sum $sum\n";
+exit 0 unless @ARGV;
 # A child that shares all of this, and a pipe to another.
 my $pid = open my $pipe, '-|';
 if (!$pid) { push @words, 'x' x 1000 for 1 .. 1000; print scalar @words, " in the child\n"; exit 0; }
@@ -58,8 +59,10 @@ def run_python(place):
 
 
 def run_perl(place):
-    out = place.run(["perl", "-e", PERL_SCRIPT, str(scaled(400000, 60000))], env={"PERL_HASH_SEED": "0", "PERL_PERTURB_KEYS": "0"})
-    return {"stdout": out.decode()}
+    """Twice: a process that forks leaves the pool, one that does not ends with what it took from there."""
+    env = {"PERL_HASH_SEED": "0", "PERL_PERTURB_KEYS": "0"}
+    command = ["perl", "-e", PERL_SCRIPT, str(scaled(400000, 60000))]
+    return {"alone": place.run(command, env=env).decode(), "with a child": place.run([*command, "fork"], env=env).decode()}
 
 
 PROGRAMS = [

@@ -245,6 +245,7 @@ TEST(Mapping, FlagsAreRead) {
 TEST(Threads, AllRecordsAreFound) {
   static std::vector<std::uintptr_t> found;
   found.clear();
+  const auto before = process_facts().threads;  // a sanitizer may have one of its own
   std::atomic<bool> stop{false};
   std::atomic<std::uintptr_t> other{0};
   std::thread thread([&] {
@@ -261,10 +262,10 @@ TEST(Threads, AllRecordsAreFound) {
     }
     return false;
   };
-  EXPECT_EQ(found.size(), 2u);
+  EXPECT_EQ(found.size(), before + 1);
   EXPECT_TRUE(near(address(__builtin_thread_pointer())));
   EXPECT_TRUE(near(other));
-  EXPECT_EQ(process_facts().threads, 2u);
+  EXPECT_EQ(process_facts().threads, before + 1);
   stop = true;
   thread.join();
 }

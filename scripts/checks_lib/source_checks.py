@@ -86,8 +86,12 @@ CALL = re.compile(r"(?<![\w.>])(" + "|".join(MEMORY_CALLS) + r")\s*\(")
 RAW_CALL = re.compile(r"\b(?:SYS|__NR)_(" + "|".join(MEMORY_CALLS) + r")\b")
 # These have no wrapper in libc.
 RAW_CALL_ALLOWED_IN_OS = {"mbind", "set_mempolicy", "process_madvise"}
-# While memory is write-protected no hook of another library may run: it could store there, and wait for us for ever.
-RAW_CALL_ALLOWED_IN = {"src/os/page_mover.cc": {"mremap", "mprotect"}}
+# While memory is write-protected no hook of another library may run: it could store there, and wait for us for ever. Nor may
+# one while a fork child repairs its heaps (PastHooks).
+RAW_CALL_ALLOWED_IN = {
+    "src/os/page_mover.cc": {"mremap", "mprotect"},
+    "src/os/linux_calls.h": {"mmap", "munmap", "madvise", "mprotect", "mremap"},
+}
 
 
 def memory_calls(root):

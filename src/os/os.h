@@ -7,7 +7,7 @@
 // Conventions: functions that return int return 0 or a positive errno value and never touch errno itself. Addresses
 // and lengths are multiples of kOsPageSize unless said otherwise. All functions are thread-safe. Every mapping change
 // goes through libc's mmap, munmap, mremap and madvise, because RDMA libraries intercept those names to invalidate
-// their registrations; never through syscall().
+// their registrations; never through syscall(), unless no hook may run (PastHooks).
 #pragma once
 
 #include <atomic>

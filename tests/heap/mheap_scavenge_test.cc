@@ -22,6 +22,12 @@ class Scavenge : public ::testing::TestWithParam<std::size_t> {  // huge pages i
     }
     keep_ = first;
   }
+  MSpan* free_all_but_one() {
+    MSpan* last = spans_.back();
+    spans_.pop_back();
+    free_all();
+    return last;
+  }
   void free_all() {
     for (MSpan* span : spans_) {
       starts_.push_back(start_of(span));
@@ -169,9 +175,7 @@ TEST_P(Scavenge, WhatIsFreedDuringASleepIsNotTakenForOld) {
   Scavenger s;
   s.init(1000, 0);
   s.step(w_.heap, false);
-  MSpan* late = spans_.back();
-  spans_.pop_back();
-  free_all();
+  MSpan* late = free_all_but_one();
   const Scavenger::Step sleep = s.step(w_.heap, false);
   ASSERT_GE(sleep.wait_ns, 750 * kMs);
   w_.os.advance_ns(sleep.wait_ns - 10 * kMs);
@@ -197,9 +201,7 @@ TEST_P(Scavenge, AfterALateLookOldMemoryGoesAtOnceAndNewMemoryLater) {
   Scavenger s;
   s.init(1000, 0);
   s.step(w_.heap, false);
-  MSpan* late = spans_.back();
-  spans_.pop_back();
-  free_all();
+  MSpan* late = free_all_but_one();
   s.step(w_.heap, false);
   w_.os.advance_ns(3600 * 1000 * kMs);
   w_.heap.free_span(late);

@@ -2,7 +2,6 @@
 // the process (nothing), and that it works at all.
 //
 // With NUMAHEAP_SCAVENGE_DELAY=200ms.
-#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <sched.h>
@@ -18,6 +17,7 @@
 
 #include "harness/case.h"
 #include "pin.h"
+#include "scavenger_thread.h"
 
 namespace {
 
@@ -48,23 +48,6 @@ void free_a_little() { free(memset(malloc(40 * kMiB), 1, 1)); }
 int threads() {
   struct stat s;
   return stat("/proc/self/task", &s) == 0 ? static_cast<int>(s.st_nlink) - 2 : -1;
-}
-
-// The thread of that name; 0: none.
-int scavenger() {
-  int found = 0;
-  DIR* tasks = opendir("/proc/self/task");
-  REQUIRE(tasks != nullptr);
-  while (const dirent* entry = readdir(tasks)) {
-    char path[300], name[32] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
-    FILE* file = fopen(path, "r");
-    if (file == nullptr) continue;
-    if (fgets(name, sizeof name, file) != nullptr && strcmp(name, "numaheap-scav\n") == 0) found = atoi(entry->d_name);
-    fclose(file);
-  }
-  closedir(tasks);
-  return found;
 }
 
 long times_woken(int thread) {

@@ -1,6 +1,5 @@
 // The threads that give memory back, on a machine with several nodes (which is described to the process): each stays on its
 // node, as far as the thread that started it was allowed there.
-#include <dirent.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -9,28 +8,12 @@
 
 #include "harness/case.h"
 #include "pin.h"
+#include "scavenger_thread.h"
 
 namespace {
 
 void* wait_for_ever(void*) {
   for (;;) pause();
-}
-
-// The thread of that name; 0: none.
-int scavenger() {
-  int found = 0;
-  DIR* tasks = opendir("/proc/self/task");
-  REQUIRE(tasks != nullptr);
-  while (const dirent* entry = readdir(tasks)) {
-    char path[300], name[32] = "";
-    snprintf(path, sizeof path, "/proc/self/task/%s/comm", entry->d_name);
-    FILE* file = fopen(path, "r");
-    if (file == nullptr) continue;
-    if (fgets(name, sizeof name, file) != nullptr && strcmp(name, "numaheap-scav\n") == 0) found = atoi(entry->d_name);
-    fclose(file);
-  }
-  closedir(tasks);
-  return found;
 }
 
 // Memory of the node of CPU `from`, freed by a thread that may run on CPU `to` only. Whether the scavenger may run on each.

@@ -61,12 +61,10 @@ void* allocate_noscan(std::size_t size) {
 
 namespace {
 
-// Programs make calls that take single OS pages (guard pages, I/O buffers) on what they have asked to be aligned to one, and
-// hugetlb memory would refuse them: such objects have heaps of their own. size: less than kHugeSize.
+// alignment: at least a page. size: less than kHugeSize.
 void* allocate_paged(std::size_t alignment, std::size_t size, bool noscan) {
   void* p;
-  const bool rounds = rounding_aligns(alignment) && size - 1 < kMaxSmallSize;
-  if (rounds && !noscan && mcache_alloc_paged(align_up(size, alignment), &p)) return p;
+  if (!noscan && allocate_paged_fast(alignment, size, &p)) return p;
   if (!ensure_started()) return out_of_memory();
   const SpanClass c = class_for_aligned(size, alignment, noscan);
   if (c.none()) return allocate_large_paged(size, alignment, noscan);
@@ -133,22 +131,23 @@ void free_full(void* p, const void* caller) {
   errno = saved;
 }
 
-void free_odd(void* p, const void* caller) {
+[[gnu::noinline]] void free_extent_full(MSpan* span, const void* caller) {
+  const int saved = errno;
+  free_large(span);
+  memory_was_freed(caller);
+  errno = saved;
+}
+
+[[gnu::noinline]] void free_rare(void* p, const void* caller) {
   const Found found = classify(p);
   if (found.kind == PointerKind::kNull) return;
   if (found.kind != PointerKind::kObject) bad_pointer(p, "free", found);
   const int saved = errno;
   const SpanClass c = found.span_class();
-  if (c == kLargeClass) {
-    switch (mcache_free_extent(found.span)) {
-      case FreeOutcome::kDone: return;
-      case FreeOutcome::kOdd: double_free(p, "free", found);
-      case FreeOutcome::kFull: break;
-    }
-    free_large(found.span);
-    memory_was_freed(caller);
-  } else if (c == kTinyClass) {
+  if (c == kTinyClass) {
     if (!tiny_free(g_caches, p, *found.span)) double_free(p, "free", found);
+  } else if (c == kLargeClass) {
+    double_free(p, "free", found);  // by two threads at once: it was in use again a moment after it was not
   } else if (!has_mark(c)) {
     if (!eight_free(g_caches, p, *found.span)) double_free(p, "free", found);
   } else {
@@ -156,6 +155,12 @@ void free_odd(void* p, const void* caller) {
     return free_full(p, caller);
   }
   errno = saved;
+}
+
+[[gnu::always_inline]] inline void free_odd(void* p, const void* caller) {
+  MSpan* extent = mcache_find_extent(p);
+  if (extent == nullptr) return free_rare(p, caller);
+  if (!mcache_free_extent(extent)) free_extent_full(extent, caller);
 }
 
 // release() from inside a longer call, which release() would take for the caller itself.
@@ -174,6 +179,9 @@ void release_odd(void* p) { free_odd(p, __builtin_return_address(0)); }
 
 void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (p == nullptr) return;
+  if (const MSpan* extent = mcache_find_extent(p)) {
+    if (size > kMaxSmallSize && size <= extent->elem_size) return free_odd(p, __builtin_return_address(0));
+  }
   const Found object = object_at(p, "free");
   const SpanClass c = object.span_class();
   const std::size_t usable = usable_bytes(p, object);

@@ -18,7 +18,7 @@ alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
-constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
+constinit HotState g_hot{0, 0, nullptr, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
 constinit CpuCaches g_caches;
 __thread std::uint32_t t_rseq_aborts = 0;
 
@@ -49,6 +49,7 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   AddressSpace& space = heaps.space();
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
+  g_hot.spans = space.spans();
   g_hot.extent_heap = config.extent_heap;
   // Before start, and where there are no twins, the lists of the local heap serve.
   g_hot.twin_lists = config.twins == kMaxHeaps ? 0 : static_cast<std::uint32_t>(list_offset(HeapId(config.twins), SpanClass()));

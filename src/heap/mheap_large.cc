@@ -2,6 +2,8 @@
 #include <cstring>
 
 #include "base/bits.h"
+#include "base/check.h"
+#include "base/format.h"
 #include "heap/mheap.h"
 
 namespace nh {
@@ -138,6 +140,13 @@ bool MHeap::clear_large(MSpan* span) {
   if (drop && !renew(first, span->pages(), &dropped)) return false;
   if (!dropped) std::memset(start, 0, bytes);
   return true;
+}
+
+void large_freed_twice(const MSpan& span) {
+  Text<120> text;
+  text.text("double free of the large object ").ptr(reinterpret_cast<const void*>(span.object_addr()));
+  text.text(": two threads freed it at once");
+  fatal(text.c_str());
 }
 
 }  // namespace nh

@@ -155,6 +155,9 @@ struct alignas(64) MSpan {
   void close_window() { alloc_bits[free_index / 64u] = ~alloc_cache; }
 };
 
+// Says that a large object was freed twice, by two threads at once, and aborts.
+[[noreturn, gnu::cold]] void large_freed_twice(const MSpan& span);
+
 static_assert(sizeof(MSpan) == 192, "three cache lines: fields, then 128 bytes of bits");
 
 }  // namespace nh

@@ -86,7 +86,7 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
 
 void* allocate_large(std::size_t size, bool noscan) {
   void* p;
-  if (allocate_bin_fast(size, noscan, &p)) return p;
+  if (allocate_bin_fast(size, noscan, &p)) [[likely]] return p;
   return allocate_other(size, noscan, 16);
 }
 

@@ -7,6 +7,7 @@
 #include "api/bad_pointer.h"
 #include "api/classify.h"
 #include "large/large.h"
+#include "large/sampled.h"
 #include "api/placed.h"
 #include "base/bits.h"
 #include "cache/tiny.h"
@@ -44,6 +45,7 @@ Found object_at(const void* p, const char* call) {
 
 void* allocate_slow(std::size_t size) {
   if (!ensure_started()) return out_of_memory();
+  if (void* p = allocate_sampled(size)) return p;
   return allocate_small(class_for(size));
 }
 
@@ -54,6 +56,7 @@ void* allocate_noscan(std::size_t size) {
   }
   if (size > kMaxSmallSize) return allocate_large(size, true);
   if (!ensure_started()) return out_of_memory();
+  if (void* p = allocate_sampled(size, 16, true)) return p;
   if (size == 8) return or_out_of_memory(eight_alloc(g_caches));
   if (size < kTinySize && size != 0) return or_out_of_memory(tiny_alloc(g_caches, size));
   return allocate_small(noscan_class_for(size == 0 ? 16 : size));
@@ -68,6 +71,7 @@ void* allocate_paged(std::size_t alignment, std::size_t size, bool noscan) {
   if (!ensure_started()) return out_of_memory();
   const SpanClass c = class_for_aligned(size, alignment, noscan);
   if (c.none()) return allocate_large_paged(size, alignment, noscan);
+  if ((p = allocate_sampled(size, alignment, noscan)) != nullptr) return p;
   p = g_caches.alloc_paged(c);
   if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc_paged(c);
   if (p == nullptr) return out_of_memory();
@@ -83,7 +87,10 @@ void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
   const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
   if (!c.none() && mcache_alloc_class(c, &p)) return p;
   if (!ensure_started() || size > PTRDIFF_MAX) return out_of_memory();
-  if (!c.none()) return allocate_small(c);
+  if (!c.none()) {
+    p = allocate_sampled(size, alignment, noscan);
+    return p != nullptr ? p : allocate_small(c);
+  }
   return allocate_large_aligned(size, alignment, noscan);
 }
 
@@ -97,6 +104,8 @@ namespace {
     p = noscan ? allocate_noscan(bytes) : allocate_slow(bytes);
   } else if (!ensure_started()) {
     return out_of_memory();
+  } else if ((p = allocate_sampled(bytes, 16, noscan, true)) != nullptr) {
+    return p;
   } else if (!noscan || !mcache_alloc_class(noscan_class_for(bytes), &p)) {
     p = allocate_small(noscan ? noscan_class_for(bytes) : class_for(bytes), &untouched);
   }
@@ -147,7 +156,8 @@ void free_full(void* p, const void* caller) {
   if (c == kTinyClass) {
     if (!tiny_free(g_caches, p, *found.span)) double_free(p, "free", found);
   } else if (c == kLargeClass) {
-    double_free(p, "free", found);  // by two threads at once: it was in use again a moment after it was not
+    if (!free_sampled(found.span)) double_free(p, "free", found);  // by another thread at the same time
+    memory_was_freed(caller);
   } else if (!has_mark(c)) {
     if (!eight_free(g_caches, p, *found.span)) double_free(p, "free", found);
   } else {
@@ -186,7 +196,9 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
   const SpanClass c = object.span_class();
   const std::size_t usable = usable_bytes(p, object);
   bool right = size <= usable;
-  if (right && !is_large(c) && c != kTinyClass) {
+  if (object.span->sampled()) {
+    // Its class does not come from its size.
+  } else if (right && !is_large(c) && c != kTinyClass) {
     const SpanClass expected = alignment > 16 ? class_for_aligned(size, alignment, false) : class_for(size);
     // realloc() leaves an object in place while it still fills more than half of it.
     right = size_class_of(expected) == size_class_of(c) || (!exact && size * 2 > usable);
@@ -232,7 +244,10 @@ ReallocObject described(const Found& found, std::size_t usable) {
   const std::size_t usable = usable_bytes(p, object);
   const ReallocPlan plan = plan_realloc(described(object, usable), size, g_large_route);
   if (plan.stay) return p;
-  if (plan.resize_to != 0 && g_process.heaps.resize_large(span, plan.resize_to, current_node())) return p;
+  if (plan.resize_to != 0 && g_process.heaps.resize_large(span, plan.resize_to, current_node())) {
+    if (span->sampled()) sampled_resized(span, size);
+    return p;
+  }
   const int saved = errno;
   void* moved = allocate_like(*span, plan.move_to);
   if (moved == nullptr && plan.move_to != size) moved = allocate_like(*span, size);

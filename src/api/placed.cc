@@ -70,7 +70,7 @@ void* allocate_large(const Request& r, bool strict) {
   HeapSet& heaps = g_process.heaps;
   const std::size_t alignment = r.alignment < kPageSize ? kPageSize : r.alignment;
   MSpan* span =
-      heaps.alloc_large(r.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, strict, current_node(), true);
+      heaps.alloc_large(r.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, strict, current_node(), LargeUse::kPlaced);
   if (span == nullptr) return nullptr;
   if (r.zero && !heaps[HeapId(span->heap)].heap.clear_large(span)) {
     heaps.free_large(span);

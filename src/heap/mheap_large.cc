@@ -105,7 +105,9 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId ask
   count_large(span, bytes);
   span->shift_object(span->free_index);
   span->span_class = c;
+  const SpanUse use = span->use;
   space_->publish(span);
+  span->use = use;
   return true;
 }
 

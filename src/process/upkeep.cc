@@ -6,6 +6,7 @@
 #include "process/fork.h"
 #include "process/memory_limit.h"
 #include "process/process.h"
+#include "process/profile.h"
 #include "base/format.h"
 #include "numa/hwloc_topology.h"
 
@@ -36,6 +37,7 @@ void start_upkeep() {
   init_background();
   prepare_report();
   init_fork();
+  init_profile();
 }
 
 std::size_t trim_all() {
@@ -48,6 +50,9 @@ std::size_t trim_all() {
 }
 
 // The library's destructor: after the program's atexit functions and static destructors, whose frees it counts.
-[[gnu::destructor(101)]] static void at_exit() { report_at_exit(); }
+[[gnu::destructor(101)]] static void at_exit() {
+  report_at_exit();
+  profile_at_exit();
+}
 
 }  // namespace nh

@@ -197,7 +197,9 @@ void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact)
   const std::size_t usable = usable_bytes(p, object);
   bool right = size <= usable;
   if (object.span->sampled()) {
-    // Its class does not come from its size.
+    // Its class does not come from its size, but its bytes do, where it is not large.
+    const bool large = usable > kMaxSmallSize;
+    right = right && (!exact || (large ? size > kMaxSmallSize : size + 16 > usable));
   } else if (right && !is_large(c) && c != kTinyClass) {
     const SpanClass expected = alignment > 16 ? class_for_aligned(size, alignment, false) : class_for(size);
     // realloc() leaves an object in place while it still fills more than half of it.

@@ -8,8 +8,8 @@
 #include "base/build.h"
 #include "base/lock.h"
 #include "cache/cpu_caches.h"
+#include "os/os.h"
 #include "os/random.h"
-#include "process/process.h"
 
 extern "C" const char __ehdr_start [[gnu::visibility("hidden")]], etext [[gnu::visibility("hidden")]];
 

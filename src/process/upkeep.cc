@@ -37,7 +37,6 @@ void start_upkeep() {
   init_background();
   prepare_report();
   init_fork();
-  init_profile();
 }
 
 std::size_t trim_all() {
@@ -47,6 +46,11 @@ std::size_t trim_all() {
   std::size_t released = 0;
   for (unsigned i = 0; i < heaps.count(); i++) released += heaps[HeapId(i)].heap.scavenge(SIZE_MAX, 0);
   return released;
+}
+
+// Later than the rest: in a static program the unwinder knows no code before the constructors with a number have run.
+[[gnu::constructor]] static void start_profile() {
+  if (started()) init_profile();
 }
 
 // The library's destructor: after the program's atexit functions and static destructors, whose frees it counts.

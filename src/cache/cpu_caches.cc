@@ -85,14 +85,14 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
   __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
-  char* const local = diverted_ ? empty_ : lists + list_offset(cache->local, SpanClass());
+  char* const local = diverted_.load(std::memory_order_relaxed) ? empty_ : lists + list_offset(cache->local, SpanClass());
   __atomic_store_n(&local_slots()[cpu], local, __ATOMIC_RELEASE);
 }
 
 // Sequences under way pop from the lists that they have found: as if they had been a moment earlier.
 void CpuCaches::divert_malloc(bool diverted) {
   LockGuard guard(drain_lock_);
-  diverted_ = diverted;
+  diverted_.store(diverted, std::memory_order_relaxed);
   for_each([this](CpuCache& cache) { publish(static_cast<int>(cache.cpu), &cache); });
 }
 

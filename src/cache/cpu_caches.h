@@ -158,7 +158,7 @@ class CpuCaches {
   HeapOfCpu heap_of_cpu_ = nullptr;
   CacheMode mode_ = CacheMode::kFallback;
   bool fences_ = false;  // membarrier can abort sequences on other CPUs
-  bool diverted_ = false;
+  std::atomic<bool> diverted_{false};
   char* empty_ = nullptr;     // lists that are empty and take nothing, for all heaps
   std::atomic<CpuCache*>* caches_ = nullptr;
   Lock drain_lock_{LockRank::kDrain};

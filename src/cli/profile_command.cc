@@ -108,12 +108,21 @@ std::string shortened(const std::string& name) {
   return plain.size() <= kLong ? plain : without(plain, '(', ')');
 }
 
+// The allocator's own functions, which stand before the caller where it is linked into the program.
+bool is_allocator(const std::string& name) {
+  static const std::set<std::string> kNames = {"malloc", "calloc", "realloc", "reallocarray", "memalign", "aligned_alloc",
+                                               "posix_memalign", "valloc", "pvalloc"};
+  return name.starts_with("nh::") || name.starts_with("numaheap_") || name.starts_with("operator new") ||
+         name.starts_with("(anonymous namespace)::memalign") || kNames.contains(name);
+}
+
 // Outermost first, from main() on. A return address may lie behind the end of the function that calls.
 std::vector<std::string> path_of(const ProfileStack& stack, Symbols& symbols) {
   std::vector<std::string> path;
   for (auto frame = stack.frames.rbegin(); frame != stack.frames.rend(); ++frame) {
     path.push_back(shortened(symbols.name(*frame == 0 ? 0 : *frame - 1)));
   }
+  while (path.size() > 1 && is_allocator(path.back())) path.pop_back();
   const auto begin = std::find(path.begin(), path.end(), "main");
   if (begin != path.end()) path.erase(path.begin(), begin);
   return path;

@@ -1,9 +1,11 @@
 #include "process/sampling.h"
 
+#include <atomic>
 #include <bit>
 #include <cerrno>
 
 #include <execinfo.h>
+#include <sys/auxv.h>
 
 #include "base/build.h"
 #include "base/lock.h"
@@ -44,8 +46,19 @@ std::int64_t draw_distance(Thread& t) {
   return static_cast<std::int64_t>(-natural_log(u) * static_cast<double>(t.interval)) + 1;
 }
 
-bool is_ours(const void* p) {
+bool in_our_file(const void* p) {
   return p >= static_cast<const void*>(&__ehdr_start) && p < static_cast<const void*>(&etext);
+}
+
+// Linked into the program: then its code cannot be told from ours by the address, and readers go by the names.
+bool is_the_program() {
+  static std::atomic<int> known{-1};
+  int answer = known.load(std::memory_order_relaxed);
+  if (answer < 0) {
+    answer = in_our_file(reinterpret_cast<const void*>(::getauxval(AT_PHDR)));
+    known.store(answer, std::memory_order_relaxed);
+  }
+  return answer != 0;
 }
 
 }  // namespace
@@ -101,9 +114,7 @@ Site* calling_site() {
   void* frames[kMaxFrames + kOwn];
   const int all = ::backtrace(frames, kMaxFrames + kOwn);
   int first = 0;
-  while (first < all && is_ours(frames[first])) first++;
-  // Linked into the program: its code cannot be told from ours.
-  if (first == all) first = 0;
+  while (!is_the_program() && first + 1 < all && in_our_file(frames[first])) first++;
   const void* none = nullptr;
   Site* site = all > 0 ? g_sites.find(frames + first, static_cast<unsigned>(all - first)) : g_sites.find(&none, 1);
   t.looking = false;

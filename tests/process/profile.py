@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The heap profile of a program whose truth is known, and what is said where none can be taken.
 
-    profile.py --library LIB --program profile_known [--static PROGRAM] [--only REGEX]
+    profile.py --library LIB --program profile_known [--static PROGRAM] [--linked PROGRAM] [--only REGEX]
 """
 
 import argparse
@@ -72,7 +72,8 @@ def close(value, wanted, scale):
 
 class Bench:
     def __init__(self, options, folder):
-        self.library, self.program, self.static, self.folder = options.library, options.program, options.static, folder
+        self.library, self.program, self.folder = options.library, options.program, folder
+        self.static, self.linked = options.static, options.linked
         self.file = os.path.join(folder, "profile")
 
     def run(self, *arguments, profile=None, settings=(), program=None, preload=True):
@@ -117,6 +118,12 @@ def without_restartable_sequences(bench):
 def in_a_static_program(bench):
     if bench.static:
         bench.known("kinds", program=bench.static, preload=False)
+
+
+@case
+def linked_into_the_program(bench):
+    if bench.linked:
+        bench.known("kinds", program=bench.linked, preload=False)
 
 
 @case
@@ -203,7 +210,8 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--library", required=True)
     parser.add_argument("--program", required=True)
-    parser.add_argument("--static")
+    parser.add_argument("--static", help="the program, linked to the archive and static")
+    parser.add_argument("--linked", help="the same, not static")
     parser.add_argument("--only", default="")
     options = parser.parse_args()
     failed = 0

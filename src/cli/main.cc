@@ -18,7 +18,7 @@ constexpr char kHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]   run a program on numaheap
        numaheap topo [OPTION...]                   what numaheap sees of this machine
        numaheap options [--markdown|--man]         the NUMAHEAP_ variables
-       numaheap profile FILE [OPTION...]           who holds the memory
+       numaheap profile FILE|PID [OPTION...]       who holds the memory
        numaheap --version
        numaheap COMMAND --help
 )";

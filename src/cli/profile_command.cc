@@ -9,18 +9,22 @@
 #include <string>
 #include <vector>
 
+#include <unistd.h>
+
 #include "base/scan.h"
 #include "cli/cli.h"
 #include "cli/flame_graph.h"
 #include "cli/profile_file.h"
+#include "cli/running_profile.h"
 #include "cli/symbols.h"
 
 namespace nh::cli {
 
 const char kProfileHelp[] =
-    R"(usage: numaheap profile FILE [--allocated] [--top[=N] | --flame OUT.svg | --folded]
+    R"(usage: numaheap profile FILE|PID [--allocated] [--top[=N] | --flame OUT.svg | --folded]
 
-Shows who holds the memory, from the heap profile that a program wrote under NUMAHEAP_PROFILE=FILE.
+Shows who holds the memory, from the heap profile that a program wrote under NUMAHEAP_PROFILE=FILE. A process that runs,
+and that was started with NUMAHEAP_PROFILE=FILE,signal=USR2, is asked to write it now.
 
   --top[=N]        a table of the N functions that hold most (default: 30)
   --flame OUT.svg  a flame graph: callers above, callees below, as wide as what they hold
@@ -207,7 +211,16 @@ int profile_command(Words words) {
   Asked asked;
   if (const int status = parse(words, &asked); status != 0) return status;
   ProfileFile file;
-  std::string why;
+  std::string why, written;
+  const std::string_view name(asked.file);
+  std::uint64_t pid = 0;
+  std::string_view digits = name;
+  if (take_decimal(&digits, &pid) && digits.empty() && pid < INT32_MAX && ::access(asked.file, F_OK) != 0) {
+    if (!ask_for_profile(static_cast<pid_t>(pid), &written, &why)) {
+      return complain(1, "profile: process " + std::string(name) + ": " + why);
+    }
+    asked.file = written.c_str();
+  }
   if (!read_profile(asked.file, &file, &why)) return complain(1, "profile: " + std::string(asked.file) + ": " + why);
   Symbols symbols(file.mappings);
   switch (asked.form) {

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 import xml.etree.ElementTree as xml
 
@@ -85,6 +86,24 @@ class Profile(unittest.TestCase):
             boxes[group.find(space + "title").text.split(":")[0]] = width
         self.assertAlmostEqual(boxes["mesh"] / boxes["index_of"], MESH / INDEX, places=1)
         self.assertNotIn("brief", boxes)
+
+    def test_a_process_that_runs(self):
+        pattern = os.path.join(self.folder.name, "live.%p.%e.%r")
+        env = {"LD_PRELOAD": LIBRARY, "PMI_RANK": "3", "NUMAHEAP_PROFILE": pattern + ",interval=1,signal=USR2"}
+        for command, said in ((["/bin/sleep", "60"], ""), (None, "start it with NUMAHEAP_PROFILE=FILE,signal=USR2")):
+            with subprocess.Popen(command or ["/bin/sleep", "60"], env=env if command else {"A": "b"}) as process:
+                try:
+                    time.sleep(0.5)
+                    done = call(str(process.pid), "--allocated")
+                    self.assertEqual(process.poll(), None)
+                finally:
+                    process.kill()
+            self.assertEqual(done.returncode, 1 if said else 0, done.stderr)
+            self.assertIn(said, done.stderr)
+            self.assertTrue(said or "objects were allocated" in done.stdout, done.stdout)
+        done = call("4194304")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no such process", done.stderr)
 
     def test_what_is_wrong_is_said(self):
         cut = os.path.join(self.folder.name, "cut")

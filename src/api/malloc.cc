@@ -45,13 +45,13 @@ namespace {
   return allocate_aligned(alignment == 0 ? 16 : std::size_t{1} << log2_ceil(alignment), size);
 }
 
-// Leaves *out and errno alone on failure.
+// Leaves *out alone on failure. Like glibc's, it leaves ENOMEM in errno, too: programs report it by perror().
 [[gnu::noinline]] int posix_memalign_slow(void** out, std::size_t alignment, std::size_t size) {
   if (!is_pow2(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
   const int saved = errno;
   void* p = allocate_aligned(alignment, size);
-  errno = saved;
   if (p == nullptr) return ENOMEM;
+  errno = saved;
   *out = p;
   return 0;
 }

@@ -13,6 +13,7 @@
 #include "cache/tiny.h"
 #include "large/realloc_policy.h"
 #include "process/background.h"
+#include "process/memory_limit.h"
 #include "process/process.h"
 
 namespace nh {
@@ -22,14 +23,21 @@ void* out_of_memory() {
   errno = ENOMEM;
   return nullptr;
 }
-void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
+
+// Free objects of other sizes are memory, too: no allocation fails before they have gone home.
+template <typename Allocate>
+void* or_out_of_memory(Allocate&& allocate) {
+  void* p = allocate();
+  if (p != nullptr) return p;
+  release_kept();
+  p = allocate();
+  return p != nullptr ? p : out_of_memory();
+}
 
 // untouched: as for CpuCaches::alloc().
 void* allocate_small(SpanClass c, bool* untouched = nullptr) {
-  void* p = g_caches.alloc(c, untouched);
-  // What CPUs keep of large objects is memory, too.
-  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c, untouched);
-  if (p == nullptr) return out_of_memory();
+  void* p = or_out_of_memory([=] { return g_caches.alloc(c, untouched); });
+  if (p == nullptr) return nullptr;
   if (has_mark(c) && (untouched == nullptr || !*untouched)) unmark(p);
   return p;
 }
@@ -57,8 +65,8 @@ void* allocate_noscan(std::size_t size) {
   if (size > kMaxSmallSize) return allocate_large(size, true);
   if (!ensure_started()) return out_of_memory();
   if (void* p = allocate_sampled(size, 16, true)) return p;
-  if (size == 8) return or_out_of_memory(eight_alloc(g_caches));
-  if (size < kTinySize && size != 0) return or_out_of_memory(tiny_alloc(g_caches, size));
+  if (size == 8) return or_out_of_memory([] { return eight_alloc(g_caches); });
+  if (size < kTinySize && size != 0) return or_out_of_memory([size] { return tiny_alloc(g_caches, size); });
   return allocate_small(noscan_class_for(size == 0 ? 16 : size));
 }
 
@@ -72,9 +80,8 @@ void* allocate_paged(std::size_t alignment, std::size_t size, bool noscan) {
   const SpanClass c = class_for_aligned(size, alignment, noscan);
   if (c.none()) return allocate_large_paged(size, alignment, noscan);
   if ((p = allocate_sampled(size, alignment, noscan)) != nullptr) return p;
-  p = g_caches.alloc_paged(c);
-  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc_paged(c);
-  if (p == nullptr) return out_of_memory();
+  p = or_out_of_memory([c] { return g_caches.alloc_paged(c); });
+  if (p == nullptr) return nullptr;
   unmark(p);
   return p;
 }

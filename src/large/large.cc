@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "large/sampled.h"
 #include "base/bits.h"
@@ -56,7 +57,10 @@ MSpan* allocate_from_heaps(HeapId heap, std::size_t size, std::size_t alignment,
 MSpan* allocate_span_from(HeapId heap, std::size_t bytes, std::size_t alignment, bool noscan) {
   if (g_process.heaps[heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(heap, bytes);
   MSpan* span = allocate_from_heaps(heap, bytes, alignment, noscan);
-  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(heap, bytes, alignment, noscan);
+  if (span == nullptr) {
+    release_kept();
+    span = allocate_from_heaps(heap, bytes, alignment, noscan);
+  }
   if (span == nullptr) return nullptr;
   g_caches.large_missed(*span);
   // The memory may have been an object that was freed, and what is no bin becomes one when it shrinks. Fresh pages have no

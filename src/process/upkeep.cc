@@ -41,8 +41,7 @@ void start_upkeep() {
 
 std::size_t trim_all() {
   HeapSet& heaps = g_process.heaps;
-  g_caches.drain_all();
-  heaps.trim_centrals();
+  release_kept();
   std::size_t released = 0;
   for (unsigned i = 0; i < heaps.count(); i++) released += heaps[HeapId(i)].heap.scavenge(SIZE_MAX, 0);
   return released;

@@ -71,6 +71,8 @@ MSpan* allocate_span_from(HeapId heap, std::size_t bytes, std::size_t alignment,
 
 MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
+  // What no giving back can make room for.
+  if (size > g_process.space.max_bytes() || alignment > g_process.space.max_bytes()) return nullptr;
   const bool shifts = alignment <= kCacheLine && size >= g_large_route.extent_min;
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;

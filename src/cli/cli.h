@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/format.h"
 
@@ -33,8 +34,15 @@ int complain(int status, const std::string& text);
 int print(std::string_view text);
 
 // If word is --name=value or --name value, sets *value and moves *at past both. false where word is another option.
-// A value that is missing comes back as nullptr.
+// A value that is missing comes back as nullptr: at the end of the words, and where another option or "--" follows (what
+// is to begin with a dash is written --name=-value).
 bool take_value(Words words, std::size_t* at, std::string_view name, const char** value);
+
+// Refuses a word that a command does not know: names what the user may have meant, and where the words are listed.
+// `command` is what the message begins with, such as "topo".
+int refuse_option(int status, std::string_view command, std::string_view word, const std::vector<std::string>& known);
+// "; did you mean 'run'?", or nothing where no known word is like it.
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& known);
 
 // The library to preload: `asked` if not empty, else libnumaheap.so beside the tool, in the lib directories next to it,
 // or where it was configured to be installed. Empty where it is missing: *searched lists the places.

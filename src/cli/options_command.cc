@@ -96,7 +96,7 @@ int options_command(Words words) {
     report_option_problems(options, problems);
     write_options_text(*out, options);
   } else {
-    return complain(kUsage, "options: no such option '" + std::string(form) + "'; see `numaheap options --help`");
+    return refuse_option(kUsage, "options", form, {"--markdown", "--man", "--help"});
   }
   return print(out->view());
 }

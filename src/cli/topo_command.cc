@@ -60,9 +60,9 @@ int parse(Words words, Asked* asked) {
       asked->root = value;
       root_given = true;
     } else {
-      return complain(kUsage, "topo: no such option '" + word + "'; see `numaheap topo --help`");
+      return refuse_option(kUsage, "topo", word, {"--export", "--xml", "--synthetic", "--root", "--help"});
     }
-    if (value == nullptr) return complain(kUsage, "topo: " + word + " needs a value");
+    if (value == nullptr) return complain(kUsage, "topo: " + word + " needs a value; see `numaheap topo --help`");
   }
   if ((asked->xml != nullptr) + (asked->synthetic != nullptr) + root_given > 1) {
     return complain(kUsage, "topo: one of --xml, --synthetic and --root at most");

@@ -22,11 +22,15 @@ int run_command(Words words);
 int topo_command(Words words);
 int options_command(Words words);
 int profile_command(Words words);
+int doctor_command(Words words);
+int reserve_command(Words words);
 
 extern const char kRunHelp[];
 extern const char kTopoHelp[];
 extern const char kOptionsHelp[];
 extern const char kProfileHelp[];
+extern const char kDoctorHelp[];
+extern const char kReserveHelp[];
 
 // Writes "numaheap: <text>\n" to stderr and returns `status`.
 int complain(int status, const std::string& text);
@@ -47,6 +51,12 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
 // The library to preload: `asked` if not empty, else libnumaheap.so beside the tool, in the lib directories next to it,
 // or where it was configured to be installed. Empty where it is missing: *searched lists the places.
 std::string find_library(const std::string& asked, std::string* searched);
+
+// How this tool is called in a line to be pasted: "numaheap" where PATH leads to it, else its path.
+std::string tool_name();
+
+// Whether an ELF file (a library, or a program that brings its own) exports malloc.
+bool defines_malloc(const std::string& path);
 
 // Why LD_PRELOAD does nothing for this program, as a sentence without a full stop; empty where nothing speaks against
 // it (or nothing can be said, as for a script).

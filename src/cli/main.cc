@@ -17,6 +17,7 @@ constexpr char kVersion[] = "numaheap " NH_TEXT_OF(NUMAHEAP_VERSION_MAJOR) "." N
 constexpr char kHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]   run a program on numaheap
        numaheap topo [OPTION...]                   what numaheap sees of this machine
+       numaheap doctor [--json] [CMD]              what is in the way of huge pages, placement and speed
        numaheap options [--markdown|--man]         the NUMAHEAP_ variables
        numaheap profile FILE|PID [OPTION...]       who holds the memory
        numaheap --version
@@ -33,6 +34,7 @@ constexpr Command kCommands[] = {
     {"topo", topo_command, kTopoHelp},
     {"options", options_command, kOptionsHelp},
     {"profile", profile_command, kProfileHelp},
+    {"doctor", doctor_command, kDoctorHelp},
 };
 
 int main_command(Words words) {

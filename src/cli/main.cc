@@ -18,6 +18,7 @@ constexpr char kHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]   run a program on numaheap
        numaheap topo [OPTION...]                   what numaheap sees of this machine
        numaheap doctor [--json] [CMD]              what is in the way of huge pages, placement and speed
+       numaheap reserve [--node N=SIZE]...         huge pages for the pools of the nodes
        numaheap options [--markdown|--man]         the NUMAHEAP_ variables
        numaheap profile FILE|PID [OPTION...]       who holds the memory
        numaheap --version
@@ -35,6 +36,7 @@ constexpr Command kCommands[] = {
     {"options", options_command, kOptionsHelp},
     {"profile", profile_command, kProfileHelp},
     {"doctor", doctor_command, kDoctorHelp},
+    {"reserve", reserve_command, kReserveHelp},
 };
 
 int main_command(Words words) {

@@ -64,7 +64,7 @@ struct Surroundings {
 
 // What all checks share.
 struct Patient {
-  const Surroundings& around;
+  const Surroundings around;
   const std::string& root;
   std::unique_ptr<Topology> topology;
   NodeSet allowed;              // nodes with memory that we may use, as in trials.thp
@@ -79,7 +79,8 @@ struct Patient {
   std::vector<std::string> fine;     // what is as it should be
   std::vector<std::string> unknown;  // what could not be looked at
 
-  explicit Patient(const Surroundings& s) : around(s), root(s.root) {}
+  explicit Patient(const Surroundings& s) : around(s), root(around.root) {}
+  Patient(const Patient&) = delete;
   bool many_nodes() const { return topology->heap_count() > 1; }
   std::uint64_t memory() const;
   // Of the pool of 2 MiB pages: all pages on nodes that we may use.

@@ -38,8 +38,8 @@ int complain(int status, const std::string& text);
 int print(std::string_view text);
 
 // If word is --name=value or --name value, sets *value and moves *at past both. false where word is another option.
-// A value that is missing comes back as nullptr: at the end of the words, and where another option or "--" follows (what
-// is to begin with a dash is written --name=-value).
+// A value that is missing comes back as nullptr: at the end of the words, and where another option or "--" follows (a
+// value that begins with a dash is written --name=-value).
 bool take_value(Words words, std::size_t* at, std::string_view name, const char** value);
 
 // Refuses a word that a command does not know: names what the user may have meant, and where the words are listed.

@@ -81,8 +81,9 @@ Remedy write_file(const Patient& patient, const std::string& value, const std::s
 void set_sysctl(const Patient& patient, const std::string& name, const std::string& value, Finding* finding) {
   finding->remedies.push_back({Remedy::Who::kRoot, as_root(patient, "sysctl -w " + name + "=" + value)});
   finding->remedies.push_back(
-      {Remedy::Who::kRoot, "echo '" + name + " = " + value + "' | " + as_root(patient, "tee -a /etc/sysctl.d/90-numaheap.conf"),
-       true, true});
+      {Remedy::Who::kRoot,
+       "echo '" + name + " = " + value + "' | " + as_root(patient, "tee -a /etc/sysctl.d/90-numaheap.conf"), true,
+       true});
 }
 
 Remedy advice(Remedy::Who who, const std::string& words, bool lasting) { return {who, words, false, lasting}; }
@@ -109,10 +110,12 @@ std::unique_ptr<Patient> examine(const Surroundings& around) {
   patient->allowed = usable_nodes(topology);
   patient->sizes = pool_sizes(around.root);
   for (const std::uint64_t kib : patient->sizes) patient->pools.push_back(node_pools(around.root, kib));
-  if (!text_of(around.root + "/proc/meminfo")) patient->unknown.push_back("/proc is missing: memory and limits are not seen");
+  if (!text_of(around.root + "/proc/meminfo"))
+    patient->unknown.push_back("/proc is missing: memory and limits are not seen");
   if (patient->sizes.empty() && !text_of(around.root + "/sys/kernel/mm/transparent_hugepage/enabled") &&
       !text_of(around.root + "/sys/devices/system/node/online")) {
-    patient->unknown.push_back("/sys is missing: numaheap sees one node, no pools, and not how transparent huge pages are set");
+    patient->unknown.push_back(
+        "/sys is missing: numaheap sees one node, no pools, and not how transparent huge pages are set");
   }
   find_container(*patient);
   check_huge_pages(*patient);

@@ -1,7 +1,8 @@
 // What `numaheap doctor` finds: everything that makes huge pages, placement or speed less than they could be here.
 //
-// Looking and judging are parted. Surroundings hold what is known of the machine beside its files: what was tried, limits,
-// environment. The checks read files under `root` and Surroundings and nothing else, so that tests make up any machine.
+// Looking and judging are parted. Surroundings hold what is known of the machine beside its files: what was tried,
+// limits, environment. The checks read files under `root` and Surroundings and nothing else, so that tests can make up
+// any machine.
 #pragma once
 
 #include <array>
@@ -31,7 +32,7 @@ struct Remedy {
 };
 
 struct Finding {
-  std::string id;     // a word for scripts, the same in all versions
+  std::string id;  // a word for scripts, the same in all versions
   Severity severity = Severity::kNote;
   std::string title;  // one line
   std::string here;   // what it is here, measured where that is possible
@@ -47,7 +48,7 @@ struct ResourceLimit {
 
 struct Surroundings {
   std::string root;
-  std::string kernel, libc;  // versions, to be shown
+  std::string kernel, libc;       // versions, to be shown
   std::string tool = "numaheap";  // how the user calls this tool
   std::string library;            // libnumaheap.so; empty where it is missing
   std::string searched;           // where it was looked for
@@ -55,7 +56,7 @@ struct Surroundings {
   std::string program;            // of which the user asked whether it can run on numaheap; may be empty
   std::string program_obstacle;   // why it cannot
   bool is_root = false;
-  bool secure = false;            // set-uid or set-gid: the environment does not count
+  bool secure = false;  // set-uid or set-gid: the environment does not count
   std::vector<std::string> environment;
   ResourceLimit address_space, data, locked, stack;
   InheritedPolicy policy;
@@ -67,12 +68,12 @@ struct Patient {
   const Surroundings around;
   const std::string& root;
   std::unique_ptr<Topology> topology;
-  NodeSet allowed;              // nodes with memory that we may use, as in trials.thp
-  std::vector<NodeState> nodes;  // by dense index of the topology
-  std::vector<std::uint64_t> sizes;                 // of pools, KiB
-  std::vector<std::vector<NodePool>> pools;         // by size
-  std::string container;        // its kind; empty outside of one
-  bool user_namespace = false;  // our numbers of users are not the machine's
+  NodeSet allowed;                           // nodes with memory that we may use, as in trials.thp
+  std::vector<NodeState> nodes;              // by dense index of the topology
+  std::vector<std::uint64_t> sizes;          // of pools, KiB
+  std::vector<std::vector<NodePool>> pools;  // by size
+  std::string container;                     // its kind; empty outside of one
+  bool user_namespace = false;               // our numbers of users are not the machine's
   bool seccomp = false;
 
   std::vector<Finding> findings;

@@ -76,7 +76,8 @@ Screen screen_of(int fd) {
   Screen screen;
   winsize size = {};
   if (::isatty(fd) == 0) return screen;
-  if (::ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) screen.columns = std::min<unsigned>(size.ws_col, screen.columns);
+  if (::ioctl(fd, TIOCGWINSZ, &size) == 0 && size.ws_col > 0)
+    screen.columns = std::min<unsigned>(size.ws_col, screen.columns);
   const char* const no_colour = std::getenv("NO_COLOR");
   const char* const terminal = std::getenv("TERM");
   const bool dumb = terminal == nullptr || std::strcmp(terminal, "dumb") == 0;

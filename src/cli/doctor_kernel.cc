@@ -19,14 +19,16 @@ std::string refused(const Patient& patient, std::initializer_list<Tried> calls) 
   std::string text;
   for (const Tried& call : calls) {
     const int error = patient.error_of(call.ability);
-    if (error != 0 && error != kNotTried) text += (text.empty() ? "" : ", ") + std::string(call.name) + ": " + error_text(error);
+    if (error != 0 && error != kNotTried)
+      text += (text.empty() ? "" : ", ") + std::string(call.name) + ": " + error_text(error);
   }
   return text;
 }
 
 void check_calls(Patient& patient) {
-  const std::string calls = refused(
-      patient, {{Ability::kBind, "mbind"}, {Ability::kAskPolicy, "get_mempolicy"}, {Ability::kAskPlaces, "move_pages"}});
+  const std::string calls =
+      refused(patient,
+              {{Ability::kBind, "mbind"}, {Ability::kAskPolicy, "get_mempolicy"}, {Ability::kAskPlaces, "move_pages"}});
   if (!patient.many_nodes()) return;  // there is one place
   if (calls.empty()) {
     patient.fine.push_back("memory can be bound to nodes, and its place be asked (mbind, move_pages)");
@@ -34,8 +36,9 @@ void check_calls(Patient& patient) {
   }
   Finding& finding = patient.add("bind-refused", Severity::kSerious, "Memory cannot be bound to nodes here");
   finding.here = calls;
-  finding.costs = "memory lies where it is first written to: objects that one thread asks for and another fills are remote, "
-                  "and requests for a certain node fail";
+  finding.costs =
+      "memory lies where it is first written to: objects that one thread asks for and another fills are remote, "
+      "and requests for a certain node fail";
   if (patient.container.empty()) {
     finding.remedies.push_back(advice(Who::kLauncher, "a seccomp filter without a ban on these calls"));
   } else if (patient.container == "kubernetes") {
@@ -64,9 +67,11 @@ void check_nodes(Patient& patient) {
   }
   if (!remote.empty()) {
     Finding& finding = patient.add("cpuset-remote", Severity::kCosts, "CPUs may be used whose node's memory may not");
-    finding.here = "the cpuset gives memory of " + nodes_text(patient.allowed) + " and CPUs of " + nodes_text(remote) + ", too";
+    finding.here =
+        "the cpuset gives memory of " + nodes_text(patient.allowed) + " and CPUs of " + nodes_text(remote) + ", too";
     finding.costs = "all memory of the threads there is remote";
-    finding.remedies.push_back(advice(Who::kLauncher, "a cpuset whose CPUs and memory nodes fit (cpuset.cpus, cpuset.mems)"));
+    finding.remedies.push_back(
+        advice(Who::kLauncher, "a cpuset whose CPUs and memory nodes fit (cpuset.cpus, cpuset.mems)"));
   } else if (patient.allowed != all) {
     Finding& finding = patient.add("cpuset", Severity::kNote, "Not all nodes may be used");
     finding.here = "memory of " + nodes_text(patient.allowed) + " of " + node_list(all);
@@ -81,7 +86,8 @@ void check_nodes(Patient& patient) {
       finding.here += (finding.here.empty() ? "" : "; ") + ("node " + std::to_string(topology.node(i).id)) + ": " +
                       human(patient.nodes[i].to_be_had) + " of " + human(patient.nodes[i].total) + " to be had";
     }
-    finding.costs = patient.many_nodes() ? "memory of the CPUs there goes to other nodes" : "the kernel's killer is near";
+    finding.costs =
+        patient.many_nodes() ? "memory of the CPUs there goes to other nodes" : "the kernel's killer is near";
     finding.remedies.push_back(advice(Who::kYou, "see who holds it: numastat -m, ps -e --sort=-rss -o rss,pid,args"));
   }
   const InheritedPolicy& policy = patient.around.policy;
@@ -91,10 +97,12 @@ void check_nodes(Patient& patient) {
     finding.here = std::string(kModes[static_cast<unsigned>(policy.mode)]) + " " + nodes_text(policy.nodes) +
                    " (numactl, or whatever started this)";
     finding.costs = "memory lies where it says, not where the CPU is";
-    finding.remedies.push_back(advice(Who::kLauncher, "without numactl, or NUMAHEAP_POLICY=local where it does not bind"));
+    finding.remedies.push_back(
+        advice(Who::kLauncher, "without numactl, or NUMAHEAP_POLICY=local where it does not bind"));
   }
   if (topology.truncated()) {
-    Finding& finding = patient.add("nodes-left-out", Severity::kCosts, "This machine has more nodes or CPUs than numaheap knows");
+    Finding& finding =
+        patient.add("nodes-left-out", Severity::kCosts, "This machine has more nodes or CPUs than numaheap knows");
     finding.here = std::to_string(topology.node_count()) + " nodes are used";
     finding.costs = "memory of the CPUs of other nodes is remote";
   }
@@ -104,17 +112,20 @@ void check_kernel_placement(Patient& patient) {
   if (!patient.many_nodes()) return;
   const auto balancing = number_in(patient.root + "/proc/sys/kernel/numa_balancing");
   if (balancing && (*balancing & 1) != 0) {
-    Finding& finding = patient.add("numa-balancing", Severity::kNote, "The kernel moves pages after the threads (numa_balancing)");
+    Finding& finding =
+        patient.add("numa-balancing", Severity::kNote, "The kernel moves pages after the threads (numa_balancing)");
     finding.here = "kernel.numa_balancing is " + std::to_string(*balancing);
-    finding.costs = "faults that only ask who uses a page. Threads that stay on their nodes gain nothing by it; of numaheap's "
-                    "memory only first-touch arrays are moved";
+    finding.costs =
+        "faults that only ask who uses a page. Threads that stay on their nodes gain nothing by it; of numaheap's "
+        "memory only first-touch arrays are moved";
     set_sysctl(patient, "kernel.numa_balancing", "0", &finding);
   } else if (balancing) {
     patient.fine.push_back("numa_balancing is off");
   }
   const auto reclaim = number_in(patient.root + "/proc/sys/vm/zone_reclaim_mode");
   if (reclaim && *reclaim != 0) {
-    Finding& finding = patient.add("zone-reclaim", Severity::kCosts, "A full node drops files before a neighbour helps out");
+    Finding& finding =
+        patient.add("zone-reclaim", Severity::kCosts, "A full node drops files before a neighbour helps out");
     finding.here = "vm.zone_reclaim_mode is " + std::to_string(*reclaim);
     finding.costs = "pauses of milliseconds when a node fills up, and files are read from disk again";
     set_sysctl(patient, "vm.zone_reclaim_mode", "0", &finding);
@@ -143,23 +154,27 @@ void check_kernel(Patient& patient) {
     Finding& finding = patient.add(id, severity, title);
     finding.here = std::string(call) + " was tried: " + error_text(patient.error_of(ability));
     finding.costs = costs;
-    if (caged) finding.remedies.push_back(advice(Who::kLauncher, std::string("a seccomp profile that lets ") + call + " pass"));
+    if (caged)
+      finding.remedies.push_back(advice(Who::kLauncher, std::string("a seccomp profile that lets ") + call + " pass"));
     finding.remedies.push_back(advice(Who::kRoot, std::string("a kernel from ") + since + " on", true));
   };
   lack(Ability::kRestartable, "no-rseq", Severity::kSerious, "There are no restartable sequences", "rseq",
        "every malloc and free takes a lock: several times the time of the fast path", "4.18");
   if (patient.works(Ability::kRestartable)) {
-    lack(Ability::kInterruptCpus, "no-membarrier", Severity::kCosts, "The lists of other CPUs cannot be emptied", "membarrier",
-         "what CPUs keep (NUMAHEAP_CPU_CACHE each) stays there when the program has left them", "5.10");
+    lack(Ability::kInterruptCpus, "no-membarrier", Severity::kCosts, "The lists of other CPUs cannot be emptied",
+         "membarrier", "what CPUs keep (NUMAHEAP_CPU_CACHE each) stays there when the program has left them", "5.10");
   }
   lack(Ability::kPopulate, "no-populate", pool ? Severity::kCosts : Severity::kNote, "Pages of a pool cannot be proven",
-       "madvise(MADV_POPULATE_WRITE)", pool ? "only large objects are on the pool" : "nothing now; with a pool only large objects "
-       "would be on it", "5.14");
-  lack(Ability::kCollapse, "no-collapse", Severity::kNote, "Small pages cannot be made huge on demand", "madvise(MADV_COLLAPSE)",
-       "memory that began on small pages waits for khugepaged", "6.1");
+       "madvise(MADV_POPULATE_WRITE)",
+       pool ? "only large objects are on the pool"
+            : "nothing now; with a pool only large objects "
+              "would be on it",
+       "5.14");
+  lack(Ability::kCollapse, "no-collapse", Severity::kNote, "Small pages cannot be made huge on demand",
+       "madvise(MADV_COLLAPSE)", "memory that began on small pages waits for khugepaged", "6.1");
   if (pool) {
-    lack(Ability::kMapPool, "pool-unmappable", Severity::kCosts, "Memory cannot be mapped from the pool", "mmap(MAP_HUGETLB)",
-         "the pool is of no use to this process", "2.6.32");
+    lack(Ability::kMapPool, "pool-unmappable", Severity::kCosts, "Memory cannot be mapped from the pool",
+         "mmap(MAP_HUGETLB)", "the pool is of no use to this process", "2.6.32");
     lack(Ability::kMovePool, "no-pool-moves", Severity::kNote, "Mappings of the pool cannot be moved", "mremap",
          "pages of the pool only come into address space that is new", "5.16");
     lack(Ability::kDiscardPool, "no-pool-discard", Severity::kNote, "Single pages do not go back to the pool",
@@ -169,20 +184,24 @@ void check_kernel(Patient& patient) {
       finding.here = patient.seccomp ? "a seccomp filter is in force, under which userfaultfd is not asked for"
                                      : "userfaultfd cannot write-protect memory of the pool";
       finding.costs = "small objects stay off the pool; children of fork do not get what is on it";
-      if (caged) finding.remedies.push_back(advice(Who::kLauncher, "no seccomp filter (--security-opt seccomp=unconfined)"));
+      if (caged)
+        finding.remedies.push_back(advice(Who::kLauncher, "no seccomp filter (--security-opt seccomp=unconfined)"));
       if (!patient.seccomp) finding.remedies.push_back(advice(Who::kRoot, "a kernel from 5.19 on", true));
     }
   }
 
   std::string works;
-  const Tried kNamed[] = {{Ability::kInterruptCpus, "membarrier"}, {Ability::kPopulate, "MADV_POPULATE_WRITE"},
-                          {Ability::kCollapse, "MADV_COLLAPSE"}, {Ability::kStopStores, "userfaultfd on the pool"},
+  const Tried kNamed[] = {{Ability::kInterruptCpus, "membarrier"},
+                          {Ability::kPopulate, "MADV_POPULATE_WRITE"},
+                          {Ability::kCollapse, "MADV_COLLAPSE"},
+                          {Ability::kStopStores, "userfaultfd on the pool"},
                           {Ability::kMovePool, "mremap of the pool"}};
   for (const Tried& tried : kNamed) {
     if (patient.works(tried.ability)) works += ", " + std::string(tried.name);
   }
   if (patient.works(Ability::kRestartable)) {
-    const char* const whose = patient.around.trials.rseq == RseqMode::kGlibc ? " (registered by libc)" : " (registered by numaheap)";
+    const char* const whose =
+        patient.around.trials.rseq == RseqMode::kGlibc ? " (registered by libc)" : " (registered by numaheap)";
     patient.fine.push_back("tried and found to work: restartable sequences" + std::string(whose) + works);
   } else if (!works.empty()) {
     patient.fine.push_back("tried and found to work: " + works.substr(2));

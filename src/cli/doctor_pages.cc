@@ -33,7 +33,8 @@ struct Outcome {
 Outcome outcome_of(const Patient& patient) {
   Outcome outcome;
   unsigned index = 0;
-  for (NodeId node = patient.allowed.first(); node.valid(); node = patient.allowed.next(NodeId(node.value + 1)), index++) {
+  for (NodeId node = patient.allowed.first(); node.valid();
+       node = patient.allowed.next(NodeId(node.value + 1)), index++) {
     if (index >= kMaxNodes) break;
     const HugePageTrial& trial = patient.around.trials.thp[index];
     if (!trial.tried) continue;
@@ -72,8 +73,10 @@ void check_thp_mode(Patient& patient, const std::string& mode) {
     finding.here = path + " says never" + (by_size ? ", although " + std::string(kThp) + "/enabled says " + all : "");
     finding.costs = kBasePages;
     finding.remedies.push_back(write_file(patient, by_size ? "inherit" : "madvise", path));
-    finding.remedies.push_back(advice(Who::kRoot, by_size ? "thp_anon=2M:inherit on the kernel's command line"
-                                                          : "transparent_hugepage=madvise on the kernel's command line", true));
+    finding.remedies.push_back(advice(Who::kRoot,
+                                      by_size ? "thp_anon=2M:inherit on the kernel's command line"
+                                              : "transparent_hugepage=madvise on the kernel's command line",
+                                      true));
     return;
   }
   if (patient.around.trials.thp_forbidden) {
@@ -81,7 +84,8 @@ void check_thp_mode(Patient& patient, const std::string& mode) {
                                    "This process and its children are denied transparent huge pages");
     finding.here = "prctl(PR_SET_THP_DISABLE) was called by one of the programs that led to this one";
     finding.costs = kBasePages;
-    finding.remedies.push_back(advice(Who::kLauncher, "without that prctl: a launcher, job script or service manager sets it"));
+    finding.remedies.push_back(
+        advice(Who::kLauncher, "without that prctl: a launcher, job script or service manager sets it"));
   }
 }
 
@@ -94,19 +98,21 @@ void check_thp_trials(Patient& patient, const std::string& mode) {
     finding.here = "one was asked for and written to: " + human(outcome.least) + " came instead of 2 MiB";
     finding.costs = "new memory of these nodes lies on small pages until the kernel has put free memory together";
     for (NodeId node = outcome.did_not.first(); node.valid(); node = outcome.did_not.next(NodeId(node.value + 1))) {
-      finding.remedies.push_back(write_file(
-          patient, "1", "/sys/devices/system/node/node" + std::to_string(node.value) + "/compact"));
+      finding.remedies.push_back(
+          write_file(patient, "1", "/sys/devices/system/node/node" + std::to_string(node.value) + "/compact"));
     }
   }
   if (!outcome.elsewhere.empty()) {
-    Finding& finding = patient.add("node-gives-nothing", Severity::kCosts,
-                                   "Memory that was asked for on " + nodes_text(outcome.elsewhere) + " came from another node");
+    Finding& finding =
+        patient.add("node-gives-nothing", Severity::kCosts,
+                    "Memory that was asked for on " + nodes_text(outcome.elsewhere) + " came from another node");
     finding.here = "2 MiB were asked for there and written to; the kernel took them elsewhere";
     finding.costs = "memory of the CPUs there is remote";
     finding.remedies.push_back(advice(Who::kYou, "see who holds the node's memory: numastat -m, numastat -p PATTERN"));
   }
   if (!outcome.came.empty()) {
-    patient.fine.push_back("transparent huge pages: " + (mode.empty() ? "" : mode + "; ") + "one was asked for and came on " + nodes_text(outcome.came));
+    patient.fine.push_back("transparent huge pages: " + (mode.empty() ? "" : mode + "; ") +
+                           "one was asked for and came on " + nodes_text(outcome.came));
   }
 
   const std::string defrag = chosen_word(patient.root + kThp + "/defrag");
@@ -114,9 +120,10 @@ void check_thp_trials(Patient& patient, const std::string& mode) {
     Finding& finding = patient.add("thp-defrag", outcome.did_not.empty() ? Severity::kNote : Severity::kCosts,
                                    "The kernel does not look for a huge page while a program waits for memory");
     finding.here = std::string(kThp) + "/defrag says " + defrag;
-    finding.costs = outcome.did_not.empty() ? "nothing now: huge pages came. Once free memory is in small pieces, new memory "
-                                              "gets small pages"
-                                            : "free memory in small pieces is not put together when a program asks";
+    finding.costs = outcome.did_not.empty()
+                        ? "nothing now: huge pages came. Once free memory is in small pieces, new memory "
+                          "gets small pages"
+                        : "free memory in small pieces is not put together when a program asks";
     finding.remedies.push_back(write_file(patient, "madvise", std::string(kThp) + "/defrag"));
   }
   const auto khugepaged = number_in(patient.root + kThp + "/khugepaged/pages_to_scan");
@@ -142,7 +149,7 @@ void check_fragments(Patient& patient) {
                                    "Free memory of node " + number + " is in small pieces");
     finding.here = "of " + human(state.free) + " that are free, " + human(state.free_pieces) +
                    " are in pieces of 2 MiB or more (/proc/buddyinfo)";
-    // "Node    0, zone   Normal          191        10412   ...": blocks by what they hold, unmovable first. For root only.
+    // "Node    0, zone   Normal     191    10412 ...": blocks by what they hold, unmovable first. For root only.
     LineReader lines((patient.root + "/proc/pagetypeinfo").c_str());
     std::uint64_t unmovable = 0, blocks = 0;
     bool counting = false;
@@ -158,13 +165,16 @@ void check_fragments(Patient& patient) {
       }
     }
     if (blocks > 0) {
-      finding.here += "; " + std::to_string(unmovable * 100 / blocks) + " % of its blocks hold memory that cannot be moved";
+      finding.here +=
+          "; " + std::to_string(unmovable * 100 / blocks) + " % of its blocks hold memory that cannot be moved";
     }
     finding.costs = outcome.came.has(node) ? "time: the kernel moves memory before it has a huge page to give"
                                            : "new memory lies on small pages; a pool cannot grow";
     finding.remedies.push_back(write_file(patient, "1", "/sys/devices/system/node/node" + number + "/compact"));
-    finding.remedies.push_back(advice(Who::kRoot, "set huge pages aside at boot: `" + patient.around.tool +
-                                                      " reserve --node " + number + "=SIZE --persist` says how", true));
+    finding.remedies.push_back(advice(Who::kRoot,
+                                      "set huge pages aside at boot: `" + patient.around.tool + " reserve --node " +
+                                          number + "=SIZE --persist` says how",
+                                      true));
   }
 }
 
@@ -205,7 +215,8 @@ void check_pool(Patient& patient, const std::vector<NodePool>& pools, bool thp_s
   }
   const std::uint64_t promised = promises.reserved > 0 ? static_cast<std::uint64_t>(promises.reserved) : 0;
   if (promises.reserved < 0) {
-    Finding& finding = patient.add("pool-negative", Severity::kCosts, "The kernel has lost count of the pages that it promised");
+    Finding& finding =
+        patient.add("pool-negative", Severity::kCosts, "The kernel has lost count of the pages that it promised");
     finding.here = "HugePages_Rsvd is " + std::to_string(promises.reserved) +
                    ": a process that had touched reserved pages ended before its fork children did";
     finding.costs = "reservations prove nothing: large objects under first touch stay off the pool";
@@ -220,41 +231,49 @@ void check_pool(Patient& patient, const std::vector<NodePool>& pools, bool thp_s
     Finding& finding = patient.add("pool-empty", thp_serves ? Severity::kNote : Severity::kCosts,
                                    "No huge pages are set aside (pool of 2 MiB pages)");
     finding.here = "0 pages on " + nodes_text(patient.allowed);
-    finding.costs = thp_serves ? "nothing now: transparent huge pages serve. They get scarce once memory is fragmented, those "
-                                 "of a pool do not"
-                               : kBasePages;
+    finding.costs = thp_serves
+                        ? "nothing now: transparent huge pages serve. They get scarce once memory is fragmented, those "
+                          "of a pool do not"
+                        : kBasePages;
     finding.remedies.push_back(reserve_some(patient, patient.allowed));
     return;
   }
   const std::uint64_t available = free > promised ? free - promised : 0;
   if (available == 0) {
     Finding& finding = patient.add("pool-dry", Severity::kCosts, "The pool of 2 MiB pages has nothing left");
-    finding.here = std::to_string(total) + " pages, " + std::to_string(total - free) + " in use, " + std::to_string(promised) + " promised";
+    finding.here = std::to_string(total) + " pages, " + std::to_string(total - free) + " in use, " +
+                   std::to_string(promised) + " promised";
     if (const std::string who = holders(patient); !who.empty()) finding.here += "; held by " + who;
     finding.costs = thp_serves ? "new memory is on transparent huge pages" : kBasePages;
     finding.remedies.push_back(advice(Who::kYou, "wait for those processes, or end them"));
   } else if (!dry.empty()) {
-    Finding& finding = patient.add("pool-dry-node", Severity::kCosts, "The pool of 2 MiB pages is used up on " + nodes_text(dry));
+    Finding& finding =
+        patient.add("pool-dry-node", Severity::kCosts, "The pool of 2 MiB pages is used up on " + nodes_text(dry));
     finding.here = std::to_string(available) + " pages are left on other nodes";
     finding.costs = "new memory there is on " + std::string(thp_serves ? "transparent huge pages" : "pages of 4 KiB");
-    finding.remedies.push_back(advice(Who::kRoot, "a larger pool there: `" + patient.around.tool + " reserve --node N=SIZE`"));
+    finding.remedies.push_back(
+        advice(Who::kRoot, "a larger pool there: `" + patient.around.tool + " reserve --node N=SIZE`"));
   }
   if (!without.empty()) {
-    Finding& finding = patient.add("pool-uneven", Severity::kCosts, "Huge pages are set aside, but none on " + nodes_text(without));
+    Finding& finding =
+        patient.add("pool-uneven", Severity::kCosts, "Huge pages are set aside, but none on " + nodes_text(without));
     finding.here = std::to_string(total) + " pages of 2 MiB on other nodes";
-    finding.costs = "memory of the CPUs there is on " + std::string(thp_serves ? "transparent huge pages" : "pages of 4 KiB") +
+    finding.costs = "memory of the CPUs there is on " +
+                    std::string(thp_serves ? "transparent huge pages" : "pages of 4 KiB") +
                     ", and large arrays find fewer pages than they need on all nodes";
     finding.remedies.push_back(reserve_some(patient, without));
   }
   const int taken = patient.error_of(Ability::kTakePool);
   if (taken != 0 && taken != kNotTried) {
-    Finding& finding = patient.add("pool-refused", Severity::kCosts, "The pool has free pages, but this process gets none");
+    Finding& finding =
+        patient.add("pool-refused", Severity::kCosts, "The pool has free pages, but this process gets none");
     finding.here = "a page was reserved and written to: " + error_text(taken);
     finding.costs = "memory is on " + std::string(thp_serves ? "transparent huge pages" : "pages of 4 KiB");
-    finding.remedies.push_back(advice(Who::kLauncher, "a limit of a control group (hugetlb.2MB.max) or a cpuset is in the way"));
+    finding.remedies.push_back(
+        advice(Who::kLauncher, "a limit of a control group (hugetlb.2MB.max) or a cpuset is in the way"));
   } else {
-    patient.fine.push_back("pool of 2 MiB pages: " + std::to_string(total) + ", " + std::to_string(available) + " to be had" +
-                           (taken == 0 ? "; one was taken and written to" : ""));
+    patient.fine.push_back("pool of 2 MiB pages: " + std::to_string(total) + ", " + std::to_string(available) +
+                           " to be had" + (taken == 0 ? "; one was taken and written to" : ""));
   }
 }
 
@@ -279,8 +298,8 @@ void check_pools(Patient& patient) {
     return;
   }
   const std::string mode = mode_of(patient, 2048);
-  const bool thp_serves = mode != "never" && !patient.around.trials.thp_forbidden && outcome_of(patient).did_not.empty() &&
-                          (!mode.empty() || !outcome_of(patient).came.empty());
+  const bool thp_serves = mode != "never" && !patient.around.trials.thp_forbidden &&
+                          outcome_of(patient).did_not.empty() && (!mode.empty() || !outcome_of(patient).came.empty());
   check_pool(patient, patient.pools[static_cast<std::size_t>(at - patient.sizes.begin())], thp_serves);
 }
 

@@ -57,9 +57,11 @@ void check_preload(Patient& patient) {
     }
   }
   if (!other.empty()) {
-    Finding& finding = patient.add("other-malloc", ours_first ? Severity::kNote : Severity::kSerious,
-                                   ours_first ? "Another malloc is preloaded behind numaheap" : "Another malloc is preloaded first");
-    finding.here = "LD_PRELOAD: " + other + (ours ? ours_first ? " after libnumaheap.so" : " before libnumaheap.so" : "");
+    Finding& finding =
+        patient.add("other-malloc", ours_first ? Severity::kNote : Severity::kSerious,
+                    ours_first ? "Another malloc is preloaded behind numaheap" : "Another malloc is preloaded first");
+    finding.here =
+        "LD_PRELOAD: " + other + (ours ? ours_first ? " after libnumaheap.so" : " before libnumaheap.so" : "");
     finding.costs = ours_first ? "memory and start time for a library without use"
                                : "programs that are started with this environment do not run on numaheap";
     finding.remedies.push_back({Who::kYou, "unset LD_PRELOAD"});
@@ -71,7 +73,8 @@ void check_preload(Patient& patient) {
   // These come after LD_PRELOAD's, so ours wins; but whoever links numaheap comes last.
   for (const std::string& path : preloaded(text_of(patient.root + "/etc/ld.so.preload").value_or(""))) {
     if (is_ours(path) || !defines_malloc(path)) continue;
-    Finding& finding = patient.add("system-malloc", Severity::kNote, "This system preloads another malloc into every program");
+    Finding& finding =
+        patient.add("system-malloc", Severity::kNote, "This system preloads another malloc into every program");
     finding.here = "/etc/ld.so.preload: " + path;
     finding.costs = "programs that are linked to numaheap run on it, too; preloading numaheap wins";
     finding.remedies.push_back({Who::kYou, patient.around.tool + " run -- CMD"});
@@ -87,7 +90,8 @@ void check_settings(Patient& patient) {
   parse_options(environment.data(), patient.around.secure, options.get(), problems.get());
   for (unsigned i = 0; i < problems->count; i++) {
     const std::string line = problems->line[i];
-    Finding& finding = patient.add("setting-wrong", Severity::kCosts, "A setting in the environment is not what it seems");
+    Finding& finding =
+        patient.add("setting-wrong", Severity::kCosts, "A setting in the environment is not what it seems");
     finding.here = line;
     finding.costs = "it is not in force";
     finding.remedies.push_back({Who::kYou, "unset " + line.substr(0, line.find_first_of("=:"))});
@@ -104,18 +108,22 @@ void check_settings(Patient& patient) {
     slower("NUMAHEAP_HUGEPAGES", "The pool is switched off by a setting", "its pages lie idle");
   }
   if (options->rseq == RseqOption::kOff) {
-    slower("NUMAHEAP_RSEQ", "Restartable sequences are switched off by a setting", "every malloc and free takes a lock");
+    slower("NUMAHEAP_RSEQ", "Restartable sequences are switched off by a setting",
+           "every malloc and free takes a lock");
   }
   if (options->given(OptionId::kCpuCache) && options->cpu_cache == 0) {
-    slower("NUMAHEAP_CPU_CACHE", "The caches of the CPUs are switched off by a setting", "every malloc and free takes a lock");
+    slower("NUMAHEAP_CPU_CACHE", "The caches of the CPUs are switched off by a setting",
+           "every malloc and free takes a lock");
   }
 }
 
 // Whether we are where the machine started: then files that an image of a container has left behind mean nothing. The
 // numbers of the first namespaces are part of the kernel's ABI.
 bool in_first_namespaces(const std::string& root) {
-  constexpr std::pair<const char*, const char*> kFirst[] = {
-      {"pid", "pid:[4026531836]"}, {"uts", "uts:[4026531838]"}, {"ipc", "ipc:[4026531839]"}, {"user", "user:[4026531837]"}};
+  constexpr std::pair<const char*, const char*> kFirst[] = {{"pid", "pid:[4026531836]"},
+                                                            {"uts", "uts:[4026531838]"},
+                                                            {"ipc", "ipc:[4026531839]"},
+                                                            {"user", "user:[4026531837]"}};
   for (const auto& [name, first] : kFirst) {
     std::error_code error;
     if (std::filesystem::read_symlink(root + "/proc/self/ns/" + name, error) != first) return false;
@@ -175,7 +183,8 @@ void check_process(Patient& patient) {
     Finding& finding = patient.add("program", Severity::kSerious, around.program + " runs on its own malloc");
     finding.here = around.program_obstacle;
     finding.costs = "numaheap has no part in it";
-    finding.remedies.push_back(advice(Who::kYou, "link it with numaheap (numaheap::static, or pkg-config --static numaheap)"));
+    finding.remedies.push_back(
+        advice(Who::kYou, "link it with numaheap (numaheap::static, or pkg-config --static numaheap)"));
   } else if (!around.program.empty()) {
     patient.fine.push_back(around.program + " can be run on numaheap");
   }
@@ -188,7 +197,8 @@ void check_process(Patient& patient) {
   const std::string file = around.malloc_file.substr(around.malloc_file.rfind('/') + 1);
   if (!file.empty() && !is_ours(around.malloc_file) && !file.starts_with("libc.") && !file.starts_with("libc-") &&
       !file.starts_with("numaheap") && patient.variable("LD_PRELOAD") == nullptr) {
-    Finding& finding = patient.add("malloc-in-the-way", Severity::kNote, "This tool itself has its malloc from elsewhere");
+    Finding& finding =
+        patient.add("malloc-in-the-way", Severity::kNote, "This tool itself has its malloc from elsewhere");
     finding.here = around.malloc_file;
     finding.costs = "programs that are linked to numaheap may have, too; preloading numaheap wins";
     finding.remedies.push_back({Who::kYou, around.tool + " run -- CMD"});

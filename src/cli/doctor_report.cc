@@ -18,8 +18,8 @@ class Page {
   explicit Page(const Screen& screen) : columns_(std::max(40u, screen.columns)), colours_(screen.colours) {}
 
   enum class Form { kText, kItem, kCommand };
-  // A label in the margin and text beside it, broken between words. An item's later lines are indented. In commands a break
-  // is a backslash, so that they can be pasted as they stand.
+  // A label in the margin and text beside it, broken between words. An item's later lines are indented. In commands a
+  // break is a backslash, so that they can be pasted as they stand.
   void block(const std::string& label, const char* colour, const std::string& text, Form form = Form::kText) {
     margin(label, colour);
     wrap(text, kIndent, kIndent + (form == Form::kText ? 0 : 2), form == Form::kCommand ? " \\" : "");
@@ -71,9 +71,12 @@ void write_head(const Patient& patient, Page& page) {
   const Topology& topology = *patient.topology;
   std::string head = "numaheap doctor: " + count(topology.node_count(), "node");
   if (const unsigned cpus = topology.known_cpus().count(); cpus > 0) head += ", " + count(cpus, "CPU");
-  const char* const user = !patient.around.is_root ? "not root" : patient.user_namespace ? "root of a user namespace" : "root";
-  for (const std::string& part : {human(patient.memory()), patient.around.kernel, patient.around.libc, std::string(user),
-                                  patient.container.empty() ? std::string("no container") : "container: " + patient.container}) {
+  const char* const user = !patient.around.is_root  ? "not root"
+                           : patient.user_namespace ? "root of a user namespace"
+                                                    : "root";
+  for (const std::string& part :
+       {human(patient.memory()), patient.around.kernel, patient.around.libc, std::string(user),
+        patient.container.empty() ? std::string("no container") : "container: " + patient.container}) {
     if (!part.empty()) head += ", " + part;
   }
   if (patient.seccomp) head += ", a seccomp filter";
@@ -85,7 +88,9 @@ void write_nodes(const Patient& patient, Page& page) {
   std::vector<std::size_t> shown;  // pools of 2 MiB always, others where they have pages
   for (std::size_t i = 0; i < patient.sizes.size(); i++) {
     const auto& pools = patient.pools[i];
-    if (patient.sizes[i] == 2048 || std::any_of(pools.begin(), pools.end(), [](const NodePool& p) { return p.total > 0; })) shown.push_back(i);
+    if (patient.sizes[i] == 2048 ||
+        std::any_of(pools.begin(), pools.end(), [](const NodePool& p) { return p.total > 0; }))
+      shown.push_back(i);
   }
   std::string head = "  node      memory        free  in 2M pieces";
   for (const std::size_t i : shown) head += right(size_name(patient.sizes[i] * KiB) + " pool", 9) + right("free", 7);
@@ -97,7 +102,8 @@ void write_nodes(const Patient& patient, Page& page) {
     const int id = patient.topology->node(i).id;
     const bool forbidden = i < patient.topology->heap_count() && !patient.allowed.has(patient.topology->node(i).node());
     any_forbidden |= forbidden;
-    std::string row = right(std::to_string(id), 6) + (forbidden ? "*" : " ") + right(human(node.total), 11) + right(human(node.free), 12) +
+    std::string row = right(std::to_string(id), 6) + (forbidden ? "*" : " ") + right(human(node.total), 11) +
+                      right(human(node.free), 12) +
                       right(node.free > 0 ? std::to_string(node.free_pieces * 100 / node.free) + " %" : "-", 14);
     for (const std::size_t s : shown) {
       for (const NodePool& pool : patient.pools[s]) {
@@ -112,8 +118,9 @@ void write_nodes(const Patient& patient, Page& page) {
     std::uint64_t surplus = 0;
     for (const NodePool& pool : patient.pools[i]) surplus += pool.surplus;
     if (promises.reserved == 0 && surplus == 0 && promises.overcommit == 0) continue;
-    page.line("  of the pages of " + size_name(patient.sizes[i] * KiB) + ": " + std::to_string(promises.reserved) + " promised, " +
-              std::to_string(surplus) + " beyond the pool, " + std::to_string(promises.overcommit) + " more on demand");
+    page.line("  of the pages of " + size_name(patient.sizes[i] * KiB) + ": " + std::to_string(promises.reserved) +
+              " promised, " + std::to_string(surplus) + " beyond the pool, " + std::to_string(promises.overcommit) +
+              " more on demand");
   }
 }
 
@@ -126,7 +133,8 @@ void write_finding(const Patient& patient, const Finding& finding, Page& page) {
   page.block("  costs", nullptr, finding.costs);
   const char* name = "  mend";
   for (const Remedy& remedy : finding.remedies) {
-    const std::string who = who_text(remedy.who, patient) + (remedy.lasting && remedy.is_command ? ", for good: " : ": ");
+    const std::string who =
+        who_text(remedy.who, patient) + (remedy.lasting && remedy.is_command ? ", for good: " : ": ");
     const bool fits = who.size() + remedy.text.size() <= page.room();
     if (remedy.is_command && !fits) {
       page.block(name, nullptr, who.substr(0, who.size() - 1));
@@ -142,7 +150,8 @@ std::string verdict(const Patient& patient) {
   std::uint64_t by[3] = {};
   for (const Finding& finding : patient.findings) by[static_cast<unsigned>(finding.severity)]++;
   const std::uint64_t cost = by[1] + by[2];
-  std::string text = cost == 0 ? "Nothing costs anything here" : count(cost, "thing") + (cost == 1 ? " costs" : " cost") + " something here";
+  std::string text = cost == 0 ? "Nothing costs anything here"
+                               : count(cost, "thing") + (cost == 1 ? " costs" : " cost") + " something here";
   if (by[2] > 0) text += cost == 1 ? ", and is serious" : ", " + std::to_string(by[2]) + " of them serious";
   if (by[0] > 0) text += "; " + count(by[0], "note");
   if (!patient.unknown.empty()) text += "; " + count(patient.unknown.size(), "look") + " failed";
@@ -184,20 +193,32 @@ class Json {
 };
 
 void write_machine(const Patient& patient, Json& json) {
-  json.key("kernel").text(patient.around.kernel).key("libc").text(patient.around.libc).key("root").boolean(patient.around.is_root);
+  json.key("kernel")
+      .text(patient.around.kernel)
+      .key("libc")
+      .text(patient.around.libc)
+      .key("root")
+      .boolean(patient.around.is_root);
   json.key("container").text(patient.container).key("seccomp").boolean(patient.seccomp);
   json.key("nodes").open('[');
   for (unsigned i = 0; i < patient.topology->node_count(); i++) {
     const NodeState& state = patient.nodes[i];
     const NodeInfo& node = patient.topology->node(i);
-    json.open('{').key("id").number(node.id).key("cpus").number(node.cpus).key("allowed").boolean(patient.allowed.has(node.node()));
-    json.key("memory_bytes").number(static_cast<std::int64_t>(state.total)).key("free_bytes").number(static_cast<std::int64_t>(state.free));
+    json.open('{').key("id").number(node.id).key("cpus").number(node.cpus).key("allowed").boolean(
+        patient.allowed.has(node.node()));
+    json.key("memory_bytes")
+        .number(static_cast<std::int64_t>(state.total))
+        .key("free_bytes")
+        .number(static_cast<std::int64_t>(state.free));
     json.key("free_in_2m_pieces_bytes").number(static_cast<std::int64_t>(state.free_pieces)).key("pools").open('[');
     for (std::size_t s = 0; s < patient.sizes.size(); s++) {
       for (const NodePool& pool : patient.pools[s]) {
         if (pool.node != node.id) continue;
         json.open('{').key("page_bytes").number(static_cast<std::int64_t>(patient.sizes[s] * KiB));
-        json.key("pages").number(static_cast<std::int64_t>(pool.total)).key("free").number(static_cast<std::int64_t>(pool.free));
+        json.key("pages")
+            .number(static_cast<std::int64_t>(pool.total))
+            .key("free")
+            .number(static_cast<std::int64_t>(pool.free));
         json.key("surplus").number(static_cast<std::int64_t>(pool.surplus)).close('}');
       }
     }
@@ -206,7 +227,11 @@ void write_machine(const Patient& patient, Json& json) {
   json.close(']').key("pools").open('[');
   for (const std::uint64_t kib : patient.sizes) {
     const PoolPromises promises = pool_promises(patient.root, kib);
-    json.open('{').key("page_bytes").number(static_cast<std::int64_t>(kib * KiB)).key("promised").number(promises.reserved);
+    json.open('{')
+        .key("page_bytes")
+        .number(static_cast<std::int64_t>(kib * KiB))
+        .key("promised")
+        .number(promises.reserved);
     json.key("on_demand").number(static_cast<std::int64_t>(promises.overcommit)).close('}');
   }
   json.close(']').key("transparent_huge_pages").open('{');
@@ -221,8 +246,9 @@ void write_machine(const Patient& patient, Json& json) {
 
 // What was tried, by name: true, false, or null where there was nothing to try it on.
 void write_trials(const Patient& patient, Json& json) {
-  static constexpr const char* kNames[] = {"rseq", "membarrier", "mbind", "get_mempolicy", "move_pages", "populate", "collapse",
-                                           "preferred_many", "userfaultfd", "pool_map", "pool_move", "pool_discard", "pool_page"};
+  static constexpr const char* kNames[] = {"rseq",      "membarrier",   "mbind",          "get_mempolicy", "move_pages",
+                                           "populate",  "collapse",     "preferred_many", "userfaultfd",   "pool_map",
+                                           "pool_move", "pool_discard", "pool_page"};
   static_assert(sizeof kNames / sizeof kNames[0] == kAbilities);
   json.key("tried").open('{');
   for (unsigned i = 0; i < kAbilities; i++) {
@@ -259,10 +285,20 @@ std::string doctor_json(const Patient& patient) {
   write_trials(patient, json);
   json.key("findings").open('[');
   for (const Finding& finding : patient.findings) {
-    json.open('{').key("id").text(finding.id).key("severity").text(severity_name(finding.severity)).key("title").text(finding.title);
+    json.open('{')
+        .key("id")
+        .text(finding.id)
+        .key("severity")
+        .text(severity_name(finding.severity))
+        .key("title")
+        .text(finding.title);
     json.key("here").text(finding.here).key("costs").text(finding.costs).key("mend").open('[');
     for (const Remedy& remedy : finding.remedies) {
-      json.open('{').key("who").text(who_text(remedy.who, patient)).key(remedy.is_command ? "command" : "advice").text(remedy.text);
+      json.open('{')
+          .key("who")
+          .text(who_text(remedy.who, patient))
+          .key(remedy.is_command ? "command" : "advice")
+          .text(remedy.text);
       json.key("lasting").boolean(remedy.lasting).close('}');
     }
     json.close(']').close('}');

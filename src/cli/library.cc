@@ -34,7 +34,8 @@ std::string own_directory() {
 }
 
 bool is_elf64(const Elf64_Ehdr& header) {
-  return std::string_view(reinterpret_cast<const char*>(header.e_ident), SELFMAG) == ELFMAG && header.e_ident[EI_CLASS] == ELFCLASS64;
+  return std::string_view(reinterpret_cast<const char*>(header.e_ident), SELFMAG) == ELFMAG &&
+         header.e_ident[EI_CLASS] == ELFCLASS64;
 }
 
 // The file that execvp would take.
@@ -103,9 +104,12 @@ bool defines_malloc(const std::string& path) {
   if (symbols.sh_size > kMost || names.sh_size > kMost) return false;
   std::vector<Elf64_Sym> table(symbols.sh_size / sizeof(Elf64_Sym));
   std::string text(names.sh_size, '\0');
-  if (!read(symbols.sh_offset, table.data(), table.size() * sizeof table[0]) || !read(names.sh_offset, text.data(), text.size())) return false;
+  if (!read(symbols.sh_offset, table.data(), table.size() * sizeof table[0]) ||
+      !read(names.sh_offset, text.data(), text.size()))
+    return false;
   return std::any_of(table.begin(), table.end(), [&](const Elf64_Sym& symbol) {
-    return symbol.st_shndx != SHN_UNDEF && symbol.st_name < text.size() && text.compare(symbol.st_name, 7, "malloc", 7) == 0;
+    return symbol.st_shndx != SHN_UNDEF && symbol.st_name < text.size() &&
+           text.compare(symbol.st_name, 7, "malloc", 7) == 0;
   });
 }
 

@@ -1,5 +1,5 @@
-// What /proc and /sys say of pools, nodes and settings, for the commands that show or change them. `root` is the directory
-// that stands for "/"; "" is the real one.
+// What /proc and /sys say of pools, nodes and settings, for the commands that show or change them. `root` is the
+// directory that stands for "/"; "" is the real one.
 #pragma once
 
 #include <cstdint>

@@ -70,7 +70,8 @@ std::string sudo(const ReserveRequest& request) { return request.is_root ? "" : 
 std::string reason(const ReserveRequest& request, const PoolChange& change) {
   const std::string node = "node " + std::to_string(change.before.node) + ": ";
   if (change.error != 0) {
-    return node + "the kernel refused: " + ::strerror(change.error) + " (" + change.before.directory + "/nr_hugepages). " +
+    return node + "the kernel refused: " + ::strerror(change.error) + " (" + change.before.directory +
+           "/nr_hugepages). " +
            (request.kib >= 1048576 ? "Pages of 1 GiB may have to be set aside at boot: --persist says how."
                                    : "In a container this is the host's to do.");
   }
@@ -82,7 +83,8 @@ std::string reason(const ReserveRequest& request, const PoolChange& change) {
   if (state.free < missing) {
     text += "memory is in use; numastat -m tells by what. Ask for less, or when it is free.";
   } else if (!request.compact) {
-    text += "it is fragmented. --compact has the kernel put it together first; --persist says how to have pages at boot.";
+    text +=
+        "it is fragmented. --compact has the kernel put it together first; --persist says how to have pages at boot.";
   } else {
     text += "what lies between cannot be moved. --persist says how to have pages at boot, before it is fragmented.";
   }
@@ -134,9 +136,11 @@ bool add_wish(std::string_view text, ReserveRequest* request, std::string* probl
   if (nodes.all) nodes.nodes = known;
   for (NodeId node = nodes.nodes.first(); node.valid(); node = nodes.nodes.next(NodeId(node.value + 1))) {
     const std::string name = "node " + std::to_string(node.value);
-    const auto at = std::find_if(pools.begin(), pools.end(), [&](const NodePool& pool) { return pool.node == node.value; });
+    const auto at =
+        std::find_if(pools.begin(), pools.end(), [&](const NodePool& pool) { return pool.node == node.value; });
     if (at == pools.end()) {
-      *problem = name + ": there is none with pages of " + size_name(request->page_bytes()) + "; there are " + node_list(known);
+      *problem = name + ": there is none with pages of " + size_name(request->page_bytes()) + "; there are " +
+                 node_list(known);
       return false;
     }
     for (const PoolChange& change : request->changes) {
@@ -149,7 +153,8 @@ bool add_wish(std::string_view text, ReserveRequest* request, std::string* probl
     change.wanted = count;
     change.state = node_state(request->root, node.value);
     if (change.state.total > 0 && bytes > change.state.total) {
-      *problem = name + ": " + human(bytes) + " are asked for, but it has " + human(change.state.total) + " in all; the rest of "
+      *problem = name + ": " + human(bytes) + " are asked for, but it has " + human(change.state.total) +
+                 " in all; the rest of "
                  "the system needs some, too";
       return false;
     }
@@ -165,8 +170,10 @@ std::string reserve_obstacle(const ReserveRequest& request, const std::string& c
     const std::string file = change.before.directory + "/nr_hugepages";
     if (::access(file.c_str(), W_OK) == 0) continue;
     const int error = errno;
-    const std::string what = "node " + std::to_string(change.before.node) + ": " + file + " cannot be written: " + ::strerror(error);
-    if (error == EROFS || request.is_root) return what + ". /sys is protected, as in a container: run this on the host, as root";
+    const std::string what =
+        "node " + std::to_string(change.before.node) + ": " + file + " cannot be written: " + ::strerror(error);
+    if (error == EROFS || request.is_root)
+      return what + ". /sys is protected, as in a container: run this on the host, as root";
     return what + ". As root: sudo " + command_line;
   }
   return "";
@@ -197,8 +204,11 @@ std::string pools_text(const std::string& root) {
   std::string text = row({{"node", 6}, {"size", 7}, {"pages", 10}, {"free", 10}, {"in use", 10}, {"memory", 12}});
   for (const std::uint64_t kib : pool_sizes(root)) {
     for (const NodePool& pool : node_pools(root, kib)) {
-      text += row({{std::to_string(pool.node), 6}, {size_name(kib * KiB), 7}, {std::to_string(pool.total), 10},
-                   {std::to_string(pool.free), 10}, {std::to_string(pool.total - std::min(pool.free, pool.total)), 10},
+      text += row({{std::to_string(pool.node), 6},
+                   {size_name(kib * KiB), 7},
+                   {std::to_string(pool.total), 10},
+                   {std::to_string(pool.free), 10},
+                   {std::to_string(pool.total - std::min(pool.free, pool.total)), 10},
                    {human(pool.total * kib * KiB), 12}});
     }
   }
@@ -206,17 +216,27 @@ std::string pools_text(const std::string& root) {
 }
 
 std::string plan_text(const ReserveRequest& request) {
-  std::string text = row({{"node", 6}, {"size", 7}, {"now", 10}, {"wanted", 10}, {"memory", 12}, {"node's free", 14}, {"in 2M pieces", 15}});
+  std::string text = row({{"node", 6},
+                          {"size", 7},
+                          {"now", 10},
+                          {"wanted", 10},
+                          {"memory", 12},
+                          {"node's free", 14},
+                          {"in 2M pieces", 15}});
   for (const PoolChange& change : request.changes) {
-    text += row({{std::to_string(change.before.node), 6}, {size_name(request.page_bytes()), 7},
-                 {std::to_string(change.before.lasting()), 10}, {std::to_string(change.wanted), 10},
-                 {human(change.wanted * request.page_bytes()), 12}, {human(change.state.free), 14},
+    text += row({{std::to_string(change.before.node), 6},
+                 {size_name(request.page_bytes()), 7},
+                 {std::to_string(change.before.lasting()), 10},
+                 {std::to_string(change.wanted), 10},
+                 {human(change.wanted * request.page_bytes()), 12},
+                 {human(change.state.free), 14},
                  {human(change.state.free_pieces), 15}});
   }
   text += "\n";
   for (const PoolChange& change : request.changes) {
     if (request.compact && change.wanted > change.before.lasting()) {
-      text += "would write 1 to " + node_directory(request, change.before.node).substr(request.root.size()) + "/compact\n";
+      text +=
+          "would write 1 to " + node_directory(request, change.before.node).substr(request.root.size()) + "/compact\n";
     }
     text += wrapped("would write " + std::to_string(change.wanted) + " to " +
                     change.before.directory.substr(request.root.size()) + "/nr_hugepages");
@@ -225,12 +245,16 @@ std::string plan_text(const ReserveRequest& request) {
 }
 
 std::string outcome_text(const ReserveRequest& request) {
-  std::string text = row({{"node", 6}, {"size", 7}, {"before", 10}, {"wanted", 10}, {"now", 10}, {"free", 10}, {"memory", 12}});
+  std::string text =
+      row({{"node", 6}, {"size", 7}, {"before", 10}, {"wanted", 10}, {"now", 10}, {"free", 10}, {"memory", 12}});
   std::string reasons;
   for (const PoolChange& change : request.changes) {
-    text += row({{std::to_string(change.before.node), 6}, {size_name(request.page_bytes()), 7},
-                 {std::to_string(change.before.lasting()), 10}, {std::to_string(change.wanted), 10},
-                 {std::to_string(change.after.lasting()), 10}, {std::to_string(change.after.free), 10},
+    text += row({{std::to_string(change.before.node), 6},
+                 {size_name(request.page_bytes()), 7},
+                 {std::to_string(change.before.lasting()), 10},
+                 {std::to_string(change.wanted), 10},
+                 {std::to_string(change.after.lasting()), 10},
+                 {std::to_string(change.after.free), 10},
                  {human(change.after.total * request.page_bytes()), 12}});
     if (change.error != 0 || change.after.lasting() < change.wanted) reasons += wrapped(reason(request, change));
     if (change.after.surplus > 0) {
@@ -246,7 +270,8 @@ std::string undo_line(const ReserveRequest& request) {
   std::string line = sudo(request) + request.tool + " reserve";
   if (request.kib != 2048) line += " --size " + size_name(request.page_bytes());
   for (const PoolChange& change : request.changes) {
-    line += " --node " + std::to_string(change.before.node) + "=" + size_name(change.before.lasting() * request.page_bytes());
+    line += " --node " + std::to_string(change.before.node) + "=" +
+            size_name(change.before.lasting() * request.page_bytes());
   }
   return line;
 }
@@ -276,17 +301,24 @@ std::string lasting_text(const ReserveRequest& request) {
       "#    On Debian: add them to GRUB_CMDLINE_LINUX in /etc/default/grub, then run update-grub.\n";
   if (pools.size() > 1) text += "#    Counts by node are understood from Linux 5.16 on.\n";
   text += "hugepagesz=" + size + " hugepages=" + (pools.size() > 1 ? by_node : std::to_string(total)) + "\n\n" +
-          "# 2. systemd: /etc/systemd/system/numaheap-pages-" + size + ".service, then\n"
-          "#    systemctl enable --now numaheap-pages-" + size + "\n"
-          "[Unit]\nDescription=Huge pages of " + size + " by NUMA node\nDefaultDependencies=no\nBefore=sysinit.target\n\n"
-          "[Service]\nType=oneshot\nRemainAfterExit=yes\nWorkingDirectory=/sys/devices/system/node\n" + units +
-          "\n[Install]\nWantedBy=sysinit.target\n\n";
+          "# 2. systemd: /etc/systemd/system/numaheap-pages-" + size +
+          ".service, then\n"
+          "#    systemctl enable --now numaheap-pages-" +
+          size +
+          "\n"
+          "[Unit]\nDescription=Huge pages of " +
+          size +
+          " by NUMA node\nDefaultDependencies=no\nBefore=sysinit.target\n\n"
+          "[Service]\nType=oneshot\nRemainAfterExit=yes\nWorkingDirectory=/sys/devices/system/node\n" +
+          units + "\n[Install]\nWantedBy=sysinit.target\n\n";
   if (!even || default_kib != request.kib) {
     text += "# 3. sysctl cannot say this: vm.nr_hugepages counts pages of the default size";
-    text += (default_kib > 0 ? " (" + size_name(default_kib * KiB) + ")" : "") + ",\n#    and the kernel spreads them evenly over the nodes.\n";
+    text += (default_kib > 0 ? " (" + size_name(default_kib * KiB) + ")" : "") +
+            ",\n#    and the kernel spreads them evenly over the nodes.\n";
   } else {
     text += "# 3. sysctl: /etc/sysctl.d/90-numaheap.conf, then sysctl --system.";
-    text += std::string(pools.size() > 1 ? " The kernel spreads them over the nodes." : "") + "\nvm.nr_hugepages = " + std::to_string(total) + "\n";
+    text += std::string(pools.size() > 1 ? " The kernel spreads them over the nodes." : "") +
+            "\nvm.nr_hugepages = " + std::to_string(total) + "\n";
   }
   return text;
 }

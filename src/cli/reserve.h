@@ -29,8 +29,8 @@ struct ReserveRequest {
   std::uint64_t page_bytes() const { return kib * KiB; }
 };
 
-// Adds "NODES=AMOUNT" to a request whose page size is settled: NODES as for numactl, AMOUNT a number of pages or a size with
-// a suffix, which is rounded up to whole pages. false: *problem says why, and what to write.
+// Adds "NODES=AMOUNT" to a request whose page size is settled: NODES as for numactl, AMOUNT a number of pages or a size
+// with a suffix, which is rounded up to whole pages. false: *problem says why, and what to write.
 bool add_wish(std::string_view text, ReserveRequest* request, std::string* problem);
 
 // Empty, or why nothing can be set here and what to do: checked before anything is changed.
@@ -41,10 +41,10 @@ using Progress = std::function<void(int node, const char* step, std::uint64_t pa
 void reserve(ReserveRequest* request, const Progress& progress);
 bool all_came(const ReserveRequest& request);
 
-std::string pools_text(const std::string& root);                  // what there is
-std::string plan_text(const ReserveRequest& request);             // what would be done
-std::string outcome_text(const ReserveRequest& request);          // before and after, what was refused and why, how to undo it
+std::string pools_text(const std::string& root);          // what there is
+std::string plan_text(const ReserveRequest& request);     // what would be done
+std::string outcome_text(const ReserveRequest& request);  // before and after, what was refused and why, how to undo it
 std::string undo_line(const ReserveRequest& request);
-std::string lasting_text(const ReserveRequest& request);          // for boot loader, systemd and sysctl
+std::string lasting_text(const ReserveRequest& request);  // for boot loader, systemd and sysctl
 
 }  // namespace nh::cli

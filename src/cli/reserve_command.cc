@@ -48,10 +48,11 @@ int parse(Words words, Asked* asked) {
       if (value == nullptr) return complain(kUsage, "reserve: --size needs a value: 2M or 1G");
       asked->size = value;
     } else if (word.starts_with("-")) {
-      return refuse_option(kUsage, "reserve", word, {"--node", "--size", "--compact", "--dry-run", "--persist", "--help"});
+      return refuse_option(kUsage, "reserve", word,
+                           {"--node", "--size", "--compact", "--dry-run", "--persist", "--help"});
     } else {
-      return complain(kUsage, "reserve: '" + std::string(word) + "': on which node? As in --node 0=" + std::string(word) +
-                                  " or --node all=" + std::string(word));
+      return complain(kUsage, "reserve: '" + std::string(word) + "': on which node? As in --node 0=" +
+                                  std::string(word) + " or --node all=" + std::string(word));
     }
   }
   if (asked->wishes.empty() && (asked->compact || asked->dry_run || asked->persist)) {
@@ -98,12 +99,13 @@ int reserve_command(Words words) {
 
   std::string again = request.tool + " reserve";
   for (const char* const word : words) again += " " + std::string(word);
-  if (const std::string obstacle = reserve_obstacle(request, again); !obstacle.empty()) return complain(1, "reserve: " + obstacle);
+  if (const std::string obstacle = reserve_obstacle(request, again); !obstacle.empty())
+    return complain(1, "reserve: " + obstacle);
   const bool watched = ::isatty(STDERR_FILENO) != 0;
   reserve(&request, [&](int node, const char* step, std::uint64_t pages, std::uint64_t wanted) {
     if (watched) {
-      std::fprintf(stderr, "\r\033[Knode %d: %s, %llu of %llu pages", node, step, static_cast<unsigned long long>(pages),
-                   static_cast<unsigned long long>(wanted));
+      std::fprintf(stderr, "\r\033[Knode %d: %s, %llu of %llu pages", node, step,
+                   static_cast<unsigned long long>(pages), static_cast<unsigned long long>(wanted));
     }
   });
   if (watched) std::fputs("\r\033[K", stderr);

@@ -119,7 +119,9 @@ int parse(Words words, Plan* plan) {
       }
     }
   }
-  if (at >= words.size()) return complain(kRunFailed, "run: which program? As in `numaheap run -- CMD`; see `numaheap run --help`");
+  if (at >= words.size()) {
+    return complain(kRunFailed, "run: which program? As in `numaheap run -- CMD`; see `numaheap run --help`");
+  }
   plan->command = at;
   return 0;
 }

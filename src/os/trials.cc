@@ -59,7 +59,8 @@ int try_ability(Ability ability, NodeId node) {
     case Ability::kBind:
     case Ability::kPreferMany:
       p = static_cast<char*>(map(kOsPageSize, 0));
-      return p == nullptr ? errno : bind(p, kOsPageSize, ability == Ability::kBind ? int{MPOL_BIND} : kPreferredMany, node);
+      return p == nullptr ? errno
+                          : bind(p, kOsPageSize, ability == Ability::kBind ? int{MPOL_BIND} : kPreferredMany, node);
     case Ability::kAskPolicy:
       return result(::syscall(SYS_get_mempolicy, nullptr, nullptr, 0UL, nullptr, 0UL) == 0);
     case Ability::kAskPlaces: {

@@ -1,8 +1,8 @@
 // Tries what the allocator needs of the kernel, on memory of its own, and tells what came of it: version numbers do not
 // say what a distribution has added, a sandbox refuses, or fragmentation makes impossible.
 //
-// For the tool; not part of the library. Each trial runs in a child process, so that a filter that kills for a system call,
-// or the kernel's killer, ends the trial and not the caller. Memory is given back at once; at most 4 MiB is held at a time.
+// For the tool; not part of the library. Each trial runs in a child process, so that a filter that kills for a system
+// call, or the kernel's killer, ends the trial and not the caller. At most one huge page is held at a time.
 #pragma once
 
 #include <cstddef>
@@ -39,14 +39,14 @@ inline constexpr int kTrialKilled = -2;
 // A transparent huge page was asked for near a node and written to.
 struct HugePageTrial {
   bool tried = false;
-  int node = -1;           // where it lies; -1: not known
-  std::size_t bytes = 0;   // of memory that one store brought: 2 MiB if all went well
+  int node = -1;          // where it lies; -1: not known
+  std::size_t bytes = 0;  // of memory that one store brought: 2 MiB if all went well
 };
 
 struct Trials {
   int error[kAbilities];  // by Ability: 0 it works, an errno value, or one of the two above
   RseqMode rseq = RseqMode::kOff;
-  bool thp_forbidden = false;  // prctl(PR_SET_THP_DISABLE), inherited from whoever started us
+  bool thp_forbidden = false;    // prctl(PR_SET_THP_DISABLE), inherited from whoever started us
   HugePageTrial thp[kMaxNodes];  // by the order of `nodes`
   int of(Ability a) const { return error[static_cast<unsigned>(a)]; }
 };

@@ -28,7 +28,9 @@ Surroundings healthy(const FakeRoot& root) {
   return around;
 }
 
-void fails(Surroundings& around, Ability ability, int error) { around.trials.error[static_cast<unsigned>(ability)] = error; }
+void fails(Surroundings& around, Ability ability, int error) {
+  around.trials.error[static_cast<unsigned>(ability)] = error;
+}
 void empty_pools(const FakeRoot& root) {
   for (const char* node : {"0", "1"}) root.set_pool(node, "2048", 0, 0);
 }
@@ -66,26 +68,35 @@ const std::vector<Case>& cases() {
       {"thp-defrag", kNote, "defrag says never", "echo madvise",
        [](auto& root, auto&) { root.write(kThp + "/defrag", "always defer defer+madvise madvise [never]"); }},
       {"thp-defrag", kCosts, "defrag says defer", "echo madvise",
-       [](auto& root, auto& around) { root.write(kThp + "/defrag", "always [defer] madvise never"), small_pages(around); }},
+       [](auto& root, auto& around) {
+         root.write(kThp + "/defrag", "always [defer] madvise never"), small_pages(around);
+       }},
       {"khugepaged", kNote, "pages_to_scan is 0", "echo 4096",
        [](auto& root, auto&) { root.write(kThp + "/khugepaged/pages_to_scan", "0"); }},
       {"fragmented", kNote, "of 16.0 GiB that are free, 4.0 MiB are in pieces of 2 MiB or more", "--persist",
-       [](auto& root, auto&) { root.write("/proc/buddyinfo", "Node 0, zone Normal 9 0 0 0 0 0 0 0 0 0 1\n"
-                                                              "Node 1, zone Normal 9 0 0 0 0 0 0 0 0 0 4000\n"); }},
+       [](auto& root, auto&) {
+         root.write("/proc/buddyinfo",
+                    "Node 0, zone Normal 9 0 0 0 0 0 0 0 0 0 1\n"
+                    "Node 1, zone Normal 9 0 0 0 0 0 0 0 0 0 4000\n");
+       }},
       {"fragmented", kCosts, "25 % of its blocks hold memory that cannot be moved", "node0/compact",
        [](auto& root, auto& around) {
-         root.write("/proc/buddyinfo", "Node 0, zone Normal 9 0 0 0 0 0 0 0 0 0 1\nNode 1, zone Normal 0 0 0 0 0 0 0 0 0 0 4000\n");
-         root.write("/proc/pagetypeinfo", "Node    0, zone   Normal, type    Unmovable  1 2\nNumber of blocks type     Unmovable"
-                                          "      Movable\nNode 0, zone   Normal           25       75\nNode 1, zone   Normal 9 0\n");
+         root.write("/proc/buddyinfo",
+                    "Node 0, zone Normal 9 0 0 0 0 0 0 0 0 0 1\nNode 1, zone Normal 0 0 0 0 0 0 0 0 0 0 4000\n");
+         root.write("/proc/pagetypeinfo",
+                    "Node    0, zone   Normal, type    Unmovable  1 2\nNumber of blocks type     Unmovable"
+                    "      Movable\nNode 0, zone   Normal           25       75\nNode 1, zone   Normal 9 0\n");
          small_pages(around);
        }},
       // Pools.
       {"pool-empty", kNote, "0 pages on nodes 0-1", "sudo numaheap reserve --node 0=8G --node 1=8G",
        [](auto& root, auto&) { empty_pools(root); }},
-      {"pool-empty", kCosts, "0 pages", "reserve", [](auto& root, auto& around) { empty_pools(root), small_pages(around); }},
+      {"pool-empty", kCosts, "0 pages", "reserve",
+       [](auto& root, auto& around) { empty_pools(root), small_pages(around); }},
       {"pool-uneven", kCosts, "512 pages of 2 MiB on other nodes", "numaheap reserve --node 1=8G",
        [](auto& root, auto&) { root.set_pool("1", "2048", 0, 0); }},
-      {"pool-dry", kCosts, "1024 pages, 1000 in use, 24 promised; held by solver (41) 3.0 GiB, python3 (40) 1.0 GiB", "wait for",
+      {"pool-dry", kCosts, "1024 pages, 1000 in use, 24 promised; held by solver (41) 3.0 GiB, python3 (40) 1.0 GiB",
+       "wait for",
        [](auto& root, auto& around) {
          for (const char* node : {"0", "1"}) root.set_pool(node, "2048", 512, 12);
          root.write("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "24\n");
@@ -98,21 +109,27 @@ const std::vector<Case>& cases() {
       {"pool-dry-node", kCosts, "500 pages are left on other nodes", "reserve --node N=SIZE",
        [](auto& root, auto&) { root.set_pool("1", "2048", 512, 0); }},
       {"pool-negative", kCosts, "HugePages_Rsvd is -4", "end the children",
-       [](auto& root, auto&) { root.write("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "18446744073709551612\n"); }},
+       [](auto& root, auto&) {
+         root.write("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "18446744073709551612\n");
+       }},
       {"pool-refused", kCosts, "Cannot allocate memory", "hugetlb.2MB.max",
        [](auto&, auto& around) { fails(around, Ability::kTakePool, ENOMEM); }},
       {"pool-missing", kNote, "hugepages-2048kB does not exist", "CONFIG_HUGETLBFS",
        [](auto& root, auto&) { root.remove("/sys/kernel/mm/hugepages"); }},
       // Placement.
-      {"bind-refused", kSerious, "mbind: Operation not permitted, move_pages: the process that tried it was killed", "a seccomp filter",
-       [](auto&, auto& around) { fails(around, Ability::kBind, EPERM), fails(around, Ability::kAskPlaces, kTrialKilled); }},
+      {"bind-refused", kSerious, "mbind: Operation not permitted, move_pages: the process that tried it was killed",
+       "a seccomp filter",
+       [](auto&, auto& around) {
+         fails(around, Ability::kBind, EPERM), fails(around, Ability::kAskPlaces, kTrialKilled);
+       }},
       {"bind-refused", kSerious, "mbind", "--cap-add SYS_NICE",
        [](auto& root, auto& around) { root.write("/.dockerenv", ""), fails(around, Ability::kBind, EPERM); }},
       {"cpuset", kNote, "memory of node 0 of 0-1", "cpuset.mems",
        [](auto& root, auto&) { root.write("/proc/self/status", "Cpus_allowed_list:\t0-1\nMems_allowed_list:\t0\n"); }},
       {"cpuset-remote", kCosts, "memory of node 0 and CPUs of node 1, too", "cpuset.cpus",
        [](auto& root, auto&) { root.write("/proc/self/status", "Cpus_allowed_list:\t0-3\nMems_allowed_list:\t0\n"); }},
-      {"node-full", kCosts, "node 1: 1.0 GiB of 64.0 GiB to be had", "numastat", [](auto& root, auto&) { root.set_memory("1", 1); }},
+      {"node-full", kCosts, "node 1: 1.0 GiB of 64.0 GiB to be had", "numastat",
+       [](auto& root, auto&) { root.set_memory("1", 1); }},
       {"policy", kNote, "interleave nodes 0-1", "without numactl",
        [](auto&, auto& around) {
          around.policy.mode = InheritedPolicy::Mode::kInterleave;
@@ -126,19 +143,25 @@ const std::vector<Case>& cases() {
       // The kernel.
       {"no-rseq", kSerious, "rseq was tried: Function not implemented", "a kernel from 4.18",
        [](auto&, auto& around) { fails(around, Ability::kRestartable, ENOSYS); }},
-      {"no-membarrier", kCosts, "membarrier was tried", "5.10", [](auto&, auto& around) { fails(around, Ability::kInterruptCpus, EINVAL); }},
-      {"no-populate", kCosts, "MADV_POPULATE_WRITE", "5.14", [](auto&, auto& around) { fails(around, Ability::kPopulate, EINVAL); }},
+      {"no-membarrier", kCosts, "membarrier was tried", "5.10",
+       [](auto&, auto& around) { fails(around, Ability::kInterruptCpus, EINVAL); }},
+      {"no-populate", kCosts, "MADV_POPULATE_WRITE", "5.14",
+       [](auto&, auto& around) { fails(around, Ability::kPopulate, EINVAL); }},
       {"no-populate", kNote, "MADV_POPULATE_WRITE", "5.14",
        [](auto& root, auto& around) { fails(around, Ability::kPopulate, EINVAL), empty_pools(root); }},
-      {"no-collapse", kNote, "MADV_COLLAPSE", "6.1", [](auto&, auto& around) { fails(around, Ability::kCollapse, EINVAL); }},
+      {"no-collapse", kNote, "MADV_COLLAPSE", "6.1",
+       [](auto&, auto& around) { fails(around, Ability::kCollapse, EINVAL); }},
       {"no-leaving", kCosts, "a seccomp filter is in force", "seccomp=unconfined",
        [](auto& root, auto& around) {
          root.write("/proc/self/status", "Seccomp:\t2\nCpus_allowed_list:\t0-3\nMems_allowed_list:\t0-1\n");
          fails(around, Ability::kStopStores, ENOSYS);
        }},
-      {"pool-unmappable", kCosts, "MAP_HUGETLB", "kernel", [](auto&, auto& around) { fails(around, Ability::kMapPool, EPERM); }},
-      {"no-pool-moves", kNote, "mremap", "5.16", [](auto&, auto& around) { fails(around, Ability::kMovePool, EINVAL); }},
-      {"no-pool-discard", kNote, "MADV_DONTNEED", "5.18", [](auto&, auto& around) { fails(around, Ability::kDiscardPool, EINVAL); }},
+      {"pool-unmappable", kCosts, "MAP_HUGETLB", "kernel",
+       [](auto&, auto& around) { fails(around, Ability::kMapPool, EPERM); }},
+      {"no-pool-moves", kNote, "mremap", "5.16",
+       [](auto&, auto& around) { fails(around, Ability::kMovePool, EINVAL); }},
+      {"no-pool-discard", kNote, "MADV_DONTNEED", "5.18",
+       [](auto&, auto& around) { fails(around, Ability::kDiscardPool, EINVAL); }},
       // Control groups and limits.
       {"memory-limit", kNote, "4.0 GiB, 3.0 GiB left (/sys/fs/cgroup/job/memory.max)", "sbatch --mem",
        [](auto& root, auto&) { root.write("/sys/fs/cgroup/job/memory.max", "4294967296\n"); }},
@@ -155,7 +178,8 @@ const std::vector<Case>& cases() {
        [](auto& root, auto&) { root.write("/sys/fs/cgroup/job/memory.high", "8589934592\n"); }},
       {"memory-high", kCosts, "1.0 GiB, 1.0 GiB used", "NUMAHEAP_LIMIT=1G",
        [](auto& root, auto&) { root.write("/sys/fs/cgroup/job/memory.high", "1073741824\n"); }},
-      {"hugetlb-limit", kCosts, "10 of 1024 pages (/sys/fs/cgroup/job/hugetlb.2MB.max)", "hugetlb.2MB.rsvd.max in its place",
+      {"hugetlb-limit", kCosts, "10 of 1024 pages (/sys/fs/cgroup/job/hugetlb.2MB.max)",
+       "hugetlb.2MB.rsvd.max in its place",
        [](auto& root, auto&) { root.write("/sys/fs/cgroup/job/hugetlb.2MB.max", "20971520\n"); }},
       {"hugetlb-reservations", kCosts, "1 of 4 pages (/sys/fs/cgroup/job/step/hugetlb.1GB.rsvd.max)", "a higher",
        [](auto& root, auto&) {
@@ -167,20 +191,25 @@ const std::vector<Case>& cases() {
       {"limit-address-space", kCosts, "ulimit -v: 8.0 GiB, the machine has 128.0 GiB", "ulimit -v unlimited",
        [](auto&, auto& around) { around.address_space.soft = kLow; }},
       {"limit-address-space", kCosts, "8.0 GiB, at most 8.0 GiB", "h_vmem",
-       [](auto&, auto& around) { around.address_space = {kLow, kLow}; }},
-      {"limit-data", kCosts, "ulimit -d: 8.0 GiB", "ulimit -d unlimited", [](auto&, auto& around) { around.data.soft = kLow; }},
+       [](auto&, auto& around) {
+         around.address_space = {kLow, kLow};
+       }},
+      {"limit-data", kCosts, "ulimit -d: 8.0 GiB", "ulimit -d unlimited",
+       [](auto&, auto& around) { around.data.soft = kLow; }},
       {"limit-locked", kCosts, "ulimit -l: 8.0 MiB", "limits.conf",
        [](auto& root, auto& around) {
          root.write("/sys/class/infiniband/mlx5_0/node_type", "1: CA\n");
          around.locked = {8 * MiB, 8 * MiB};
        }},
-      {"limit-stack", kCosts, "ulimit -s: 32.0 KiB", "ulimit -s 8192", [](auto&, auto& around) { around.stack.soft = 32 * KiB; }},
+      {"limit-stack", kCosts, "ulimit -s: 32.0 KiB", "ulimit -s 8192",
+       [](auto&, auto& around) { around.stack.soft = 32 * KiB; }},
       {"overcommit", kCosts, "63.0 GiB of 64.0 GiB are left to be promised", "vm.overcommit_memory=0",
        [](auto& root, auto&) { root.write("/proc/sys/vm/overcommit_memory", "2\n"); }},
       {"max-map-count", kCosts, "vm.max_map_count is 4096", "vm.max_map_count=262144",
        [](auto& root, auto&) { root.write("/proc/sys/vm/max_map_count", "4096\n"); }},
       // The process.
-      {"no-library", kSerious, "looked for /a, /b", "--library FILE", [](auto&, auto& around) { around.library = "", around.searched = "/a, /b"; }},
+      {"no-library", kSerious, "looked for /a, /b", "--library FILE",
+       [](auto&, auto& around) { around.library = "", around.searched = "/a, /b"; }},
       {"program", kSerious, "it is statically linked", "numaheap::static",
        [](auto&, auto& around) { around.program = "busybox", around.program_obstacle = "it is statically linked"; }},
       {"other-malloc", kSerious, "LD_PRELOAD: libtcmalloc.so.4 before libnumaheap.so", "unset LD_PRELOAD",
@@ -192,14 +221,18 @@ const std::vector<Case>& cases() {
       {"malloc-in-the-way", kNote, "/usr/lib/libjemalloc.so.2", "numaheap run",
        [](auto&, auto& around) { around.malloc_file = "/usr/lib/libjemalloc.so.2"; }},
       {"secure", kNote, "ignore LD_PRELOAD", "", [](auto&, auto& around) { around.secure = true; }},
-      {"setting-wrong", kCosts, "NUMAHEAP_HUGEPAGE: no such option; did you mean NUMAHEAP_HUGEPAGES?", "unset NUMAHEAP_HUGEPAGE",
-       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGE=2m"); }},
+      {"setting-wrong", kCosts, "NUMAHEAP_HUGEPAGE: no such option; did you mean NUMAHEAP_HUGEPAGES?",
+       "unset NUMAHEAP_HUGEPAGE", [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGE=2m"); }},
       {"setting-wrong", kCosts, "NUMAHEAP_POLICY=bind: accepts ", "unset NUMAHEAP_POLICY",
        [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_POLICY=bind"); }},
-      {"setting-slow", kCosts, "NUMAHEAP_HUGEPAGES=off", "unset", [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGES=off"); }},
-      {"setting-slow", kCosts, "NUMAHEAP_HUGEPAGES=thp", "unset", [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGES=thp"); }},
-      {"setting-slow", kCosts, "NUMAHEAP_RSEQ=off", "unset", [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_RSEQ=off"); }},
-      {"setting-slow", kCosts, "NUMAHEAP_CPU_CACHE=0", "unset", [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_CPU_CACHE=0"); }},
+      {"setting-slow", kCosts, "NUMAHEAP_HUGEPAGES=off", "unset",
+       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGES=off"); }},
+      {"setting-slow", kCosts, "NUMAHEAP_HUGEPAGES=thp", "unset",
+       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGES=thp"); }},
+      {"setting-slow", kCosts, "NUMAHEAP_RSEQ=off", "unset",
+       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_RSEQ=off"); }},
+      {"setting-slow", kCosts, "NUMAHEAP_CPU_CACHE=0", "unset",
+       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_CPU_CACHE=0"); }},
   };
   return all;
 }
@@ -247,9 +280,10 @@ TEST(Doctor, FindsWhatACaseBrings) {
     expect_to_fit(*patient);
     EXPECT_EQ(found->severity, one.severity);
     EXPECT_FALSE(found->title.empty() || found->costs.empty());
-    EXPECT_TRUE(one.remedy[0] == '\0' || std::any_of(found->remedies.begin(), found->remedies.end(), [&](const Remedy& remedy) {
-      return remedy.text.find(one.remedy) != remedy.text.npos;
-    })) << doctor_text(*patient, {});
+    EXPECT_TRUE(one.remedy[0] == '\0' ||
+                std::any_of(found->remedies.begin(), found->remedies.end(),
+                            [&](const Remedy& remedy) { return remedy.text.find(one.remedy) != remedy.text.npos; }))
+        << doctor_text(*patient, {});
     const bool costs = std::any_of(patient->findings.begin(), patient->findings.end(),
                                    [](const Finding& f) { return f.severity != Severity::kNote; });
     EXPECT_EQ(doctor_status(*patient), costs ? 1 : 0);
@@ -275,7 +309,9 @@ TEST(Doctor, BreaksCommandsSoThatTheyCanBePasted) {
   empty_pools(root);
   const std::string text = doctor_text(*examine(around), {80, false});
   EXPECT_NE(text.find("  mend   root:\n         sudo /opt/software/with/a/long/path/numaheap-0.1.0/bin/numaheap \\\n"
-                      "           reserve --node 0=8G --node 1=8G\n"), text.npos) << text;
+                      "           reserve --node 0=8G --node 1=8G\n"),
+            text.npos)
+      << text;
 }
 
 TEST(Doctor, SaysWhatItCouldNotSee) {
@@ -312,14 +348,18 @@ TEST(Doctor, KnowsContainers) {
       {"", [](auto&, auto&) {}},
       {"docker", [](auto& root, auto&) { root.write("/.dockerenv", ""); }},
       {"podman", [](auto& root, auto&) { root.write("/run/.containerenv", ""); }},
-      {"kubernetes", [](auto& root, auto& a) { root.write("/.dockerenv", ""), a.environment.push_back("KUBERNETES_SERVICE_HOST=x"); }},
+      {"kubernetes",
+       [](auto& root, auto& a) {
+         root.write("/.dockerenv", ""), a.environment.push_back("KUBERNETES_SERVICE_HOST=x");
+       }},
       {"kubernetes", [](auto& root, auto&) { root.write("/proc/self/cgroup", "4:memory:/kubepods/pod1\n"); }},
       {"apptainer", [](auto& root, auto&) { root.write("/.singularity.d/labels.json", ""); }},
       {"systemd-nspawn", [](auto& root, auto&) { root.write("/run/systemd/container", "systemd-nspawn\n"); }},
       {"lxc", [](auto&, auto& a) { a.environment.push_back("container=lxc"); }},
       {"a user namespace", [](auto& root, auto&) { root.write("/proc/self/uid_map", "0 1000 1\n"); }},
       // Files that an image has left behind, where the machine itself is what runs.
-      {"", [](auto& root, auto&) {
+      {"",
+       [](auto& root, auto&) {
          root.write("/.dockerenv", "");
          root.link("/proc/self/ns/pid", "pid:[4026531836]");
          root.link("/proc/self/ns/uts", "uts:[4026531838]");

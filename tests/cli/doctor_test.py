@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""doctor_test.py TOOL LIBRARY CC: `numaheap doctor` and `numaheap reserve` on this machine, as root, as nobody, in sandboxes."""
+"""doctor_test.py TOOL LIBRARY CC: `numaheap doctor` and `reserve` on this machine, as root, as nobody, in sandboxes."""
 import fcntl
 import json
 import os
@@ -21,7 +21,8 @@ sys.path.insert(0, os.path.join(HERE, "..", "process"))
 from harness import machine  # noqa: E402
 
 TOOL, LIBRARY, CC = sys.argv[1:4]
-CALLS = {"mbind": 237, "set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279, "userfaultfd": 323, "membarrier": 324}
+CALLS = {"mbind": 237, "set_mempolicy": 238, "get_mempolicy": 239, "move_pages": 279, "userfaultfd": 323,
+         "membarrier": 324}
 NOBODY = 65534
 COLUMNS = 100
 
@@ -132,7 +133,8 @@ class Doctor(Fixture):
         self.assertEqual(found["tried"]["populate"], "works")
 
     def test_without_sys(self):
-        front = self.front("unshare", "--user", "--map-root-user", "--mount", "--", "sh", "-c", 'mount -t tmpfs none /sys && exec "$@"', "sh")
+        front = self.front("unshare", "--user", "--map-root-user", "--mount", "--",
+                           "sh", "-c", 'mount -t tmpfs none /sys && exec "$@"', "sh")
         found = self.doctor(front=front)
         self.assertEqual(len(found["unseen"]), 1)
         self.assertIn("/sys is missing", found["unseen"][0])
@@ -167,7 +169,8 @@ class Doctor(Fixture):
     def test_programs_that_cannot_be_preloaded(self):
         self.assertNotIn("program", self.doctor("/bin/true")["by_id"])
         self.assertNotIn("program", self.doctor("--", self.compile("plain", "int main(void) { return 0; }\n"))["by_id"])
-        own = self.compile("own", "void* malloc(unsigned long n) { return 0; }\nint main(void) { return 0; }\n", "-rdynamic")
+        own = self.compile("own", "void* malloc(unsigned long n) { return 0; }\nint main(void) { return 0; }\n",
+                           "-rdynamic")
         self.assertIn("malloc of its own", self.doctor(own)["by_id"]["program"]["here"])
         gains = self.compile("gains", "int main(void) { return 0; }\n")
         os.chmod(gains, 0o755 | stat.S_ISUID)
@@ -179,8 +182,8 @@ class Doctor(Fixture):
     def on_a_terminal(self, columns, **extra):
         controller, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-        process = subprocess.Popen([self.tool, "doctor"], env=environment(NUMAHEAP_RSEQ="off", **extra), stdout=terminal,
-                                   stdin=subprocess.DEVNULL)
+        process = subprocess.Popen([self.tool, "doctor"], env=environment(NUMAHEAP_RSEQ="off", **extra),
+                                   stdout=terminal, stdin=subprocess.DEVNULL)
         os.close(terminal)
         text = b""
         try:
@@ -252,7 +255,8 @@ class Reserve(Fixture):
     def test_mistakes(self):
         for words, text in ((("4G",), "on which node? As in --node 0=4G or --node all=4G"),
                             (("--node",), "--node needs a value, as in --node 0=4G"),
-                            (("--node", "--dry-run"), "--node needs a value"), (("--size", "4M"), "no pool of pages of '4M'; it has 2M"),
+                            (("--node", "--dry-run"), "--node needs a value"),
+                            (("--size", "4M"), "no pool of pages of '4M'; it has 2M"),
                             (("--node", "999=4G"), "node 999: there is none"), (("--node", "0=x"), "'x' is no amount"),
                             (("--compact",), "how much, and where?"), (("--restore",), "no such option '--restore'"),
                             (("--node", "0=1", "--persist", "--compact"), "do not go with it"),

@@ -1,5 +1,5 @@
-// A directory that stands for "/": the files of /proc and /sys of a machine on which all is well, to be spoilt by a test. Two
-// nodes with two CPUs and 64 GiB each, a quarter of it free, and 512 pages of 2 MiB.
+// A directory that stands for "/": the files of /proc and /sys of a machine on which all is well, to be spoilt by a
+// test. Two nodes with two CPUs and 64 GiB each, a quarter of it free, and 512 pages of 2 MiB.
 #pragma once
 
 #include <cstdlib>
@@ -17,8 +17,9 @@ class FakeRoot {
     // In memory where that can be had: a hundred machines of fifty files each take a disk many seconds.
     path_ = ::access("/dev/shm", W_OK) == 0 ? "/dev/shm/numaheap-root-XXXXXX" : "/tmp/numaheap-root-XXXXXX";
     if (::mkdtemp(path_.data()) == nullptr) std::abort();
-    write("/proc/meminfo", "MemTotal: 134217728 kB\nMemFree: 33554432 kB\nHugepagesize: 2048 kB\nCommitLimit: 67108864 kB\n"
-                           "Committed_AS: 1048576 kB\n");
+    write("/proc/meminfo",
+          "MemTotal: 134217728 kB\nMemFree: 33554432 kB\nHugepagesize: 2048 kB\nCommitLimit: 67108864 kB\n"
+          "Committed_AS: 1048576 kB\n");
     write("/proc/self/status", "Seccomp:\t0\nCpus_allowed_list:\t0-3\nMems_allowed_list:\t0-1\n");
     write("/proc/self/cgroup", "0::/job/step\n");
     write("/proc/self/mountinfo", "31 23 0:28 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n");

@@ -28,7 +28,9 @@ class Reserve : public ::testing::Test {
       steps_ += std::to_string(node) + (step[0] == 'c' ? "c " : ":" + std::to_string(pages) + " ");
     });
   }
-  std::string pages(const std::string& node, const std::string& kib = "2048") { return root_.read(FakeRoot::pool(node, kib) + "/nr_hugepages"); }
+  std::string pages(const std::string& node, const std::string& kib = "2048") {
+    return root_.read(FakeRoot::pool(node, kib) + "/nr_hugepages");
+  }
   static bool has(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
   FakeRoot root_;
@@ -71,7 +73,8 @@ TEST_F(Reserve, UnderstandsAmountsAndNodes) {
   request_.changes.clear();
   EXPECT_EQ(wish("0=4X"), "'4X' is no amount; write a size (4G, 512M) or a number of pages of 2M");
   EXPECT_EQ(wish("7=4G"), "node 7: there is none with pages of 2M; there are 0-1");
-  EXPECT_EQ(wish("0=65G"), "node 0: 65.0 GiB are asked for, but it has 64.0 GiB in all; the rest of the system needs some, too");
+  EXPECT_EQ(wish("0=65G"),
+            "node 0: 65.0 GiB are asked for, but it has 64.0 GiB in all; the rest of the system needs some, too");
   for (const char* text : {"", "4G", "0=", "=4G", "x=4G"}) EXPECT_TRUE(has(wish(text), "write --node 0=4G")) << text;
   EXPECT_TRUE(request_.changes.empty());
 }
@@ -95,11 +98,13 @@ TEST_F(Reserve, GrowsInStepsAndShrinksFirst) {
 }
 
 TEST_F(Reserve, SaysWhyPagesDidNotCome) {
-  root_.link(FakeRoot::pool("1") + "/nr_hugepages", "/dev/null");  // swallows what is written, and says nothing of pages
+  root_.link(FakeRoot::pool("1") + "/nr_hugepages",
+             "/dev/null");  // swallows what is written, and says nothing of pages
   request_.changes.push_back({{1, root_.path() + FakeRoot::pool("1"), 512, 500, 0}, {}, 600, 0, {}});
   run();
   EXPECT_FALSE(all_came(request_));
-  EXPECT_TRUE(has(outcome_text(request_), "node 1: 88 pages of 2M refused. 16.0 GiB are free there, 15.6 GiB of that in pieces"));
+  EXPECT_TRUE(has(outcome_text(request_),
+                  "node 1: 88 pages of 2M refused. 16.0 GiB are free there, 15.6 GiB of that in pieces"));
   EXPECT_TRUE(has(outcome_text(request_), "it is fragmented. --compact has"));
   request_.compact = true;
   EXPECT_TRUE(has(outcome_text(request_), "what lies between cannot be moved. --persist"));
@@ -131,7 +136,9 @@ TEST_F(Reserve, LooksBeforeItChangesAnything) {
   request_.is_root = false;
   const std::string obstacle = reserve_obstacle(request_, "numaheap reserve --node all=1G");
   EXPECT_TRUE(has(obstacle, "node 1: ")) << obstacle;
-  EXPECT_TRUE(has(obstacle, "cannot be written: No such file or directory. As root: sudo numaheap reserve --node all=1G")) << obstacle;
+  EXPECT_TRUE(
+      has(obstacle, "cannot be written: No such file or directory. As root: sudo numaheap reserve --node all=1G"))
+      << obstacle;
   request_.is_root = true;
   EXPECT_TRUE(has(reserve_obstacle(request_, ""), "run this on the host"));
 }
@@ -142,7 +149,9 @@ TEST_F(Reserve, PlansWithoutChangingAnything) {
   const std::string text = plan_text(request_);
   EXPECT_TRUE(has(text, "     0     2M       512      2048     4.0 GiB      16.0 GiB       15.6 GiB\n")) << text;
   EXPECT_TRUE(has(text, "would write 1 to /sys/devices/system/node/node0/compact\n"));
-  EXPECT_TRUE(has(text, "would write 2048 to /sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages\nNothing was changed.\n"));
+  EXPECT_TRUE(has(text,
+                  "would write 2048 to /sys/devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages\nNothing "
+                  "was changed.\n"));
   EXPECT_EQ(pages("0"), "512");
 }
 

@@ -20,16 +20,19 @@ namespace nh::cli {
 const char kDoctorHelp[] =
     R"(usage: numaheap doctor [--json] [[--] CMD]
 
-Looks for everything that makes huge pages, placement or speed less than they could be on this machine, for this user
-and in this environment: pools, fragmentation, transparent huge pages, limits and control groups, what the kernel or a
-sandbox refuses (by trying it, in processes of its own), containers, other mallocs, settings. Each finding says what
-it is here, what it costs, and what mends it and who has to do that. Nothing is changed. CMD is not run: it is said
-whether it could run on numaheap.
+Looks for everything that makes huge pages, placement or speed less than they
+could be on this machine, for this user and in this environment: pools,
+fragmentation, transparent huge pages, limits and control groups, what the
+kernel or a sandbox refuses (by trying it, in processes of its own), containers,
+other mallocs, settings. Each finding says what it is here, what it costs, and
+what mends it and who has to do that. Nothing is changed. CMD is not run: it is
+said whether it could run on numaheap.
 
-  --json   for scripts: the same, with all figures; findings have an id that stays the same
+  --json   for scripts: the same, with all figures; findings have an id that
+           stays the same
 
-Exit status: 0 nothing costs anything (there may be notes); 1 something does; 2 something could not be looked at, or a
-mistake in the options.
+Exit status: 0 nothing costs anything (there may be notes); 1 something does;
+2 something could not be looked at, or a mistake in the options.
 )";
 
 namespace {

@@ -10,20 +10,24 @@
 namespace nh::cli {
 
 const char kReserveHelp[] =
-    R"(usage: numaheap reserve                                         the pools, node by node
-       numaheap reserve --node NODES=AMOUNT... [OPTION...]      sets them
+    R"(usage: numaheap reserve                                    the pools, by node
+       numaheap reserve --node NODES=AMOUNT... [OPTION...] sets them
 
-Sets how many huge pages the kernel keeps in the nodes' pools, shows before and after, what was refused and why, and
-the line that undoes it. NODES is a node, a list as for numactl (0-3,5) or all; AMOUNT is a size (4G, 512M) or a number
-of pages. Needs root. Lasts until the next boot.
+Sets how many huge pages the kernel keeps in the nodes' pools, shows before and
+after, what was refused and why, and the line that undoes it. NODES is a node, a
+list as for numactl (0-3,5) or all; AMOUNT is a size (4G, 512M) or a number of
+pages. Needs root. Lasts until the next boot.
 
-  --node NODES=AMOUNT   what the pools of these nodes are to hold in all; may be given for each node
+  --node NODES=AMOUNT   what the pools of these nodes are to hold in all; may be
+                        given for each node
   --size 2M|1G          the size of the pages; 2M if not given
-  --compact             has the kernel put free memory together first (takes seconds)
+  --compact             has the kernel put free memory together first (seconds)
   --dry-run             shows what would be done
-  --persist             prints lines for boot loader, systemd and sysctl that make it last; changes nothing
+  --persist             prints lines for boot loader, systemd and sysctl that
+                        make it last; changes nothing
 
-Exit status: 0 all pages came, 1 some did not or nothing could be set, 2 a mistake in the options.
+Exit status: 0 all pages came, 1 some did not or nothing could be set, 2 a
+mistake in the options.
 )";
 
 namespace {

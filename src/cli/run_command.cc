@@ -21,8 +21,9 @@ namespace nh::cli {
 const char kRunHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]
 
-Runs CMD with libnumaheap.so preloaded. Every NUMAHEAP_ variable is an option as well: NUMAHEAP_CPU_CACHE=1M is
---cpu-cache 1M or --cpu-cache=1M; switches need no value. `numaheap options` lists them. The usual ones:
+Runs CMD with libnumaheap.so preloaded. Every NUMAHEAP_ variable is an option as
+well: NUMAHEAP_CPU_CACHE=1M is --cpu-cache 1M or --cpu-cache=1M; switches need
+no value. `numaheap options` lists them. The usual ones:
 
   --stats stderr|FILE|FILE.json   statistics at exit (%p in the name: process id)
   --report                        a table with a row per node at exit
@@ -31,9 +32,11 @@ Runs CMD with libnumaheap.so preloaded. Every NUMAHEAP_ variable is an option as
   --strict                        mistakes in NUMAHEAP_ variables are fatal
 
   --library FILE                  the library to preload
-  --dry-run                       print the command line with its environment instead of running it
+  --dry-run                       print the command line with its environment
+                                  instead of running it
 
-Exit status: that of CMD; 125 when this tool fails, 126 when CMD cannot be executed, 127 when it does not exist.
+Exit status: that of CMD; 125 when this tool fails, 126 when CMD cannot be
+executed, 127 when it does not exist.
 )";
 
 namespace {

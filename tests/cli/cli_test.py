@@ -355,9 +355,11 @@ class Others(unittest.TestCase):
     def test_version_and_help(self):
         self.assertRegex(call("--version").stdout, r"^numaheap \d+\.\d+\.\d+\n$")
         self.assertIn("usage: numaheap run", call("--help").stdout)
-        for command in ("run", "topo", "options"):
+        for command in ("run", "topo", "doctor", "reserve", "options"):
+            self.assertIn("numaheap " + command, call("--help").stdout)
             r = call(command, "--help")
             self.assertEqual(r.returncode, 0)
+            self.assertLessEqual(max(map(len, r.stdout.splitlines())), 80, r.stdout)
             self.assertTrue(r.stdout.startswith("usage: numaheap " + command))
 
     def test_mistakes(self):

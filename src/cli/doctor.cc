@@ -19,10 +19,10 @@ std::uint64_t Patient::memory() const {
   return bytes;
 }
 
-std::uint64_t Patient::pool_pages() const {
+std::uint64_t Patient::pool_pages(std::uint64_t kib) const {
   std::uint64_t pages = 0;
   for (std::size_t i = 0; i < sizes.size(); i++) {
-    if (sizes[i] != 2048) continue;
+    if (sizes[i] != kib) continue;
     for (const NodePool& pool : pools[i]) pages += pool.total;
   }
   return pages;
@@ -60,11 +60,15 @@ std::string error_text(int error) {
 }
 
 NodeSet usable_nodes(const Topology& topology) {
-  NodeSet nodes;
+  // Memory without CPUs may be a device's, which is not touched unless asked for.
+  NodeSet with_cpus, all;
   for (unsigned i = 0; i < topology.heap_count(); i++) {
-    if (topology.is_allowed(topology.node(i).node())) nodes.add(topology.node(i).node());
+    const NodeInfo& node = topology.node(i);
+    if (!topology.is_allowed(node.node())) continue;
+    all.add(node.node());
+    if (node.cpus > 0) with_cpus.add(node.node());
   }
-  return nodes;
+  return with_cpus.empty() ? all : with_cpus;
 }
 
 std::string nodes_text(const NodeSet& nodes) { return (nodes.count() == 1 ? "node " : "nodes ") + node_list(nodes); }
@@ -106,8 +110,10 @@ std::unique_ptr<Patient> examine(const Surroundings& around) {
   load_sysfs_topology(SysfsRoot{around.root.c_str()}, patient->topology.get());
   for (unsigned i = 0; i < topology.node_count(); i++) {
     patient->nodes.push_back(node_state(around.root, topology.node(i).id));
+    const NodeId node = topology.node(i).node();
+    if (i < topology.heap_count() && topology.is_allowed(node)) patient->allowed.add(node);
   }
-  patient->allowed = usable_nodes(topology);
+  patient->usable = usable_nodes(topology);
   patient->sizes = pool_sizes(around.root);
   for (const std::uint64_t kib : patient->sizes) patient->pools.push_back(node_pools(around.root, kib));
   if (!text_of(around.root + "/proc/meminfo"))

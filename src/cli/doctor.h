@@ -68,7 +68,8 @@ struct Patient {
   const Surroundings around;
   const std::string& root;
   std::unique_ptr<Topology> topology;
-  NodeSet allowed;                           // nodes with memory that we may use, as in trials.thp
+  NodeSet allowed;                           // nodes with memory that we may use
+  NodeSet usable;                            // of these the ones that serve by themselves, as in trials.thp
   std::vector<NodeState> nodes;              // by dense index of the topology
   std::vector<std::uint64_t> sizes;          // of pools, KiB
   std::vector<std::vector<NodePool>> pools;  // by size
@@ -84,8 +85,8 @@ struct Patient {
   Patient(const Patient&) = delete;
   bool many_nodes() const { return topology->heap_count() > 1; }
   std::uint64_t memory() const;
-  // Of the pool of 2 MiB pages: all pages on nodes that we may use.
-  std::uint64_t pool_pages() const;
+  // All pages of a pool.
+  std::uint64_t pool_pages(std::uint64_t kib = 2048) const;
   int error_of(Ability ability) const { return around.trials.of(ability); }
   bool works(Ability ability) const { return error_of(ability) == 0; }
   const char* variable(const char* name) const;  // nullptr where it is not set
@@ -95,7 +96,7 @@ struct Patient {
 // "as root", "as root on the host".
 std::string who_text(Remedy::Who who, const Patient& patient);
 std::string error_text(int error);  // "Operation not permitted"
-// The nodes that trials are made on.
+// The nodes that serve without being asked for, by cpuset and CPUs: on them trials are made.
 NodeSet usable_nodes(const Topology& topology);
 // "node 1", "nodes 0-3".
 std::string nodes_text(const NodeSet& nodes);

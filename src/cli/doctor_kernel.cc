@@ -100,6 +100,13 @@ void check_nodes(Patient& patient) {
     finding.remedies.push_back(
         advice(Who::kLauncher, "without numactl, or NUMAHEAP_POLICY=local where it does not bind"));
   }
+  const std::string arguments = " " + text_of(patient.root + "/proc/cmdline").value_or("") + " ";
+  if (arguments.find(" numa=off ") != arguments.npos) {
+    Finding& finding = patient.add("numa-off", Severity::kCosts, "The kernel was told to see one node");
+    finding.here = "numa=off is on its command line";
+    finding.costs = "where this machine has several nodes, memory is remote by chance";
+    finding.remedies.push_back(advice(Who::kRoot, "a boot without numa=off", true));
+  }
   if (topology.truncated()) {
     Finding& finding =
         patient.add("nodes-left-out", Severity::kCosts, "This machine has more nodes or CPUs than numaheap knows");

@@ -22,7 +22,7 @@ std::string mode_of(const Patient& patient, std::uint64_t kib) {
   const std::string thp = patient.root + kThp;
   const std::string own = chosen_word(thp + "/hugepages-" + std::to_string(kib) + "kB/enabled");
   if (!own.empty() && own != "inherit") return own;
-  return own.empty() && kib != 2048 ? "" : chosen_word(thp + "/enabled");
+  return own.empty() && kib != 2048 ? "never" : chosen_word(thp + "/enabled");
 }
 
 // How the trials of huge pages went: nodes on which one came, and on which it came in small pages.
@@ -33,8 +33,8 @@ struct Outcome {
 Outcome outcome_of(const Patient& patient) {
   Outcome outcome;
   unsigned index = 0;
-  for (NodeId node = patient.allowed.first(); node.valid();
-       node = patient.allowed.next(NodeId(node.value + 1)), index++) {
+  for (NodeId node = patient.usable.first(); node.valid();
+       node = patient.usable.next(NodeId(node.value + 1)), index++) {
     if (index >= kMaxNodes) break;
     const HugePageTrial& trial = patient.around.trials.thp[index];
     if (!trial.tried) continue;
@@ -62,7 +62,7 @@ void check_thp_mode(Patient& patient, const std::string& mode) {
     finding.here = std::string(kThp) + " does not exist";
     finding.costs = kBasePages;
     finding.remedies.push_back(advice(Who::kRoot, "a kernel with CONFIG_TRANSPARENT_HUGEPAGE", true));
-    if (!pool && !patient.sizes.empty()) finding.remedies.push_back(reserve_some(patient, patient.allowed));
+    if (!pool && !patient.sizes.empty()) finding.remedies.push_back(reserve_some(patient, patient.usable));
     return;
   }
   if (mode == "never") {
@@ -143,7 +143,7 @@ void check_fragments(Patient& patient) {
   for (unsigned i = 0; i < patient.topology->heap_count(); i++) {
     const NodeState& state = patient.nodes[i];
     const NodeId node = patient.topology->node(i).node();
-    if (state.free < 512 * MiB || state.free_pieces >= state.free / 4 || !patient.allowed.has(node)) continue;
+    if (state.free < 512 * MiB || state.free_pieces >= state.free / 4 || !patient.usable.has(node)) continue;
     const std::string number = std::to_string(node.value);
     Finding& finding = patient.add("fragmented", outcome.came.has(node) ? Severity::kNote : Severity::kCosts,
                                    "Free memory of node " + number + " is in small pieces");
@@ -171,6 +171,9 @@ void check_fragments(Patient& patient) {
     finding.costs = outcome.came.has(node) ? "time: the kernel moves memory before it has a huge page to give"
                                            : "new memory lies on small pages; a pool cannot grow";
     finding.remedies.push_back(write_file(patient, "1", "/sys/devices/system/node/node" + number + "/compact"));
+    if (number_in(patient.root + "/proc/sys/vm/compaction_proactiveness") == 0u) {
+      set_sysctl(patient, "vm.compaction_proactiveness", "20", &finding);
+    }
     finding.remedies.push_back(advice(Who::kRoot,
                                       "set huge pages aside at boot: `" + patient.around.tool + " reserve --node " +
                                           number + "=SIZE --persist` says how",
@@ -201,15 +204,15 @@ std::string holders(const Patient& patient) {
 
 void check_pool(Patient& patient, const std::vector<NodePool>& pools, bool thp_serves) {
   const PoolPromises promises = pool_promises(patient.root, 2048);
-  std::uint64_t total = 0, free = 0;
+  std::uint64_t total = 0, free = 0, lasting = 0;
   NodeSet without, dry;
   for (const NodePool& pool : pools) {
     total += pool.total;
     free += pool.free;
+    lasting += pool.lasting();
     const NodeId node(pool.node);
     const unsigned index = patient.topology->index_of(node);
-    if (!patient.allowed.has(node) || index >= patient.topology->node_count()) continue;
-    if (patient.topology->node(index).cpus == 0) continue;  // serves only those who ask for it
+    if (!patient.usable.has(node) || index >= patient.topology->node_count()) continue;
     if (pool.total == 0) without.add(node);
     if (pool.total != 0 && pool.free == 0) dry.add(node);
   }
@@ -223,19 +226,19 @@ void check_pool(Patient& patient, const std::vector<NodePool>& pools, bool thp_s
     finding.remedies.push_back(advice(Who::kYou, "end the children that are left of such a program"));
     finding.remedies.push_back(advice(Who::kRoot, "a reboot, where none is left"));
   }
-  if (total == 0) {
+  if (lasting == 0) {  // what is there beyond that goes with the processes that have it
     if (promises.overcommit > 0) {
       patient.fine.push_back("pool of 2 MiB pages: up to " + std::to_string(promises.overcommit) + " on demand");
       return;
     }
     Finding& finding = patient.add("pool-empty", thp_serves ? Severity::kNote : Severity::kCosts,
                                    "No huge pages are set aside (pool of 2 MiB pages)");
-    finding.here = "0 pages on " + nodes_text(patient.allowed);
+    finding.here = "0 pages on " + nodes_text(patient.usable);
     finding.costs = thp_serves
                         ? "nothing now: transparent huge pages serve. They get scarce once memory is fragmented, those "
                           "of a pool do not"
                         : kBasePages;
-    finding.remedies.push_back(reserve_some(patient, patient.allowed));
+    finding.remedies.push_back(reserve_some(patient, patient.usable));
     return;
   }
   const std::uint64_t available = free > promised ? free - promised : 0;
@@ -271,7 +274,7 @@ void check_pool(Patient& patient, const std::vector<NodePool>& pools, bool thp_s
     finding.costs = "memory is on " + std::string(thp_serves ? "transparent huge pages" : "pages of 4 KiB");
     finding.remedies.push_back(
         advice(Who::kLauncher, "a limit of a control group (hugetlb.2MB.max) or a cpuset is in the way"));
-  } else {
+  } else if (available > 0) {
     patient.fine.push_back("pool of 2 MiB pages: " + std::to_string(total) + ", " + std::to_string(available) +
                            " to be had" + (taken == 0 ? "; one was taken and written to" : ""));
   }

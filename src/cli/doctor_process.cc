@@ -3,6 +3,8 @@
 #include <memory>
 #include <utility>
 
+#include <sys/vfs.h>
+
 #include "base/options.h"
 #include "base/scan.h"
 #include "cli/cli.h"
@@ -95,6 +97,36 @@ void check_settings(Patient& patient) {
     finding.here = line;
     finding.costs = "it is not in force";
     finding.remedies.push_back({Who::kYou, "unset " + line.substr(0, line.find_first_of("=:"))});
+  }
+  Text<512> policy;
+  settle_placement(options->policy, options->given(OptionId::kPolicy), patient.around.policy, *patient.topology,
+                   &policy);
+  struct statfs mount;
+  constexpr long kHugetlbfsMagic = 0x958458f6;
+  const auto refused = [&](const char* name, const std::string& here, const std::string& costs) -> Finding& {
+    Finding& finding = patient.add("setting-unmet", Severity::kCosts, "A setting cannot be met here");
+    finding.here = here;
+    finding.costs = costs;
+    finding.remedies.push_back({Who::kYou, std::string("unset ") + name});
+    return finding;
+  };
+  if (policy.size() > 0) refused("NUMAHEAP_POLICY", policy.c_str(), "memory lies elsewhere");
+  if (!options->hugetlbfs.empty() &&
+      (::statfs(options->hugetlbfs.c_str(), &mount) != 0 || mount.f_type != kHugetlbfsMagic)) {
+    refused("NUMAHEAP_HUGETLBFS", std::string("NUMAHEAP_HUGETLBFS=") + options->hugetlbfs.c_str() + " is no hugetlbfs",
+            "the pool is not used");
+  }
+  const bool wants_1g = options->hugepages == HugePagesOption::k1G;
+  if ((wants_1g && patient.pool_pages(1048576) == 0) ||
+      (options->hugepages == HugePagesOption::k2M && patient.pool_pages() == 0)) {
+    Finding& finding = refused("NUMAHEAP_HUGEPAGES",
+                               std::string("NUMAHEAP_HUGEPAGES=") + patient.variable("NUMAHEAP_HUGEPAGES") +
+                                   ", but the pool of " + (wants_1g ? "1 GiB" : "2 MiB") + " pages is empty",
+                               "the next best pages serve");
+    finding.remedies.push_back(
+        {Who::kRoot,
+         as_root(patient, patient.around.tool + " reserve" + (wants_1g ? " --size 1G" : "") + " --node all=SIZE"),
+         false});
   }
   const auto slower = [&](const char* name, const char* title, const char* costs) {
     Finding& finding = patient.add("setting-slow", Severity::kCosts, title);

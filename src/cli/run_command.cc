@@ -25,7 +25,7 @@ Runs CMD with libnumaheap.so preloaded. Every NUMAHEAP_ variable is an option as
 well: NUMAHEAP_CPU_CACHE=1M is --cpu-cache 1M or --cpu-cache=1M; switches need
 no value. `numaheap options` lists them. The usual ones:
 
-  --stats stderr|FILE|FILE.json   statistics at exit (%p in the name: process id)
+  --stats stderr|FILE|FILE.json   statistics at exit (%p: process id)
   --report                        a table with a row per node at exit
   --hugepages auto|2m|1g|thp|off  the pages that back the heap
   --policy local|interleave|bind:NODES|preferred:NODE

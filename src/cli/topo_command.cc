@@ -17,7 +17,8 @@
 namespace nh::cli {
 
 const char kTopoHelp[] =
-    R"(usage: numaheap topo [--xml FILE | --synthetic DESCRIPTION | --root DIR] [--export]
+    R"(usage: numaheap topo [--xml FILE | --synthetic DESCRIPTION | --root DIR]
+                     [--export]
 
 Shows the nodes with their CPUs, memory and huge-page pools, the distances, and
 the order in which the heaps of other nodes are tried when one's own node is

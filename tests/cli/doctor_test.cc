@@ -93,6 +93,11 @@ const std::vector<Case>& cases() {
        [](auto& root, auto&) { empty_pools(root); }},
       {"pool-empty", kCosts, "0 pages", "reserve",
        [](auto& root, auto& around) { empty_pools(root), small_pages(around); }},
+      {"pool-empty", kNote, "0 pages on nodes 0-1", "reserve",  // what is left is in use and goes with its processes
+       [](auto& root, auto&) {
+         empty_pools(root), root.set_pool("0", "2048", 11, 0);
+         root.write(FakeRoot::pool("0") + "/surplus_hugepages", "11\n");
+       }},
       {"pool-uneven", kCosts, "512 pages of 2 MiB on other nodes", "numaheap reserve --node 1=8G",
        [](auto& root, auto&) { root.set_pool("1", "2048", 0, 0); }},
       {"pool-dry", kCosts, "1024 pages, 1000 in use, 24 promised; held by solver (41) 3.0 GiB, python3 (40) 1.0 GiB",
@@ -140,6 +145,8 @@ const std::vector<Case>& cases() {
        [](auto& root, auto&) { root.write("/proc/sys/kernel/numa_balancing", "1\n"); }},
       {"zone-reclaim", kCosts, "vm.zone_reclaim_mode is 1", "tee -a /etc/sysctl.d/90-numaheap.conf",
        [](auto& root, auto&) { root.write("/proc/sys/vm/zone_reclaim_mode", "1\n"); }},
+      {"numa-off", kCosts, "numa=off is on its command line", "a boot without",
+       [](auto& root, auto&) { root.write("/proc/cmdline", "root=/dev/sda1 numa=off quiet\n"); }},
       // The kernel.
       {"no-rseq", kSerious, "rseq was tried: Function not implemented", "a kernel from 4.18",
        [](auto&, auto& around) { fails(around, Ability::kRestartable, ENOSYS); }},
@@ -225,6 +232,15 @@ const std::vector<Case>& cases() {
        "unset NUMAHEAP_HUGEPAGE", [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGE=2m"); }},
       {"setting-wrong", kCosts, "NUMAHEAP_POLICY=bind: accepts ", "unset NUMAHEAP_POLICY",
        [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_POLICY=bind"); }},
+      {"setting-unmet", kCosts, "NUMAHEAP_POLICY=bind:7", "unset NUMAHEAP_POLICY",
+       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_POLICY=bind:7"); }},
+      {"setting-unmet", kCosts, "NUMAHEAP_HUGETLBFS=/proc is no hugetlbfs", "unset NUMAHEAP_HUGETLBFS",
+       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGETLBFS=/proc"); }},
+      {"setting-unmet", kCosts, "NUMAHEAP_HUGEPAGES=1g, but the pool of 1 GiB pages is empty", "reserve --size 1G",
+       [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGES=1g"); }},
+      {"setting-unmet", kCosts, "NUMAHEAP_HUGEPAGES=2m, but the pool of 2 MiB pages is empty",
+       "reserve --node all=SIZE",
+       [](auto& root, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGES=2m"), empty_pools(root); }},
       {"setting-slow", kCosts, "NUMAHEAP_HUGEPAGES=off", "unset",
        [](auto&, auto& around) { around.environment.push_back("NUMAHEAP_HUGEPAGES=off"); }},
       {"setting-slow", kCosts, "NUMAHEAP_HUGEPAGES=thp", "unset",
@@ -337,6 +353,19 @@ TEST(Doctor, OneNodeHasNoPlacement) {
   Surroundings around = healthy(root);
   for (const Ability call : {Ability::kBind, Ability::kAskPolicy, Ability::kAskPlaces}) fails(around, call, EPERM);
   EXPECT_EQ(ids(*examine(around)), "");
+}
+
+// Memory without CPUs waits to be asked for: it needs no pool, and nothing is tried on it.
+TEST(Doctor, LeavesMemoryWithoutCpusAlone) {
+  const FakeRoot root;
+  root.write(FakeRoot::kNodes + "/node1/cpulist", "\n");
+  root.set_pool("1", "2048", 0, 0);
+  Surroundings around = healthy(root);
+  around.trials.thp[1] = {};
+  const auto patient = examine(around);
+  EXPECT_EQ(ids(*patient), "");
+  EXPECT_EQ(node_list(patient->usable), "0");
+  EXPECT_EQ(node_list(patient->allowed), "0-1");
 }
 
 TEST(Doctor, KnowsContainers) {

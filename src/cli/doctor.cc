@@ -23,7 +23,7 @@ std::uint64_t Patient::pool_pages(std::uint64_t kib) const {
   std::uint64_t pages = 0;
   for (std::size_t i = 0; i < sizes.size(); i++) {
     if (sizes[i] != kib) continue;
-    for (const NodePool& pool : pools[i]) pages += pool.total;
+    for (const NodePool& pool : pools[i]) pages += usable.has(NodeId(pool.node)) ? pool.total : 0;
   }
   return pages;
 }
@@ -59,12 +59,13 @@ std::string error_text(int error) {
   return ::strerror(error);
 }
 
-NodeSet usable_nodes(const Topology& topology) {
+NodeSet usable_nodes(const Topology& topology, const InheritedPolicy& policy) {
   // Memory without CPUs may be a device's, which is not touched unless asked for.
   NodeSet with_cpus, all;
   for (unsigned i = 0; i < topology.heap_count(); i++) {
     const NodeInfo& node = topology.node(i);
     if (!topology.is_allowed(node.node())) continue;
+    if (policy.mode == InheritedPolicy::Mode::kBind && !policy.nodes.has(node.node())) continue;
     all.add(node.node());
     if (node.cpus > 0) with_cpus.add(node.node());
   }
@@ -113,7 +114,7 @@ std::unique_ptr<Patient> examine(const Surroundings& around) {
     const NodeId node = topology.node(i).node();
     if (i < topology.heap_count() && topology.is_allowed(node)) patient->allowed.add(node);
   }
-  patient->usable = usable_nodes(topology);
+  patient->usable = usable_nodes(topology, around.policy);
   patient->sizes = pool_sizes(around.root);
   for (const std::uint64_t kib : patient->sizes) patient->pools.push_back(node_pools(around.root, kib));
   if (!text_of(around.root + "/proc/meminfo"))

@@ -85,7 +85,7 @@ struct Patient {
   Patient(const Patient&) = delete;
   bool many_nodes() const { return topology->heap_count() > 1; }
   std::uint64_t memory() const;
-  // All pages of a pool.
+  // The pages of a pool on usable nodes.
   std::uint64_t pool_pages(std::uint64_t kib = 2048) const;
   int error_of(Ability ability) const { return around.trials.of(ability); }
   bool works(Ability ability) const { return error_of(ability) == 0; }
@@ -96,8 +96,8 @@ struct Patient {
 // "as root", "as root on the host".
 std::string who_text(Remedy::Who who, const Patient& patient);
 std::string error_text(int error);  // "Operation not permitted"
-// The nodes that serve without being asked for, by cpuset and CPUs: on them trials are made.
-NodeSet usable_nodes(const Topology& topology);
+// The nodes that serve without being asked for, by cpuset, inherited binding and CPUs: on them trials are made.
+NodeSet usable_nodes(const Topology& topology, const InheritedPolicy& policy);
 // "node 1", "nodes 0-3".
 std::string nodes_text(const NodeSet& nodes);
 

@@ -72,7 +72,7 @@ void look_around(const char* program, Surroundings* around) {
   around->policy = read_inherited_policy();
   const auto topology = std::make_unique<Topology>();
   load_sysfs_topology(SysfsRoot{}, topology.get());
-  try_abilities(usable_nodes(*topology), &around->trials);
+  try_abilities(usable_nodes(*topology, around->policy), &around->trials);
 }
 
 Screen screen_of(int fd) {

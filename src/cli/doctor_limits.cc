@@ -71,8 +71,7 @@ void check_memory_group(Patient& patient, ControlGroups& groups) {
 void check_hugetlb_group(Patient& patient, ControlGroups& groups) {
   for (std::size_t i = 0; i < patient.sizes.size(); i++) {
     const std::uint64_t page = patient.sizes[i] * KiB;
-    std::uint64_t pages = 0;
-    for (const NodePool& pool : patient.pools[i]) pages += pool.total;
+    const std::uint64_t pages = patient.pool_pages(patient.sizes[i]);
     if (pages == 0) continue;
     const std::string stem =
         "hugetlb." + (page >= GiB ? std::to_string(page / GiB) + "GB" : std::to_string(page / MiB) + "MB");

@@ -206,13 +206,14 @@ void check_pool(Patient& patient, const std::vector<NodePool>& pools, bool thp_s
   const PoolPromises promises = pool_promises(patient.root, 2048);
   std::uint64_t total = 0, free = 0, lasting = 0;
   NodeSet without, dry;
+  std::uint64_t on_machine = 0;
   for (const NodePool& pool : pools) {
+    on_machine += pool.free;
+    const NodeId node(pool.node);
+    if (!patient.usable.has(node)) continue;
     total += pool.total;
     free += pool.free;
     lasting += pool.lasting();
-    const NodeId node(pool.node);
-    const unsigned index = patient.topology->index_of(node);
-    if (!patient.usable.has(node) || index >= patient.topology->node_count()) continue;
     if (pool.total == 0) without.add(node);
     if (pool.total != 0 && pool.free == 0) dry.add(node);
   }
@@ -241,7 +242,8 @@ void check_pool(Patient& patient, const std::vector<NodePool>& pools, bool thp_s
     finding.remedies.push_back(reserve_some(patient, patient.usable));
     return;
   }
-  const std::uint64_t available = free > promised ? free - promised : 0;
+  // Promises are counted for the machine as a whole.
+  const std::uint64_t available = std::min(free, on_machine > promised ? on_machine - promised : 0);
   if (available == 0) {
     Finding& finding = patient.add("pool-dry", Severity::kCosts, "The pool of 2 MiB pages has nothing left");
     finding.here = std::to_string(total) + " pages, " + std::to_string(total - free) + " in use, " +

@@ -133,8 +133,7 @@ void write_finding(const Patient& patient, const Finding& finding, Page& page) {
   page.block("  costs", nullptr, finding.costs);
   const char* name = "  mend";
   for (const Remedy& remedy : finding.remedies) {
-    const std::string who =
-        who_text(remedy.who, patient) + (remedy.lasting && remedy.is_command ? ", for good: " : ": ");
+    const std::string who = who_text(remedy.who, patient) + (remedy.lasting ? ", for good: " : ": ");
     const bool fits = who.size() + remedy.text.size() <= page.room();
     if (remedy.is_command && !fits) {
       page.block(name, nullptr, who.substr(0, who.size() - 1));

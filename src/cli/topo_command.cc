@@ -17,17 +17,16 @@
 namespace nh::cli {
 
 const char kTopoHelp[] =
-    R"(usage: numaheap topo [--xml FILE | --synthetic DESCRIPTION | --root DIR]
-                     [--export]
+    R"(usage: numaheap topo [--xml FILE | --synthetic TEXT | --root DIR] [--export]
 
 Shows the nodes with their CPUs, memory and huge-page pools, the distances, and
 the order in which the heaps of other nodes are tried when one's own node is
 full. NUMAHEAP_TOPOLOGY counts as it does for programs.
 
-  --xml FILE               a machine that hwloc saved (lstopo FILE)
-  --synthetic DESCRIPTION  one that hwloc makes up, such as "pack:2 numa:2 core:8 pu:2"
-  --root DIR               reads DIR/sys and DIR/proc instead of /sys and /proc
-  --export                 prints the one-line form that NUMAHEAP_TOPOLOGY takes
+  --xml FILE        a machine that hwloc saved (lstopo FILE)
+  --synthetic TEXT  one that hwloc makes up, such as "pack:2 numa:2 core:8 pu:2"
+  --root DIR        reads DIR/sys and DIR/proc instead of /sys and /proc
+  --export          prints the one-line form that NUMAHEAP_TOPOLOGY takes
 )";
 
 namespace {

@@ -368,6 +368,23 @@ TEST(Doctor, LeavesMemoryWithoutCpusAlone) {
   EXPECT_EQ(node_list(patient->allowed), "0-1");
 }
 
+// What a binding or a cpuset takes away is not there.
+TEST(Doctor, CountsThePoolsThatMayBeUsed) {
+  const FakeRoot root;
+  root.set_pool("1", "2048", 0, 0);
+  root.write("/sys/kernel/mm/hugepages/hugepages-2048kB/resv_hugepages", "490\n");
+  Surroundings around = healthy(root);
+  around.policy.mode = InheritedPolicy::Mode::kBind;
+  around.policy.nodes = NodeSet::of(NodeId(1));
+  fails(around, Ability::kTakePool, ENOMEM);
+  EXPECT_EQ(ids(*examine(around)), "pool-empty policy ");
+  around.policy.nodes = NodeSet::of(NodeId(0));
+  fails(around, Ability::kTakePool, 0);
+  const auto patient = examine(around);
+  EXPECT_EQ(ids(*patient), "policy ");
+  EXPECT_NE(doctor_text(*patient, {}).find("pool of 2 MiB pages: 512, 10 to be had;"), std::string::npos);
+}
+
 TEST(Doctor, KnowsContainers) {
   struct Kind {
     const char* kind;

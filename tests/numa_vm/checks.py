@@ -79,6 +79,7 @@ def doctor_tells_what_each_node_lacks(arguments):
     assert found["tried"]["pool_page"] == found["tried"]["mbind"] == "works", found["tried"]
     findings, _ = doctor(arguments, ["numactl", "--membind=1"])
     assert findings["policy"]["here"].startswith("bind node 1 "), findings
+    assert findings["pool-empty"]["here"] == "0 pages on node 1" and "pool-uneven" not in findings, findings
     findings, found = doctor(arguments, [arguments.programs / "numa_vm_refuse_mbind"])
     assert "mbind: Operation not permitted" in findings["bind-refused"]["here"], findings
     assert found["seccomp"] and findings["no-leaving"], findings

@@ -377,9 +377,11 @@ TEST(Doctor, CountsThePoolsThatMayBeUsed) {
   around.policy.mode = InheritedPolicy::Mode::kBind;
   around.policy.nodes = NodeSet::of(NodeId(1));
   fails(around, Ability::kTakePool, ENOMEM);
+  around.trials.thp[0].node = 1;
   EXPECT_EQ(ids(*examine(around)), "pool-empty policy ");
   around.policy.nodes = NodeSet::of(NodeId(0));
   fails(around, Ability::kTakePool, 0);
+  around.trials.thp[0].node = 0;
   const auto patient = examine(around);
   EXPECT_EQ(ids(*patient), "policy ");
   EXPECT_NE(doctor_text(*patient, {}).find("pool of 2 MiB pages: 512, 10 to be had;"), std::string::npos);

@@ -16,15 +16,11 @@ constexpr char kVersion[] = "numaheap " NH_TEXT_OF(NUMAHEAP_VERSION_MAJOR) "." N
 
 constexpr char kHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]   run a program on numaheap
-       numaheap topo [OPTION...]                   what numaheap sees of this machine
-       numaheap doctor [--json] [CMD]              what is in the way of huge pages, placement and speed
-       numaheap reserve [--node N=SIZE]...         huge pages for the pools of the nodes
-       numaheap options [--markdown|--man]         the NUMAHEAP_ variables
-       numaheap profile FILE|PID [OPTION...]       who holds the memory
        numaheap topo [OPTION...]              what numaheap sees of this machine
        numaheap doctor [--json] [CMD]         what is in the way of huge pages,
                                               placement and speed here
        numaheap reserve [--node N=SIZE]...    huge pages for the nodes' pools
+       numaheap profile FILE|PID [OPTION...]  who holds the memory
        numaheap options [--markdown|--man]    the NUMAHEAP_ variables
        numaheap --version
        numaheap COMMAND --help

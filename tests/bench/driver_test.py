@@ -192,9 +192,10 @@ class Surroundings(unittest.TestCase):
                 pages.unlink()
                 with self.assertRaisesRegex(pool.PoolError, "no pool"), pool.reserved(64):
                     self.fail("there is no pool")
-                pages.symlink_to("/dev/full")  # the kernel refuses
-                with self.assertRaisesRegex(pool.PoolError, "No space left"), pool.reserved(64):
-                    self.fail("the pool was not filled")
+                pages.write_text("7\n", encoding="ascii")
+                with mock.patch.object(Path, "write_text", side_effect=PermissionError(13, "Permission denied")):
+                    with self.assertRaisesRegex(pool.PoolError, "Permission denied; pools are root's"), pool.reserved(64):
+                        self.fail("the pool was not filled")
 
 
 class Drawing(unittest.TestCase):

@@ -387,6 +387,22 @@ TEST(Doctor, CountsThePoolsThatMayBeUsed) {
   EXPECT_NE(doctor_text(*patient, {}).find("pool of 2 MiB pages: 512, 10 to be had;"), std::string::npos);
 }
 
+// Version 1 of control groups has a number for "none".
+TEST(Doctor, NoLimitIsNone) {
+  const FakeRoot root;
+  root.write("/proc/self/cgroup", "4:memory:/a\n10:hugetlb:/a\n");
+  root.write("/proc/self/mountinfo",
+             "35 31 0:32 / /groups/memory rw - cgroup cgroup rw,memory\n"
+             "36 31 0:33 / /groups/hugetlb rw - cgroup cgroup rw,hugetlb\n");
+  root.write("/groups/memory/a/memory.limit_in_bytes", "9223372036854771712\n");
+  for (const char* const kind : {"", "rsvd."}) {
+    root.write(std::string("/groups/hugetlb/a/hugetlb.2MB.") + kind + "limit_in_bytes", "9223372036854771712\n");
+  }
+  EXPECT_EQ(ids(*examine(healthy(root))), "");
+  root.write("/groups/hugetlb/a/hugetlb.2MB.limit_in_bytes", "4194304\n");
+  EXPECT_EQ(ids(*examine(healthy(root))), "hugetlb-limit ");
+}
+
 TEST(Doctor, KnowsContainers) {
   struct Kind {
     const char* kind;

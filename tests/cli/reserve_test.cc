@@ -100,11 +100,12 @@ TEST_F(Reserve, GrowsInStepsAndShrinksFirst) {
 TEST_F(Reserve, SaysWhyPagesDidNotCome) {
   root_.link(FakeRoot::pool("1") + "/nr_hugepages",
              "/dev/null");  // swallows what is written, and says nothing of pages
-  request_.changes.push_back({{1, root_.path() + FakeRoot::pool("1"), 512, 500, 0}, {}, 600, 0, {}});
+  request_.changes.push_back({{1, root_.path() + FakeRoot::pool("1"), 512, 500, 0}, {}, 6000, 0, {}});
   run();
+  EXPECT_EQ(steps_, "1:512 ");  // no second step after one that fell short
   EXPECT_FALSE(all_came(request_));
   EXPECT_TRUE(has(outcome_text(request_),
-                  "node 1: 88 pages of 2M refused. 16.0 GiB are free there, 15.6 GiB of that in pieces"));
+                  "node 1: 5488 pages of 2M refused. 16.0 GiB are free there, 15.6 GiB of that in pieces"));
   EXPECT_TRUE(has(outcome_text(request_), "it is fragmented. --compact has"));
   request_.compact = true;
   EXPECT_TRUE(has(outcome_text(request_), "what lies between cannot be moved. --persist"));
@@ -169,6 +170,9 @@ TEST_F(Reserve, TellsHowToMakeItLast) {
 }
 
 TEST_F(Reserve, ShowsWhatThereIs) {
+  const NodeState state = node_state(root_.path(), 1);
+  EXPECT_EQ(state.free, 16 * GiB);
+  EXPECT_EQ(state.free_pieces, 10 * 2 * MiB + 4000 * 4 * MiB);  // as /proc/buddyinfo has them
   const std::string text = pools_text(root_.path());
   EXPECT_TRUE(has(text, "     1     2M       512       500        12     1.0 GiB\n")) << text;
   EXPECT_TRUE(has(text, "     0     1G         0         0         0         0 B\n")) << text;

@@ -28,6 +28,13 @@ std::uint64_t Patient::pool_pages(std::uint64_t kib) const {
   return pages;
 }
 
+const HugePageTrial* Patient::huge_page_trial(NodeId node) const {
+  if (!usable.has(node)) return nullptr;
+  unsigned index = 0;
+  for (NodeId other = usable.first(); other != node; other = usable.next(NodeId(other.value + 1))) index++;
+  return index < kMaxNodes && around.trials.thp[index].tried ? &around.trials.thp[index] : nullptr;
+}
+
 const char* Patient::variable(const char* name) const {
   const std::size_t length = std::strlen(name);
   for (const std::string& setting : around.environment) {

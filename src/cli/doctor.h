@@ -89,6 +89,8 @@ struct Patient {
   std::uint64_t pool_pages(std::uint64_t kib = 2048) const;
   int error_of(Ability ability) const { return around.trials.of(ability); }
   bool works(Ability ability) const { return error_of(ability) == 0; }
+  // The trial made near a usable node; nullptr where none was.
+  const HugePageTrial* huge_page_trial(NodeId node) const;
   const char* variable(const char* name) const;  // nullptr where it is not set
   Finding& add(const char* id, Severity severity, const std::string& title);
 };

@@ -32,12 +32,12 @@ struct Outcome {
 };
 Outcome outcome_of(const Patient& patient) {
   Outcome outcome;
-  unsigned index = 0;
-  for (NodeId node = patient.usable.first(); node.valid();
-       node = patient.usable.next(NodeId(node.value + 1)), index++) {
-    if (index >= kMaxNodes) break;
-    const HugePageTrial& trial = patient.around.trials.thp[index];
-    if (!trial.tried) continue;
+  NodeId next;
+  for (NodeId node = patient.usable.first(); node.valid(); node = next) {
+    next = patient.usable.next(NodeId(node.value + 1));
+    const HugePageTrial* const found = patient.huge_page_trial(node);
+    if (found == nullptr) continue;
+    const HugePageTrial& trial = *found;
     // Where mbind is refused the one trial was made on whichever node we ran on.
     const NodeId asked = patient.works(Ability::kBind) || trial.node < 0 ? node : NodeId(trial.node);
     if (trial.bytes >= 2 * MiB) {

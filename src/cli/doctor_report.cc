@@ -243,7 +243,7 @@ void write_machine(const Patient& patient, Json& json) {
   json.close('}');
 }
 
-// What was tried, by name: true, false, or null where there was nothing to try it on.
+// What was tried, by name.
 void write_trials(const Patient& patient, Json& json) {
   static constexpr const char* kNames[] = {"rseq",      "membarrier",   "mbind",          "get_mempolicy", "move_pages",
                                            "populate",  "collapse",     "preferred_many", "userfaultfd",   "pool_map",
@@ -254,7 +254,15 @@ void write_trials(const Patient& patient, Json& json) {
     const int error = patient.error_of(static_cast<Ability>(i));
     json.key(kNames[i]).text(error == 0 ? "works" : error_text(error));
   }
-  json.close('}');
+  json.close('}').key("huge_page_trials").open('[');
+  for (NodeId node = patient.usable.first(), next; node.valid(); node = next) {
+    next = patient.usable.next(NodeId(node.value + 1));
+    const HugePageTrial* const trial = patient.huge_page_trial(node);
+    if (trial == nullptr) continue;
+    json.open('{').key("node").number(node.value).key("came_from").number(trial->node);
+    json.key("bytes").number(static_cast<std::int64_t>(trial->bytes)).close('}');
+  }
+  json.close(']');
 }
 
 }  // namespace

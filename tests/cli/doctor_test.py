@@ -102,6 +102,10 @@ class Doctor(Fixture):
         for name in ("rseq", "membarrier", "populate"):
             self.assertEqual(found["tried"][name], "works", found["tried"])
         self.assertNotIn("no-library", found["by_id"])
+        self.assertEqual(len(found["huge_page_trials"]), sum(node["cpus"] > 0 and node["allowed"] for node in found["nodes"]))
+        if found["transparent_huge_pages"]["enabled"] in ("always", "madvise"):
+            some_small = any(trial["bytes"] < 2 << 20 for trial in found["huge_page_trials"])
+            self.assertEqual(some_small, "thp-scarce" in found["by_id"])
 
     def test_as_nobody(self):
         found = self.doctor(nobody=True)
@@ -146,6 +150,7 @@ class Doctor(Fixture):
         found = self.doctor(front=(self.sandbox, "-t"), preexec_fn=limit)
         self.assertIn("4.0 GiB", found["by_id"]["limit-address-space"]["here"])
         self.assertIn("PR_SET_THP_DISABLE", found["by_id"]["thp-forbidden"]["here"])
+        self.assertEqual({trial["bytes"] for trial in found["huge_page_trials"]}, {4096})
         self.assertEqual(found["status"], 1)
 
     def test_settings(self):

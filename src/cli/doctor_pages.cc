@@ -92,6 +92,9 @@ void check_thp_mode(Patient& patient, const std::string& mode) {
 void check_thp_trials(Patient& patient, const std::string& mode) {
   if (mode == "never" || patient.around.trials.thp_forbidden) return;
   const Outcome outcome = outcome_of(patient);
+  if (outcome.came.empty() && outcome.did_not.empty() && !mode.empty()) {
+    patient.unknown.push_back("huge pages were not asked for: too little memory is left here for a trial (64 MiB)");
+  }
   if (!outcome.did_not.empty() && !mode.empty()) {
     Finding& finding = patient.add("thp-scarce", Severity::kCosts,
                                    "Transparent huge pages do not come on " + nodes_text(outcome.did_not));

@@ -13,6 +13,7 @@
 #include "base/bits.h"
 #include "os/linux_calls.h"
 #include "os/os.h"
+#include "os/room.h"
 #include "os/userfault.h"
 
 #ifndef MADV_COLLAPSE
@@ -23,6 +24,8 @@ namespace nh {
 namespace {
 
 constexpr std::size_t kUnit = 2 * MiB;
+// What must be left for trials that take huge pages: the kernel's killer may choose another process than ours.
+constexpr std::size_t kRoom = 64 * MiB;
 constexpr int kPreferredMany = 5;  // MPOL_PREFERRED_MANY, Linux 5.15
 
 // Memory of the trial. It goes with the child.
@@ -143,8 +146,10 @@ void try_abilities(const NodeSet& nodes, Trials* out) {
   void* const page = ::mmap(nullptr, sizeof(Trials), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (page == MAP_FAILED) return;
   Trials* const shared = new (page) Trials;
+  const bool has_room = room_of_process() >= kRoom;
   for (unsigned i = 0; i < kAbilities; i++) {
     shared->error[i] = kNotTried;
+    if (static_cast<Ability>(i) == Ability::kCollapse && !has_room) continue;
     const bool ended = apart([&] {
       shared->error[i] = try_ability(static_cast<Ability>(i), nodes.first());
       if (static_cast<Ability>(i) == Ability::kRestartable) shared->rseq = rseq_mode();
@@ -154,7 +159,8 @@ void try_abilities(const NodeSet& nodes, Trials* out) {
   apart([&] { shared->thp_forbidden = ::prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0) == 1; });
   const bool can_bind = shared->of(Ability::kBind) == 0;
   unsigned index = 0;
-  for (NodeId node = nodes.first(); node.valid() && index < kMaxNodes; node = nodes.next(NodeId(node.value + 1))) {
+  for (NodeId node = nodes.first(); has_room && node.valid() && index < kMaxNodes;
+       node = nodes.next(NodeId(node.value + 1))) {
     apart([&] { try_huge_page(node, can_bind, &shared->thp[index]); });
     index++;
     if (!can_bind) break;  // only the node that we run on can be asked

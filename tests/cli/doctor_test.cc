@@ -342,6 +342,15 @@ TEST(Doctor, SaysWhatItCouldNotSee) {
   EXPECT_EQ(doctor_status(*patient), 2);
 }
 
+TEST(Doctor, SaysWhatItDidNotTry) {
+  const FakeRoot root;
+  Surroundings around = healthy(root);
+  for (int node = 0; node < 2; node++) around.trials.thp[node] = {};
+  const auto patient = examine(around);
+  EXPECT_EQ(patient->unknown.size(), 1u);
+  EXPECT_EQ(doctor_status(*patient), 2);
+}
+
 TEST(Doctor, OneNodeHasNoPlacement) {
   const FakeRoot root;
   root.write(FakeRoot::kNodes + "/online", "0\n");

@@ -141,7 +141,9 @@ def report_rows(arguments, case, **variables):
     assert result.returncode == 0, f"status {result.returncode}: {result.stderr}"
     head, *rows = re.findall(r"^  (?:heap|node) .*$", result.stderr, re.MULTILINE)
     assert head.split() == " ".join(REPORT).split(), head
-    return [dict(zip(REPORT, re.split(r"  +", row.strip()))) for row in rows]
+    assert max(map(len, [head, *rows])) <= 100, head
+    cells = r"\d+(?:\.\d)? (?:[KMGT]i)?B|\d+(?:\.\d)?|-"
+    return [dict(zip(REPORT, [row[2:14].strip(), *re.findall(cells, row[14:])])) for row in rows]
 
 
 def the_report_tells_whose_cpus_a_nodes_memory_served(arguments):

@@ -38,6 +38,22 @@ bool is_elf64(const Elf64_Ehdr& header) {
          header.e_ident[EI_CLASS] == ELFCLASS64;
 }
 
+// Whether a program has libnumaheap.a in it. The name of a variable is there even where it has been stripped.
+bool has_ours(std::ifstream& file) {
+  constexpr std::string_view kName = "NUMAHEAP_HUGE_SOURCE";
+  file.clear();
+  file.seekg(0);
+  std::string piece(1 << 20, '\0');
+  std::size_t kept = 0;  // of the piece before, so that a name that lies across both is found
+  while (file.read(piece.data() + kept, static_cast<std::streamsize>(piece.size() - kept)) || file.gcount() > 0) {
+    const std::string_view text(piece.data(), kept + static_cast<std::size_t>(file.gcount()));
+    if (text.find(kName) != text.npos) return true;
+    kept = std::min(text.size(), kName.size() - 1);
+    std::copy(text.end() - static_cast<std::ptrdiff_t>(kept), text.end(), piece.begin());
+  }
+  return false;
+}
+
 // The file that execvp would take.
 std::string resolve(const std::string& command) {
   if (command.find('/') != command.npos) return command;
@@ -132,13 +148,14 @@ std::string preload_obstacle(const std::string& command) {
   if (std::string_view(reinterpret_cast<const char*>(header.e_ident), SELFMAG) != ELFMAG) return "";
   if (!is_elf64(header) || header.e_machine != EM_X86_64) return "it is not a 64-bit x86 program";
   for (unsigned i = 0;; i++) {
-    if (i == header.e_phnum) return "it is statically linked; link it with libnumaheap.a";
+    if (i == header.e_phnum) return has_ours(file) ? "" : "it is statically linked; link it with libnumaheap.a";
     Elf64_Phdr segment;
     file.seekg(static_cast<std::streamoff>(header.e_phoff + i * header.e_phentsize));
     if (!file.read(reinterpret_cast<char*>(&segment), sizeof segment)) return "";
     if (segment.p_type == PT_INTERP) break;
   }
-  return defines_malloc(path) ? "it brings a malloc of its own, which comes before every preloaded one" : "";
+  if (!defines_malloc(path) || has_ours(file)) return "";
+  return "it brings a malloc of its own, which comes before every preloaded one";
 }
 
 }  // namespace nh::cli

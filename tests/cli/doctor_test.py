@@ -177,6 +177,9 @@ class Doctor(Fixture):
         own = self.compile("own", "void* malloc(unsigned long n) { return 0; }\nint main(void) { return 0; }\n",
                            "-rdynamic")
         self.assertIn("malloc of its own", self.doctor(own)["by_id"]["program"]["here"])
+        ours = self.compile("ours", 'const char* name = "NUMAHEAP_HUGE_SOURCE";\nvoid* malloc(unsigned long n) { return 0; }\n'
+                            "int main(void) { return 0; }\n", "-rdynamic")
+        self.assertNotIn("program", self.doctor(ours)["by_id"])  # libnumaheap.a is in it
         gains = self.compile("gains", "int main(void) { return 0; }\n")
         os.chmod(gains, 0o755 | stat.S_ISUID)
         self.assertNotIn("program", self.doctor(gains)["by_id"])  # its owner gains nothing

@@ -71,7 +71,8 @@ class Run(Fixture):
         self.assertIn("stub loaded\n", r.stderr)
 
     def test_command_needs_no_dashes(self):
-        r = self.run_tool("--report", "echo", "--strict")
+        r = self.run_tool("--report", "--stats=-", "echo", "--strict")
+        self.assertIn("stub NUMAHEAP_STATS=-\n", r.stderr)
         self.assertEqual(r.stdout, "--strict\n")
         self.assertIn("stub NUMAHEAP_REPORT=1\n", r.stderr)
         self.assertNotIn("NUMAHEAP_STRICT", r.stderr)
@@ -129,8 +130,10 @@ class Run(Fixture):
     def test_mistakes_are_found_before_the_program_starts(self):
         for words, text in ((("--hugepages", "of"), "accepts auto|2m|1g|thp|off"), (("--cpu-cache=4G",), "0..1G"),
                             (("--report=maybe",), "0|1"), (("--bananas",), "no such option '--bananas'"),
-                            (("--stats",), "--stats needs a value"), (("-x",), "no such option '-x'")):
-            r = self.run_tool(*words, *(["--", "echo", "started"] if words != ("--stats",) else []))
+                            (("--stats",), "--stats needs a value: stderr|FILE"), (("-x",), "no such option '-x'"),
+                            (("--stats", "--report"), "--stats needs a value: stderr|FILE"),
+                            (("--library",), "--library needs a value: the path of libnumaheap.so")):
+            r = self.run_tool(*words, "--", "echo", "started")
             self.assertEqual(r.returncode, 125, words)
             self.assertIn(text, r.stderr)
             self.assertNotIn("started", r.stdout)
@@ -352,17 +355,31 @@ class Others(unittest.TestCase):
     def test_version_and_help(self):
         self.assertRegex(call("--version").stdout, r"^numaheap \d+\.\d+\.\d+\n$")
         self.assertIn("usage: numaheap run", call("--help").stdout)
-        for command in ("run", "topo", "options"):
+        for command in ("run", "topo", "doctor", "reserve", "profile", "options"):
+            self.assertIn("numaheap " + command, call("--help").stdout)
             r = call(command, "--help")
             self.assertEqual(r.returncode, 0)
+            self.assertLessEqual(max(map(len, r.stdout.splitlines())), 80, r.stdout)
             self.assertTrue(r.stdout.startswith("usage: numaheap " + command))
 
     def test_mistakes(self):
         self.assertEqual(call().returncode, 2)
         r = call("rum")
         self.assertEqual(r.returncode, 2)
-        self.assertEqual(r.stderr, "numaheap: no command 'rum'; `numaheap --help` lists them\n")
+        self.assertEqual(r.stderr, "numaheap: no command 'rum'; did you mean 'run'? `numaheap --help` lists them, "
+                                   "`numaheap run -- CMD` runs a program\n")
+        self.assertIn("no command 'python3'; `numaheap --help`", call("python3").stderr)
         self.assertEqual(call("options", "--json").returncode, 2)
+
+    def test_unknown_options_get_the_nearest_name(self):
+        for words, meant in ((("run", "--polcy=local", "true"), "--policy"), (("run", "--dryrun", "true"), "--dry-run"),
+                             (("topo", "--synthetik", "x"), "--synthetic"), (("options", "--markdwon"), "--markdown"),
+                             (("profile", "--flames", "x"), "--flame")):
+            r = call(*words)
+            self.assertEqual(r.returncode, 125 if words[0] == "run" else 2, words)
+            self.assertIn(f"; did you mean '{meant}'? `numaheap {words[0]} --help` lists them\n", r.stderr)
+        r = call("run", "--frobnicate", "true")
+        self.assertIn("no such option '--frobnicate'; `numaheap run --help`", r.stderr)
 
     def test_output_that_cannot_be_written(self):
         with open("/dev/full", "w") as full:

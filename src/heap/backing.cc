@@ -278,6 +278,11 @@ void Backer::loosen(const Run& run) const {
   set_bound(run, policy);
 }
 
+void Backer::prefer_copies(const Run& run) const {
+  if (!has_policy() || lasting_policy() != BindMode::kDefault) return;
+  if (os_->bind(run.at(0), run.count * kHugeSize, BindMode::kPreferred, config_.nodes) == 0) set_bound(run, BindMode::kPreferred);
+}
+
 int Backer::back(const Run& run, std::size_t needed, Request* request) const {
   bool refused = false;
   // Asked again: the process may have forked since the request was decided.

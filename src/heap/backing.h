@@ -81,6 +81,8 @@ class Backer {
   int back_small(const Run& unit) const;
   // For memory whose pages are there, where they should be: see lasting_policy().
   void loosen(const Run& run) const;
+  // In a fork child: copies of pages that it shares with its parent are to lie on our node, whoever writes to them.
+  void prefer_copies(const Run& run) const;
   // The policy of memory from when its pages are there. None if nobody asked for a binding: the kernel's balancing and
   // its promotion from slow memory pass over mappings that have one, a preferred node included, and a copy after a fork may
   // lie elsewhere rather than kill.

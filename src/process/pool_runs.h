@@ -42,7 +42,8 @@ void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* 
 const NodeSet& nodes_of_heap(HeapId heap);
 BindMode lasting_policy_of_heap(HeapId heap);
 
-// A part of a run is ordinary memory now, with the same content and the policy that the part says. thp: advised to be transparent huge pages.
+// A part of a run is ordinary memory now, with the same content and the policy that the part says. thp: advised to be
+// transparent huge pages.
 void note_ordinary(const PoolRun& part, bool thp);
 // A part of a run does not exist in children.
 void note_kept(const PoolRun& part);

@@ -168,11 +168,11 @@ void write_system(TextWriter& out, const Topology& topology, const Asked& asked)
   const std::string thp = chosen_word(root + "/sys/kernel/mm/transparent_hugepage/enabled");
   out.text("\ntransparent huge pages: ").text(thp.empty() ? "not available" : thp);
   out.text("\nautomatic NUMA balancing: ").text(!known ? "not available" : balancing == 0 ? "off" : "on");
-  // 1 moves pages between nodes, 2 between tiers of memory. Bound memory is left alone by both.
+  // 1 moves pages between nodes, 2 between tiers of memory. Both leave bound memory and pages of the pools alone.
   if ((balancing & 1) != 0) {
-    out.text(" (memory under first touch follows the CPUs that use it; that of the nodes' heaps is bound and stays)");
+    out.text(" (memory follows the CPUs that use it; huge pages of the pools stay)");
   } else if (balancing != 0) {
-    out.text(" (between memory tiers only; that of the nodes' heaps is bound and stays)");
+    out.text(" (between memory tiers only; huge pages of the pools stay)");
   }
   CpuSet cpus;
   NodeSet nodes;

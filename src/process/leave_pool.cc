@@ -203,6 +203,7 @@ void Leaving::prepare_copy(Part& part) {
   }
   part.copy = static_cast<char*>(copy);
   if (run.bound != BindMode::kDefault) os_.bind(copy, part.wanted, run.bound, nodes_of_heap(run.heap));
+  bool proven = true;
   part.thp = os_.thp_mode() != 0 && os_.advise_thp(copy, part.wanted, true) == 0;
   // Flags travel with the mapping.
   if (part.not_dumped && keep_from_dumps(copy, part.wanted) != 0) part.movable = false;
@@ -221,7 +222,12 @@ void Leaving::prepare_copy(Part& part) {
     }
     const int error = facts.known && !facts.present ? 0 : os_.populate(move.copy, move.bytes);
     if (!part.movable || (error != 0 && error != EINVAL)) move.result = MoveResult::kFailed;
+    proven &= error == 0;
     moves_.add(move);
+  }
+  const BindMode lasting = lasting_policy_of_heap(run.heap);
+  if (proven && run.bound != lasting && os_.bind(copy, part.wanted, lasting, nodes_of_heap(run.heap)) == 0) {
+    part.run.bound = lasting;
   }
 }
 

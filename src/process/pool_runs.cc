@@ -160,7 +160,9 @@ void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* 
 
 const NodeSet& nodes_of_heap(HeapId heap) { return g_process.heaps[heap].heap.backer().config().nodes; }
 
-void note_ordinary(const PoolRun& part, bool thp) { g_process.heaps[part.heap].heap.note_plain(units_of(part), thp); }
+BindMode lasting_policy_of_heap(HeapId heap) { return g_process.heaps[heap].heap.backer().lasting_policy(); }
+
+void note_ordinary(const PoolRun& part, bool thp) { g_process.heaps[part.heap].heap.note_plain(units_of(part), thp, part.bound); }
 
 void note_kept(const PoolRun& part) {
   const Backer::Run run = units_of(part);

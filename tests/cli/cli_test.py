@@ -268,13 +268,13 @@ class Topo(unittest.TestCase):
         self.assertIn("node kind tier memory free 2M pages 1G pages CPUs".split(), lines)
         self.assertIn(["0", "10", "21"], lines)
         self.assertIn(["1:", "1"], lines)  # the fallback order holds allowed nodes only
-        for text in ("transparent huge pages: madvise\n", "automatic NUMA balancing: on (memory under first touch follows ",
-                     "bound and stays)\n", "allowed CPUs: 0-5\n",
+        for text in ("transparent huge pages: madvise\n", "automatic NUMA balancing: on (memory follows ",
+                     "of the pools stay)\n", "allowed CPUs: 0-5\n",
                      "allowed nodes: 1\n"):
             self.assertIn(text, r.stdout)
 
     def test_numa_balancing(self):
-        for value, words in (("0", "off\n"), ("2", "on (between memory tiers only; "), ("3", "on (memory under first touch ")):
+        for value, words in (("0", "off\n"), ("2", "on (between memory tiers only; "), ("3", "on (memory follows ")):
             write(self.root + "/proc/sys/kernel/numa_balancing", value + "\n")
             self.assertIn("automatic NUMA balancing: " + words, call("topo", "--root", self.root).stdout)
         os.unlink(self.root + "/proc/sys/kernel/numa_balancing")

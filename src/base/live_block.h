@@ -55,7 +55,7 @@ enum class LiveHeapField : unsigned {
   kCount,
 };
 enum class LiveCentralField : unsigned { kObjects, kTakes, kPuts, kFetches, kFlushes, kCount };  // of one class of one heap
-enum class LiveCpuField : unsigned { kLists, kLocal, kHasOtherHeaps, kHasPlaced, kKeepsLarge, kRefills, kFlushes, kCount };
+enum class LiveCpuField : unsigned { kLists, kLocal, kHasOtherHeaps, kHasPlaced, kCount };
 enum class LiveSpanField : unsigned { kStart, kPages, kObjects, kTaken, kObjectBytes, kUse, kCount };
 
 struct LiveBlock {
@@ -104,6 +104,6 @@ inline constexpr std::uint8_t kLiveSpanInUse = 1;  // LiveSpanField::kUse
 
 static_assert(sizeof(LiveNote) == 8 && sizeof(LiveField) == 4 && sizeof(LiveUnit) == 16 && sizeof(LiveList) == 16);
 static_assert(offsetof(LiveBlock, window) == 72 && offsetof(LiveBlock, library_version) == 160);
-static_assert(offsetof(LiveBlock, heap) == 208 && sizeof(LiveBlock) == 368, "a new layout is a new kLiveVersion");
+static_assert(offsetof(LiveBlock, heap) == 208 && sizeof(LiveBlock) == 352, "a new layout is a new kLiveVersion");
 
 }  // namespace nh

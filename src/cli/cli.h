@@ -21,11 +21,13 @@ int run_command(Words words);
 int topo_command(Words words);
 int options_command(Words words);
 int profile_command(Words words);
+int stat_command(Words words);
 
 extern const char kRunHelp[];
 extern const char kTopoHelp[];
 extern const char kOptionsHelp[];
 extern const char kProfileHelp[];
+extern const char kStatHelp[];
 
 // Writes "numaheap: <text>\n" to stderr and returns `status`.
 int complain(int status, const std::string& text);

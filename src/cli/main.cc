@@ -19,6 +19,7 @@ constexpr char kHelp[] =
        numaheap topo [OPTION...]                   what numaheap sees of this machine
        numaheap options [--markdown|--man]         the NUMAHEAP_ variables
        numaheap profile FILE|PID [OPTION...]       who holds the memory
+       numaheap stat PID [--json|--prometheus]     what the heaps of a running process hold
        numaheap --version
        numaheap COMMAND --help
 )";
@@ -33,6 +34,7 @@ constexpr Command kCommands[] = {
     {"topo", topo_command, kTopoHelp},
     {"options", options_command, kOptionsHelp},
     {"profile", profile_command, kProfileHelp},
+    {"stat", stat_command, kStatHelp},
 };
 
 int main_command(Words words) {

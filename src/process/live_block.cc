@@ -147,9 +147,6 @@ void LiveLayout::fill(LiveBlock& block) {
   cpu(LiveCpuField::kLocal) = NH_FIELD(0, CpuCache, local);
   cpu(LiveCpuField::kHasOtherHeaps) = NH_FIELD(0, CpuCache, has_other_heaps);
   cpu(LiveCpuField::kHasPlaced) = NH_FIELD(0, CpuCache, has_placed);
-  cpu(LiveCpuField::kKeepsLarge) = NH_FIELD(0, CpuCache, large_capacity_bytes);
-  cpu(LiveCpuField::kRefills) = NH_FIELD(0, CpuCache, refills);
-  cpu(LiveCpuField::kFlushes) = NH_FIELD(0, CpuCache, flushes);
 
   const auto span = [&](LiveSpanField f) -> LiveField& { return block.span[static_cast<unsigned>(f)]; };
   span(LiveSpanField::kStart) = NH_FIELD(0, MSpan, start_addr);

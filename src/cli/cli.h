@@ -22,12 +22,14 @@ int topo_command(Words words);
 int options_command(Words words);
 int profile_command(Words words);
 int stat_command(Words words);
+int top_command(Words words);
 
 extern const char kRunHelp[];
 extern const char kTopoHelp[];
 extern const char kOptionsHelp[];
 extern const char kProfileHelp[];
 extern const char kStatHelp[];
+extern const char kTopHelp[];
 
 // Writes "numaheap: <text>\n" to stderr and returns `status`.
 int complain(int status, const std::string& text);

@@ -201,7 +201,9 @@ bool attach(int pid, LiveProcess* process, std::string* why, bool* no_numaheap) 
     }
     process->block_at = place.block;
     process->file = place.file;
-    if (has_block(*process)) return true;
+    if (!has_block(*process)) continue;
+    why->clear();
+    return true;
   }
   if (process->memory.error() != 0) *why = why_not_readable(pid, process->memory.error());
   return false;

@@ -20,6 +20,7 @@ constexpr char kHelp[] =
        numaheap options [--markdown|--man]         the NUMAHEAP_ variables
        numaheap profile FILE|PID [OPTION...]       who holds the memory
        numaheap stat PID [--json|--prometheus]     what the heaps of a running process hold
+       numaheap top [PID|--all]                    the same again and again, with rates
        numaheap --version
        numaheap COMMAND --help
 )";
@@ -35,6 +36,7 @@ constexpr Command kCommands[] = {
     {"options", options_command, kOptionsHelp},
     {"profile", profile_command, kProfileHelp},
     {"stat", stat_command, kStatHelp},
+    {"top", top_command, kTopHelp},
 };
 
 int main_command(Words words) {

@@ -224,15 +224,16 @@ bool read_process_facts(int pid, ProcessFacts* facts) {
   }
   std::string_view rest = trimmed(line.substr(close + 1));
   if (!rest.empty()) facts->state = rest[0];
-  // Fields as proc(5) numbers them: 3 is the state, 10 minflt, 12 majflt, 20 num_threads.
+  // Fields as proc(5) numbers them: 3 is the state, 10 minflt, 12 majflt, 20 num_threads, 22 starttime.
   facts->faults = facts->threads = 0;
-  for (int field = 3; !rest.empty() && field <= 20; field++) {
+  for (int field = 3; !rest.empty() && field <= 22; field++) {
     std::string_view word = before(rest, ' ');
     rest = after(rest, ' ');
     std::uint64_t value = 0;
     if (!take_decimal(&word, &value)) continue;
     if (field == 10 || field == 12) facts->faults += value;
     if (field == 20) facts->threads = value;
+    if (field == 22) facts->started = value;
   }
   return true;
 }

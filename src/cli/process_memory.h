@@ -58,6 +58,7 @@ struct ProcessFacts {
   char state = '?';
   std::uint64_t faults = 0;  // with and without reading from disk
   std::uint64_t threads = 0;
+  std::uint64_t started = 0;  // in the kernel's ticks; with the id it names a process for ever
 };
 // false: there is no such process.
 bool read_process_facts(int pid, ProcessFacts* facts);

@@ -21,6 +21,7 @@ int run_command(Words words);
 int topo_command(Words words);
 int options_command(Words words);
 int profile_command(Words words);
+int map_command(Words words);
 int stat_command(Words words);
 int top_command(Words words);
 
@@ -28,6 +29,7 @@ extern const char kRunHelp[];
 extern const char kTopoHelp[];
 extern const char kOptionsHelp[];
 extern const char kProfileHelp[];
+extern const char kMapHelp[];
 extern const char kStatHelp[];
 extern const char kTopHelp[];
 

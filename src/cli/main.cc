@@ -21,6 +21,7 @@ constexpr char kHelp[] =
        numaheap profile FILE|PID [OPTION...]       who holds the memory
        numaheap stat PID [--json|--prometheus]     what the heaps of a running process hold
        numaheap top [PID|--all]                    the same again and again, with rates
+       numaheap map PID|FILE.json [--svg FILE]     a picture of its units: pages, occupancy, large objects
        numaheap --version
        numaheap COMMAND --help
 )";
@@ -37,6 +38,7 @@ constexpr Command kCommands[] = {
     {"profile", profile_command, kProfileHelp},
     {"stat", stat_command, kStatHelp},
     {"top", top_command, kTopHelp},
+    {"map", map_command, kMapHelp},
 };
 
 int main_command(Words words) {

@@ -39,12 +39,12 @@ inline constexpr std::array<Use, 4> kUses = {{
     {"\u2591", '.', "idle", {128, 128, 128}},
 }};
 
-// Nodes lie next to each other in pictures; neighbours in this list are easy to tell apart.
+// Neighbours in this list are easy to tell apart, and all of them from the backings.
 inline constexpr std::array<Rgb, 8> kNodeColors = {{
-    {31, 119, 180}, {214, 96, 40}, {44, 140, 70}, {190, 60, 110}, {120, 90, 190}, {150, 120, 20}, {20, 150, 160}, {110, 110, 110},
+    {28, 62, 138}, {200, 30, 62}, {196, 160, 0}, {0, 140, 140}, {188, 48, 160}, {118, 74, 40}, {106, 128, 20}, {60, 66, 74},
 }};
 constexpr Rgb node_color(int node) { return kNodeColors[static_cast<unsigned>(node) % kNodeColors.size()]; }
-inline constexpr Rgb kNoNodeColor = {95, 105, 120};
+inline constexpr Rgb kNoNodeColor = {160, 160, 160};
 
 // Shares of `cells` cells in proportion to the parts; none that is not zero gets none, as far as there are enough.
 std::vector<unsigned> share_out(const std::vector<std::uint64_t>& parts, std::uint64_t whole, unsigned cells);

@@ -218,9 +218,9 @@ bool read_process_facts(int pid, ProcessFacts* facts) {
   const std::size_t open = line.find('('), close = line.rfind(')');
   if (open == line.npos || close == line.npos || close < open) return false;
   facts->command = line.substr(open + 1, close - open - 1);
-  // The name is the program's to choose.
+  // The name is the program's to choose, and cut after 15 bytes.
   for (char& c : facts->command) {
-    if (static_cast<unsigned char>(c) < ' ' || c == '\x7f') c = '?';
+    if (c < ' ' || c == '\x7f') c = '?';
   }
   std::string_view rest = trimmed(line.substr(close + 1));
   if (!rest.empty()) facts->state = rest[0];

@@ -34,8 +34,12 @@ LiveField field(const LiveBlock& b, LiveHeapField f) { return b.heap[static_cast
 LiveField field(const LiveBlock& b, LiveCentralField f) { return b.central[static_cast<unsigned>(f)]; }
 LiveField field(const LiveBlock& b, LiveCpuField f) { return b.cpu[static_cast<unsigned>(f)]; }
 
-bool has_block(LiveProcess& p) {
-  return p.memory.read(p.block_at, &p.block) && p.block.magic == kLiveMagic && is_plausible(p.block);
+bool read_block(LiveProcess& p) {
+  LiveBlock& b = p.block;
+  if (!p.memory.read(p.block_at, &b) || b.magic != kLiveMagic || !is_plausible(b)) return false;
+  p.version = printable({b.library_version, ::strnlen(b.library_version, sizeof b.library_version)});
+  p.cache_mode = printable({b.cache_mode, ::strnlen(b.cache_mode, sizeof b.cache_mode)});
+  return true;
 }
 
 // What CPUs' lists hold of a heap's objects.
@@ -196,12 +200,13 @@ bool attach(int pid, LiveProcess* process, std::string* why, bool* no_numaheap) 
   for (const LivePlace& place : places) {
     if (place.version != kLiveVersion) {
       *why = name + " (" + facts.command + ") runs another version of numaheap (layout " + std::to_string(place.version) +
-             ", this tool reads " + std::to_string(kLiveVersion) + "); use the tool that was installed with " + place.file;
+             ", this tool reads " + std::to_string(kLiveVersion) + "); use the tool that was installed with " +
+             printable(place.file);
       continue;
     }
     process->block_at = place.block;
-    process->file = place.file;
-    if (!has_block(*process)) continue;
+    process->file = printable(place.file);
+    if (!read_block(*process)) continue;
     why->clear();
     return true;
   }

@@ -19,6 +19,8 @@ struct LiveProcess {
   std::uint64_t block_at = 0;
   std::string file;     // where numaheap is
   std::string command;
+  std::string version;  // of the library
+  std::string cache_mode;
 
   // True while the process still is the program that was attached to.
   bool same();

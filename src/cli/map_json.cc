@@ -139,7 +139,7 @@ bool parse_unit_map(std::string_view text, UnitMap* map, std::string* why) {
     return false;
   }
   map->pid = static_cast<int>(json["pid"].count());
-  map->command = json["command"].text;
+  map->command = printable(json["command"].text);
   for (const Json& item : json["heaps"].items) {
     if (parse_heap(item, &map->heaps.emplace_back())) continue;
     *why = "heap " + std::to_string(map->heaps.size() - 1) + " of it cannot be understood";

@@ -77,7 +77,7 @@ void Drawer::row(const MapArena& arena, const MapHeap& heap) {
 
 void Drawer::heap(const MapHeap& heap) {
   out_.text("\n").bold().text(heap.name()).plain();
-  if (heap.node >= 0) out_.text(" ").bg(node_color(heap.node)).text("  ").plain();
+  if (heap.node >= 0 && out_.mode() != ColorMode::kNone) out_.text(" ").bg(node_color(heap.node)).text("  ").plain();
   out_.text(": ").text(size_text(heap.backed() * kHugeSize)).text(" backed");
   const char* separator = " (units: ";
   for (unsigned i = kBackings.size(); i-- > 0;) {
@@ -98,9 +98,9 @@ void Drawer::heap(const MapHeap& heap) {
 void Drawer::legend() {
   const bool colors = out_.mode() != ColorMode::kNone;
   out_.text("A cell is a unit of 2 MiB, a row an arena of 64 MiB. Its letter tells the kind of its pages");
-  out_.text(colors ? ", in the\nnode's colour:" : ":").line().text(" ");
+  out_.text(colors ? ", in the\nnode's colour:" : ":").line();
   for (auto b = kBackings.rbegin(); b != kBackings.rend(); ++b) {
-    out_.text(" ").fg(b->color).text(std::string(1, b->letter)).plain().text(" ").text(b->name).text("  ");
+    out_.text(b == kBackings.rbegin() ? "  " : "   ").fg(b->color).text(std::string(1, b->letter)).plain().text(" ").text(b->name);
   }
   out_.line().text("  ").text(utf8_ ? "\u00b7" : ".").text(" no memory   - mapped, not in use   x another mapping's").line();
   out_.text("Behind the letter, how full it is of objects: ");

@@ -154,8 +154,7 @@ std::string ProcessMemory::read_text(std::uint64_t at, std::size_t most) {
   if (at == 0) return "";
   // It may end where the mapping does.
   if (!read(at, text.data(), most)) read(at, text.data(), std::min(most, 4096 - at % 4096));
-  text.resize(std::strlen(text.c_str()));
-  return text;
+  return printable(text.c_str());
 }
 
 bool find_live_blocks(ProcessMemory& memory, std::vector<LivePlace>* found, std::string* why) {
@@ -182,7 +181,10 @@ bool find_live_blocks(ProcessMemory& memory, std::vector<LivePlace>* found, std:
     start = 0;
     if (memory.error() != 0) break;
   }
-  const int error = lines.error() != 0 ? lines.error() : memory.error();
+  int error = lines.error() != 0 ? lines.error() : memory.error();
+  // Of a process that ends meanwhile the list just stops; it is then empty from its start.
+  std::string_view any;
+  if (error == 0 && found->empty() && !LineReader(proc_path(memory.pid(), "maps").c_str()).next(&any)) error = ESRCH;
   if (error != 0) *why = why_not_readable(memory.pid(), error);
   return error == 0;
 }
@@ -192,7 +194,8 @@ std::string why_not_readable(int pid, int error) {
   if (error == ENOENT || error == ESRCH) {
     ProcessFacts facts;
     if (!read_process_facts(pid, &facts)) return "there is no " + process;
-    return process + " has ended; its parent has not looked yet";
+    if (facts.state == 'Z' || facts.state == 'X') return process + " has ended; its parent has not looked yet";
+    return process + " is ending, or is one of the kernel's own";
   }
   if (error == ENOSYS) return "this kernel has no process_vm_readv (CONFIG_CROSS_MEMORY_ATTACH)";
   if (error != EPERM && error != EACCES) return process + ": " + std::strerror(error);
@@ -211,17 +214,22 @@ std::string why_not_readable(int pid, int error) {
                 "in a container with --cap-add SYS_PTRACE";
 }
 
+// Beyond ASCII it may be cut within a character.
+std::string printable(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (c < ' ' || c == '\x7f') c = '?';
+  }
+  return out;
+}
+
 bool read_process_facts(int pid, ProcessFacts* facts) {
   char text[1024];
   if (read_file(proc_path(pid, "stat").c_str(), text, sizeof text) <= 0) return false;
   const std::string_view line(text);
   const std::size_t open = line.find('('), close = line.rfind(')');
   if (open == line.npos || close == line.npos || close < open) return false;
-  facts->command = line.substr(open + 1, close - open - 1);
-  // The name is the program's to choose, and cut after 15 bytes.
-  for (char& c : facts->command) {
-    if (c < ' ' || c == '\x7f') c = '?';
-  }
+  facts->command = printable(line.substr(open + 1, close - open - 1));
   std::string_view rest = trimmed(line.substr(close + 1));
   if (!rest.empty()) facts->state = rest[0];
   // Fields as proc(5) numbers them: 3 is the state, 10 minflt, 12 majflt, 20 num_threads, 22 starttime.

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace nh::cli {
@@ -29,7 +30,7 @@ class ProcessMemory {
   };
   // Many pieces, few system calls.
   void read_pieces(std::span<const Piece> pieces);
-  // At most `most` characters of a text that ends with a 0.
+  // At most `most` characters of a text that ends with a 0, printable().
   std::string read_text(std::uint64_t at, std::size_t most);
 
   // errno of the last read that failed for another reason than that nothing is mapped at an address: ESRCH, EPERM, ENOSYS.
@@ -51,6 +52,9 @@ bool find_live_blocks(ProcessMemory& memory, std::vector<LivePlace>* found, std:
 
 // What an errno value of reading /proc/PID or its memory means, and what to do about it.
 std::string why_not_readable(int pid, int error);
+
+// Text that another process chose, without what could steer a terminal.
+std::string printable(std::string_view text);
 
 // /proc/PID/stat, which anybody may read.
 struct ProcessFacts {

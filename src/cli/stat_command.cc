@@ -3,6 +3,7 @@
 
 #include "cli/cli.h"
 #include "cli/live.h"
+#include "cli/terminal.h"
 
 namespace nh::cli {
 
@@ -25,7 +26,7 @@ using Out = Text<1024 * 1024>;
 
 void write_text(TextWriter& out, LiveProcess& process, const Snapshot& s) {
   out.text(process.command).text(", process ").sdec(process.memory.pid()).text(": numaheap ");
-  out.text(process.block.library_version).text(", caches ").text(process.block.cache_mode).text(", ");
+  out.text(process.version).text(", caches ").text(process.cache_mode).text(", ");
   out.dec(s.facts.threads).text(s.facts.threads == 1 ? " thread, " : " threads, ");
   out.dec(s.memory_syscalls).text(" memory system calls\n\n");
   std::vector<LiveHeap> columns;
@@ -58,16 +59,17 @@ void write_text(TextWriter& out, LiveProcess& process, const Snapshot& s) {
 #undef NH_HEAP_STAT
   }
   for (const LiveFallback& f : s.fallbacks) {
-    out.text("had to do without: ").text(f.text).text(" (").dec(f.count).text(f.count == 1 ? " time)\n" : " times)\n");
+    const std::string times = std::to_string(f.count) + (f.count == 1 ? " time" : " times");
+    out.text(wrapped("had to do without, " + times + ": " + f.text, 100, 2)).ch('\n');
   }
 }
 
 void write_json(TextWriter& out, LiveProcess& process, const Snapshot& s) {
-  out.text("{\n  \"version\": ").json_string(process.block.library_version);
+  out.text("{\n  \"version\": ").json_string(process.version);
   out.text(",\n  \"pid\": ").sdec(process.memory.pid());
   out.text(",\n  \"command\": ").json_string(process.command);
   out.text(",\n  \"threads\": ").dec(s.facts.threads);
-  out.text(",\n  \"cache_mode\": ").json_string(process.block.cache_mode);
+  out.text(",\n  \"cache_mode\": ").json_string(process.cache_mode);
   out.text(",\n  \"memory_syscalls\": ").dec(s.memory_syscalls);
   out.text(",\n  \"page_faults\": ").dec(s.facts.faults);
   out.text(",\n  \"fallbacks\": {");

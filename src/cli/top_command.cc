@@ -181,7 +181,7 @@ class Watcher {
 
  private:
   static std::string title_of(const Watched& w) {
-    return w.facts.command + ", process " + std::to_string(w.process->memory.pid()) + ", caches " + w.process->block.cache_mode +
+    return w.facts.command + ", process " + std::to_string(w.process->memory.pid()) + ", caches " + w.process->cache_mode +
            ", " + std::to_string(w.now.facts.threads) + (w.now.facts.threads == 1 ? " thread" : " threads");
   }
 

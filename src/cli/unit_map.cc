@@ -29,6 +29,7 @@ class MapReader {
     return LiveObject(span, span_bytes_).get(b_.span[static_cast<unsigned>(f)]);
   }
   void read_objects(MapArena* arena, MapHeap* heap);
+  void read_spans(MapArena* arena, std::uint64_t first_unit, MapHeap* heap);
   void add_span(const char* span, std::uint64_t page, bool large, MapArena* arena, MapHeap* heap);
   void spread_large(MapArena* arena);
   void add_row(const MapArena& arena, MapHeap* heap);
@@ -92,16 +93,30 @@ void MapReader::read_objects(MapArena* arena, MapHeap* heap) {
   std::uint64_t from = arena->address;
   if (large_end_ > from) from = std::min(large_end_, arena_end);
   const std::uint64_t first_unit = (from - arena->address) / kHugeSize;
+  if (first_unit < kUnitsPerArena) read_spans(arena, first_unit, heap);
+  spread_large(arena);
+  for (std::size_t u = 0; u < kUnitsPerArena; u++) {
+    MapCell& cell = arena->cells[u];
+    if (!cell.backed()) continue;
+    const std::uint64_t used = std::min<std::uint64_t>(used_[u], kHugeSize);
+    heap->object_bytes += used;
+    // Neither empty nor full is said of what is not quite.
+    cell.full = used == 0 ? 0 : static_cast<std::uint8_t>(std::clamp<std::uint64_t>(used * 100 / kHugeSize, 1, 100));
+  }
+}
+
+void MapReader::read_spans(MapArena* arena, std::uint64_t first_unit, MapHeap* heap) {
   std::vector<std::uint32_t> entries(kPagesPerArena);
   std::vector<std::uint64_t> spans(kPagesPerArena);
-  const std::uint64_t first_page = (arena->address - b_.window) / kPageSize;
   std::vector<ProcessMemory::Piece> pieces;
+  const std::uint64_t first_page = (arena->address - b_.window) / kPageSize;
   for (std::uint64_t u = first_unit; u < kUnitsPerArena; u++) {
     if (!arena->cells[u].backed()) continue;
     const std::uint64_t page = u * kPagesPerHuge;
     pieces.push_back({b_.page_map + (first_page + page) * 4, &entries[page], kPagesPerHuge * 4});
     pieces.push_back({b_.spans + (first_page + page) * 8, &spans[page], kPagesPerHuge * 8});
   }
+  if (pieces.empty()) return;
   process_.memory.read_pieces(pieces);
 
   struct Found {
@@ -120,15 +135,6 @@ void MapReader::read_objects(MapArena* arena, MapHeap* heap) {
   process_.memory.read_pieces(pieces);
   for (std::size_t i = 0; i < found.size(); i++) {
     add_span(&objects[i * span_bytes_], found[i].page, found[i].large, arena, heap);
-  }
-  spread_large(arena);
-  for (std::size_t u = 0; u < kUnitsPerArena; u++) {
-    MapCell& cell = arena->cells[u];
-    if (!cell.backed()) continue;
-    const std::uint64_t used = std::min<std::uint64_t>(used_[u], kHugeSize);
-    heap->object_bytes += used;
-    // Neither empty nor full is said of what is not quite.
-    cell.full = used == 0 ? 0 : static_cast<std::uint8_t>(std::clamp<std::uint64_t>(used * 100 / kHugeSize, 1, 100));
   }
 }
 

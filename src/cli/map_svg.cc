@@ -12,11 +12,11 @@ namespace {
 // All in pixels.
 constexpr int kCell = 13, kStep = 16, kStripe = 3;
 constexpr int kMargin = 24, kGap = 32;
-constexpr int kAddress = 112, kCount = 96;
+constexpr int kAddress = 112, kCount = 150;
 constexpr int kCells = static_cast<int>(kUnitsPerArena) * kStep;
 constexpr int kPanel = kAddress + kCells + kCount;
 constexpr int kTitle = 40;
-constexpr int kHead = 138;  // title and legend
+constexpr int kHead = 158;  // title and legend
 
 std::string number(std::int64_t v) { return std::to_string(v); }
 
@@ -99,6 +99,7 @@ void Svg::legend(const UnitMap& map) {
   text(kMargin, 36, "title", map.command + ", process " + number(map.pid));
   text(kMargin, 58, "note", size_text(backed * kHugeSize) + " backed of " + size_text(units * kHugeSize) +
        " of address space, " + size_text(objects) + " in objects");
+  text(kMargin, 76, "note", "A square is a unit of 2 MiB, filled from below as far as it is in objects; a row is an arena of 64 MiB.");
   int x = kMargin;
   const auto entry = [&](int y, const std::string& label) {
     text(x + kCell + 6, y + 11, "label", label);
@@ -106,28 +107,27 @@ void Svg::legend(const UnitMap& map) {
   };
   for (unsigned i = kBackings.size(); i-- > 0;) {
     const Backing& b = kBackings[i];
-    rect((std::string("empty") + b.letter).c_str(), x, 72, kCell, kCell);
-    rect((std::string("full") + b.letter).c_str(), x, 72 + kCell / 2, kCell, kCell - kCell / 2);
-    entry(72, std::string(b.name) + " (" + size_text(all[i] * kHugeSize) + ")");
+    rect((std::string("empty") + b.letter).c_str(), x, 92, kCell, kCell);
+    rect((std::string("full") + b.letter).c_str(), x, 92 + kCell / 2, kCell, kCell - kCell / 2);
+    entry(92, std::string(b.name) + " (" + size_text(all[i] * kHugeSize) + ")");
   }
   x = kMargin;
-  rect("mapped", x, 92, kCell, kCell);
-  entry(92, "mapped, not in use");
-  rect("reserved", x, 92, kCell, kCell);
-  entry(92, "address space only");
-  rect("large", x, 92, kCell, kCell);
-  entry(92, "large object");
-  text(x, 103, "note", "A square is a unit of 2 MiB, filled as far as it is in objects; a row is an arena.");
+  rect("mapped", x, 112, kCell, kCell);
+  entry(112, "mapped, not in use");
+  rect("reserved", x, 112, kCell, kCell);
+  entry(112, "address space only");
+  rect("large", x, 112, kCell, kCell);
+  entry(112, "large object");
   x = kMargin;
   for (const int node : nodes) {
     // More than fit would run out of the picture; their panels have their colours, too.
     if (x > kPanel - 110) break;
-    rect("node", x, 112, kStripe, kCell, hex_color(node_color(node)));
-    entry(112, "node " + number(node));
+    rect("node", x, 132, kStripe, kCell, hex_color(node_color(node)));
+    entry(132, "node " + number(node));
   }
   if (unknown) {
-    rect("node", x, 112, kStripe, kCell, hex_color(kNoNodeColor));
-    entry(112, "node not known");
+    rect("node", x, 132, kStripe, kCell, hex_color(kNoNodeColor));
+    entry(132, "node not known");
   }
 }
 

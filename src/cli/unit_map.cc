@@ -93,8 +93,8 @@ void MapReader::read_objects(MapArena* arena, MapHeap* heap) {
   std::uint64_t from = arena->address;
   if (large_end_ > from) from = std::min(large_end_, arena_end);
   const std::uint64_t first_unit = (from - arena->address) / kHugeSize;
-  if (first_unit < kUnitsPerArena) read_spans(arena, first_unit, heap);
   spread_large(arena);
+  if (first_unit < kUnitsPerArena) read_spans(arena, first_unit, heap);
   for (std::size_t u = 0; u < kUnitsPerArena; u++) {
     MapCell& cell = arena->cells[u];
     if (!cell.backed()) continue;

@@ -34,6 +34,27 @@ numaheap \- run programs on a malloc with huge pages and one heap per NUMA node
 .br
 .B numaheap options
 .RB [ \-\-markdown | \-\-man ]
+.br
+.B numaheap stat
+.I PID
+.RB [ \-\-json | \-\-prometheus ]
+.br
+.B numaheap top
+.RI [ PID | \fB\-\-all\fR ]
+.RB [ \-\-interval
+.IR SECONDS ]
+.RB [ \-\-count
+.IR N ]
+.RB [ \-\-sort
+.IR KEY ]
+.br
+.B numaheap map
+.IR PID | FILE.json
+.RB [ \-\-svg
+.IR FILE ]
+.RB [ \-\-json ]
+.RB [ \-\-color
+.IR MODE ]
 .SH DESCRIPTION
 .B numaheap run
 sets the environment, preloads
@@ -56,6 +77,13 @@ shows nodes, CPUs, memory, huge\-page pools, distances and the order in which no
 .PP
 .B numaheap options
 lists the variables, with the values in force.
+.PP
+.BR "numaheap stat" ,
+.B numaheap top
+and
+.B numaheap map
+look into running processes, which need not have been started for it and do not notice: what their heaps hold, at which
+rates, and a picture of every 2 MiB. They take the right that a debugger needs.
 .SH EXIT STATUS
 .B numaheap run
 exits with 125 when it fails itself, 126 when

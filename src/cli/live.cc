@@ -26,8 +26,8 @@ std::size_t extent_of(const LiveField (&fields)[N]) {
 template <std::size_t N>
 bool are_plausible(const LiveField (&fields)[N], std::size_t most) {
   return extent_of(fields) <= most && std::all_of(std::begin(fields), std::end(fields), [](LiveField f) {
-    return f.bytes == 1 || f.bytes == 2 || f.bytes == 4 || f.bytes == 8;
-  });
+           return f.bytes == 1 || f.bytes == 2 || f.bytes == 4 || f.bytes == 8;
+         });
 }
 
 LiveField field(const LiveBlock& b, LiveHeapField f) { return b.heap[static_cast<unsigned>(f)]; }
@@ -55,7 +55,8 @@ void add_list_set(const LiveBlock& b, const std::vector<LiveList>& set, const st
     const std::uint64_t objects = set[i].capacity - set[i].room;
     const bool large = i >= b.first_bin;
     if (large) sum->large_objects += objects;
-    sum->bytes += objects * (large && heap == b.extent_heap ? (i - b.first_bin + std::uint64_t{1}) * b.unit_bytes : list_bytes[i]);
+    sum->bytes += objects * (large && heap == b.extent_heap ? (i - b.first_bin + std::uint64_t{1}) * b.unit_bytes
+                                                            : list_bytes[i]);
   }
 }
 
@@ -88,7 +89,8 @@ std::vector<Cached> read_cpu_caches(LiveProcess& p, const std::vector<std::uint3
   return sums;
 }
 
-void add_centrals(LiveProcess& p, const std::vector<char>& heap, const std::vector<std::uint32_t>& list_bytes, LiveHeap* out) {
+void add_centrals(LiveProcess& p, const std::vector<char>& heap, const std::vector<std::uint32_t>& list_bytes,
+                  LiveHeap* out) {
   const LiveBlock& b = p.block;
   const LiveField first = field(b, LiveHeapField::kCentrals);
   const std::size_t bytes = extent_of(b.central);
@@ -123,8 +125,9 @@ LiveHeap read_heap(LiveProcess& p, unsigned index, const std::vector<std::uint32
   const auto get = [&](LiveHeapField f) { return heap.get(field(b, f)); };
   LiveHeap h = {};
   const unsigned like = index % (b.heap_count / 2);
-  h.kind = like < b.first_touch ? NUMAHEAP_HEAP_NODE
-                                : like == b.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
+  h.kind = like < b.first_touch    ? NUMAHEAP_HEAP_NODE
+           : like == b.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH
+                                   : NUMAHEAP_HEAP_INTERLEAVED;
   h.node = h.kind == NUMAHEAP_HEAP_NODE ? static_cast<std::int32_t>(get(LiveHeapField::kNode)) : -1;
   h.huge_1g_bytes = get(LiveHeapField::kBacked1G) * b.unit_bytes;
   h.hugetlb_bytes = get(LiveHeapField::kBacked2M) * b.unit_bytes + h.huge_1g_bytes;
@@ -151,19 +154,21 @@ LiveHeap read_heap(LiveProcess& p, unsigned index, const std::vector<std::uint32
 
 std::uint64_t LiveObject::get(LiveField f) const {
   std::uint64_t value = 0;
-  if (std::size_t{f.offset} + f.bytes <= size_ && f.bytes <= sizeof value) std::memcpy(&value, bytes_ + f.offset, f.bytes);
+  if (std::size_t{f.offset} + f.bytes <= size_ && f.bytes <= sizeof value)
+    std::memcpy(&value, bytes_ + f.offset, f.bytes);
   return value;
 }
 
 bool is_plausible(const LiveBlock& b) {
   const LiveField centrals = field(b, LiveHeapField::kCentrals);
-  return b.page_bytes == kPageSize && b.unit_bytes == kHugeSize && b.arena_bytes == kArenaSize &&
-         b.heap_count >= 6 && b.heap_count % 2 == 0 && b.heap_count <= kMaxHeaps && b.first_touch == b.heap_count / 2 - 2 &&
-         b.lists > b.first_bin && b.lists <= 4096 && b.centrals >= 2 && b.centrals / 2 <= b.lists && b.cpus <= kMaxCpus &&
-         b.page_kind_count <= 4096 && b.kind_shift > 0 && b.kind_shift < 32 && b.fallback_count <= 64 &&
-         b.heap_bytes <= kMostClassBytes && are_plausible(b.heap, b.heap_bytes) &&
+  return b.page_bytes == kPageSize && b.unit_bytes == kHugeSize && b.arena_bytes == kArenaSize && b.heap_count >= 6 &&
+         b.heap_count % 2 == 0 && b.heap_count <= kMaxHeaps && b.first_touch == b.heap_count / 2 - 2 &&
+         b.lists > b.first_bin && b.lists <= 4096 && b.centrals >= 2 && b.centrals / 2 <= b.lists &&
+         b.cpus <= kMaxCpus && b.page_kind_count <= 4096 && b.kind_shift > 0 && b.kind_shift < 32 &&
+         b.fallback_count <= 64 && b.heap_bytes <= kMostClassBytes && are_plausible(b.heap, b.heap_bytes) &&
          centrals.offset + b.centrals * sizeof(std::uint64_t) <= b.heap_bytes &&
-         are_plausible(b.central, kMostClassBytes) && are_plausible(b.cpu, kMostClassBytes) && are_plausible(b.span, 4096);
+         are_plausible(b.central, kMostClassBytes) && are_plausible(b.cpu, kMostClassBytes) &&
+         are_plausible(b.span, 4096);
 }
 
 bool LiveProcess::same() {
@@ -191,7 +196,8 @@ bool attach(int pid, LiveProcess* process, std::string* why, bool* no_numaheap) 
   if (!find_live_blocks(process->memory, &places, why)) return false;
   if (places.empty()) {
     *no_numaheap = true;
-    *why = name + " (" + facts.command + ") does not run on numaheap, or on one that cannot be looked into; start it with "
+    *why = name + " (" + facts.command +
+           ") does not run on numaheap, or on one that cannot be looked into; start it with "
            "`numaheap run`";
     return false;
   }
@@ -199,9 +205,9 @@ bool attach(int pid, LiveProcess* process, std::string* why, bool* no_numaheap) 
   // A program with a heap inside comes before libraries, and its malloc is the one that counts.
   for (const LivePlace& place : places) {
     if (place.version != kLiveVersion) {
-      *why = name + " (" + facts.command + ") runs another version of numaheap (layout " + std::to_string(place.version) +
-             ", this tool reads " + std::to_string(kLiveVersion) + "); use the tool that was installed with " +
-             printable(place.file);
+      *why = name + " (" + facts.command + ") runs another version of numaheap (layout " +
+             std::to_string(place.version) + ", this tool reads " + std::to_string(kLiveVersion) +
+             "); use the tool that was installed with " + printable(place.file);
       continue;
     }
     process->block_at = place.block;
@@ -268,7 +274,8 @@ bool take_snapshot(LiveProcess& process, Snapshot* out, std::string* why) {
   for (unsigned i = 0; i < b.fallback_count; i++) {
     std::uint64_t texts[2];
     if (counts[i] == 0 || !process.memory.read(b.fallback_texts + i * sizeof texts, &texts)) continue;
-    out->fallbacks.push_back({process.memory.read_text(texts[0], 64), process.memory.read_text(texts[1], 256), counts[i]});
+    out->fallbacks.push_back(
+        {process.memory.read_text(texts[0], 64), process.memory.read_text(texts[1], 256), counts[i]});
   }
   // What was read between an exec and now may be anything.
   if (process.same()) return true;

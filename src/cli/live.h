@@ -17,7 +17,7 @@ struct LiveProcess {
   ProcessMemory memory{0};
   LiveBlock block = {};
   std::uint64_t block_at = 0;
-  std::string file;     // where numaheap is
+  std::string file;  // where numaheap is
   std::string command;
   std::string version;  // of the library
   std::string cache_mode;

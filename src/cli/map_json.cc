@@ -17,10 +17,14 @@ constexpr const char* kBackingKeys[] = {"base", "thp", "2m", "1g"};
 
 char backing_letter(const MapCell& cell) {
   switch (cell.state) {
-    case LiveState::kReserved: return '.';
-    case LiveState::kMapped: return '-';
-    case LiveState::kBacked: return kBackings[static_cast<unsigned>(cell.kind)].letter;
-    case LiveState::kLost: return 'x';
+    case LiveState::kReserved:
+      return '.';
+    case LiveState::kMapped:
+      return '-';
+    case LiveState::kBacked:
+      return kBackings[static_cast<unsigned>(cell.kind)].letter;
+    case LiveState::kLost:
+      return 'x';
   }
   return '.';
 }
@@ -56,8 +60,9 @@ void write_arena(std::string& out, const MapArena& arena) {
     nodes.append(nodes.empty() ? "" : ",").append(std::to_string(cell.place));
     placed = placed || cell.place >= 0;
   }
-  out += "      {\"address\": \"" + hex(arena.address) + "\", \"count\": " + std::to_string(arena.count) + ", \"backing\": \"" +
-         backing + "\", \"large\": \"" + large + "\", \"full\": [" + full + "]" + (placed ? ", \"nodes\": [" + nodes + "]" : "") + "}";
+  out += "      {\"address\": \"" + hex(arena.address) + "\", \"count\": " + std::to_string(arena.count) +
+         ", \"backing\": \"" + backing + "\", \"large\": \"" + large + "\", \"full\": [" + full + "]" +
+         (placed ? ", \"nodes\": [" + nodes + "]" : "") + "}";
 }
 
 bool parse_arena(const Json& json, MapArena* arena) {
@@ -71,22 +76,28 @@ bool parse_arena(const Json& json, MapArena* arena) {
   arena->count = std::max<std::uint64_t>(1, json["count"].count());
   for (std::size_t u = 0; u < kUnitsPerArena; u++) {
     MapCell& cell = arena->cells[u];
-    if (!parse_backing(backing[u], &cell) || std::string_view(".O[=]").find(large[u]) == std::string_view::npos) return false;
+    if (!parse_backing(backing[u], &cell) || std::string_view(".O[=]").find(large[u]) == std::string_view::npos)
+      return false;
     cell.large = static_cast<LargePart>(large[u]);
     cell.full = static_cast<std::uint8_t>(std::min<std::uint64_t>(100, full[u].count()));
-    if (!nodes.empty() && nodes[u].number >= 0) cell.place = static_cast<std::int16_t>(std::min<std::uint64_t>(1023, nodes[u].count()));
+    if (!nodes.empty() && nodes[u].number >= 0)
+      cell.place = static_cast<std::int16_t>(std::min<std::uint64_t>(1023, nodes[u].count()));
   }
   return true;
 }
 
 bool parse_heap(const Json& json, MapHeap* heap) {
   const std::string& kind = json["kind"].text;
-  heap->kind = kind == "node" ? NUMAHEAP_HEAP_NODE : kind == "first_touch" ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
+  heap->kind = kind == "node"          ? NUMAHEAP_HEAP_NODE
+               : kind == "first_touch" ? NUMAHEAP_HEAP_FIRST_TOUCH
+                                       : NUMAHEAP_HEAP_INTERLEAVED;
   if (kind != heap_kind(heap->kind)) return false;
-  heap->node = heap->kind == NUMAHEAP_HEAP_NODE ? static_cast<int>(std::min<std::uint64_t>(1023, json["node"].count())) : -1;
+  heap->node =
+      heap->kind == NUMAHEAP_HEAP_NODE ? static_cast<int>(std::min<std::uint64_t>(1023, json["node"].count())) : -1;
   heap->paged = json["paged"].number != 0;
   heap->units = json["units"].count();
-  for (unsigned i = 0; i < heap->backed_units.size(); i++) heap->backed_units[i] = json["backed"][kBackingKeys[i]].count();
+  for (unsigned i = 0; i < heap->backed_units.size(); i++)
+    heap->backed_units[i] = json["backed"][kBackingKeys[i]].count();
   heap->object_bytes = json["object_bytes"].count();
   heap->large_objects = json["large_objects"].count();
   heap->left_out = json["left_out_arenas"].count();
@@ -99,19 +110,23 @@ bool parse_heap(const Json& json, MapHeap* heap) {
 }  // namespace
 
 std::string unit_map_json(const UnitMap& map) {
-  std::string out = "{\n  \"numaheap_map\": " + std::to_string(kMapVersion) + ",\n  \"pid\": " + std::to_string(map.pid) +
-                    ",\n  \"command\": " + quoted(map.command) + ",\n  \"unit_bytes\": " + std::to_string(kHugeSize) +
-                    ",\n  \"heaps\": [";
+  std::string out = "{\n  \"numaheap_map\": " + std::to_string(kMapVersion) +
+                    ",\n  \"pid\": " + std::to_string(map.pid) + ",\n  \"command\": " + quoted(map.command) +
+                    ",\n  \"unit_bytes\": " + std::to_string(kHugeSize) + ",\n  \"heaps\": [";
   const char* heap_separator = "\n";
   for (const MapHeap& heap : map.heaps) {
     out.append(heap_separator).append("    {\"kind\": \"").append(heap_kind(heap.kind)).append("\", \"node\": ");
-    out += std::to_string(heap.node) + ", \"paged\": " + (heap.paged ? "true" : "false") + ", \"units\": " +
-           std::to_string(heap.units) + ", \"backed\": {";
+    out += std::to_string(heap.node) + ", \"paged\": " + (heap.paged ? "true" : "false") +
+           ", \"units\": " + std::to_string(heap.units) + ", \"backed\": {";
     for (unsigned i = 0; i < heap.backed_units.size(); i++) {
-      out.append(i == 0 ? "\"" : ", \"").append(kBackingKeys[i]).append("\": ").append(std::to_string(heap.backed_units[i]));
+      out.append(i == 0 ? "\"" : ", \"")
+          .append(kBackingKeys[i])
+          .append("\": ")
+          .append(std::to_string(heap.backed_units[i]));
     }
-    out += "}, \"object_bytes\": " + std::to_string(heap.object_bytes) + ", \"large_objects\": " +
-           std::to_string(heap.large_objects) + ", \"left_out_arenas\": " + std::to_string(heap.left_out) + ", \"arenas\": [\n";
+    out += "}, \"object_bytes\": " + std::to_string(heap.object_bytes) +
+           ", \"large_objects\": " + std::to_string(heap.large_objects) +
+           ", \"left_out_arenas\": " + std::to_string(heap.left_out) + ", \"arenas\": [\n";
     for (std::size_t i = 0; i < heap.arenas.size(); i++) {
       write_arena(out, heap.arenas[i]);
       out += i + 1 < heap.arenas.size() ? ",\n" : "\n";

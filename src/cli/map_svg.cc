@@ -29,11 +29,20 @@ std::string escaped(std::string_view s) {
   std::string out;
   for (const char c : s) {
     switch (c) {
-      case '&': out += "&amp;"; break;
-      case '<': out += "&lt;"; break;
-      case '>': out += "&gt;"; break;
-      case '"': out += "&quot;"; break;
-      default: out += c;
+      case '&':
+        out += "&amp;";
+        break;
+      case '<':
+        out += "&lt;";
+        break;
+      case '>':
+        out += "&gt;";
+        break;
+      case '"':
+        out += "&quot;";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -45,11 +54,13 @@ class Svg {
 
  private:
   void text(int x, int y, const char* style, std::string_view s) {
-    out_ += "<text class=\"" + std::string(style) + "\" x=\"" + number(x) + "\" y=\"" + number(y) + "\">" + escaped(s) + "</text>\n";
+    out_ += "<text class=\"" + std::string(style) + "\" x=\"" + number(x) + "\" y=\"" + number(y) + "\">" + escaped(s) +
+            "</text>\n";
   }
   void rect(const char* style, int x, int y, int width, int height, const std::string& fill = "") {
-    out_ += "<rect class=\"" + std::string(style) + "\" x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" + number(width) +
-            "\" height=\"" + number(height) + "\"" + (fill.empty() ? "" : " fill=\"" + fill + "\"") + "/>\n";
+    out_ += "<rect class=\"" + std::string(style) + "\" x=\"" + number(x) + "\" y=\"" + number(y) + "\" width=\"" +
+            number(width) + "\" height=\"" + number(height) + "\"" + (fill.empty() ? "" : " fill=\"" + fill + "\"") +
+            "/>\n";
   }
   void style();
   void legend(const UnitMap& map);
@@ -65,14 +76,16 @@ int rows_of(const MapHeap& heap) { return static_cast<int>(heap.arenas.size()) +
 int height_of(const MapHeap& heap) { return kTitle + rows_of(heap) * kStep + kGap; }
 
 void Svg::style() {
-  out_ += "<style>\n"
-          "text{font-family:'DejaVu Sans',Helvetica,Arial,sans-serif;fill:#222;font-size:12px}\n"
-          ".title{font-size:18px;font-weight:bold}.heap{font-size:14px;font-weight:bold}.note{fill:#555}\n"
-          ".address{font-family:'DejaVu Sans Mono',Menlo,monospace;font-size:10px;fill:#555}\n"
-          ".reserved{fill:#f4f4f4}.mapped{fill:none;stroke:#bbb}.lost{fill:#444}.large{fill:none;stroke:#111;stroke-width:2}\n";
+  out_ +=
+      "<style>\n"
+      "text{font-family:'DejaVu Sans',Helvetica,Arial,sans-serif;fill:#222;font-size:12px}\n"
+      ".title{font-size:18px;font-weight:bold}.heap{font-size:14px;font-weight:bold}.note{fill:#555}\n"
+      ".address{font-family:'DejaVu Sans Mono',Menlo,monospace;font-size:10px;fill:#555}\n"
+      ".reserved{fill:#f4f4f4}.mapped{fill:none;stroke:#bbb}.lost{fill:#444}.large{fill:none;stroke:#111;stroke-width:"
+      "2}\n";
   for (const Backing& b : kBackings) {
-    out_ += std::string(".empty") + b.letter + "{fill:" + hex_color(mix({255, 255, 255}, b.color, 0.22)) + "}.full" + b.letter +
-            "{fill:" + hex_color(b.color) + "}\n";
+    out_ += std::string(".empty") + b.letter + "{fill:" + hex_color(mix({255, 255, 255}, b.color, 0.22)) + "}.full" +
+            b.letter + "{fill:" + hex_color(b.color) + "}\n";
   }
   out_ += "</style>\n";
 }
@@ -97,9 +110,11 @@ void Svg::legend(const UnitMap& map) {
   std::sort(nodes.begin(), nodes.end());
   nodes.erase(std::unique(nodes.begin(), nodes.end()), nodes.end());
   text(kMargin, 36, "title", map.command + ", process " + number(map.pid));
-  text(kMargin, 58, "note", size_text(backed * kHugeSize) + " backed of " + size_text(units * kHugeSize) +
-       " of address space, " + size_text(objects) + " in objects");
-  text(kMargin, 76, "note", "A square is a unit of 2 MiB, filled from below as far as it is in objects; a row is an arena of 64 MiB.");
+  text(kMargin, 58, "note",
+       size_text(backed * kHugeSize) + " backed of " + size_text(units * kHugeSize) + " of address space, " +
+           size_text(objects) + " in objects");
+  text(kMargin, 76, "note",
+       "A square is a unit of 2 MiB, filled from below as far as it is in objects; a row is an arena of 64 MiB.");
   int x = kMargin;
   const auto entry = [&](int y, const std::string& label) {
     text(x + kCell + 6, y + 11, "label", label);
@@ -133,7 +148,10 @@ void Svg::legend(const UnitMap& map) {
 
 void Svg::cell(const MapCell& cell, int node, int x, int y) {
   if (!cell.backed()) {
-    rect(cell.state == LiveState::kReserved ? "reserved" : cell.state == LiveState::kMapped ? "mapped" : "lost", x, y, kCell, kCell);
+    rect(cell.state == LiveState::kReserved ? "reserved"
+         : cell.state == LiveState::kMapped ? "mapped"
+                                            : "lost",
+         x, y, kCell, kCell);
     return;
   }
   const char letter = kBackings[static_cast<unsigned>(cell.kind)].letter;
@@ -150,17 +168,20 @@ void Svg::outlines(const MapArena& arena, int x, int y) {
   for (std::size_t u = 0; u < kUnitsPerArena; u++) {
     if (arena.cells[u].large == LargePart::kNone) continue;
     std::size_t last = u;
-    const auto ends = [&](std::size_t i) { return arena.cells[i].large == LargePart::kLast || arena.cells[i].large == LargePart::kWhole; };
+    const auto ends = [&](std::size_t i) {
+      return arena.cells[i].large == LargePart::kLast || arena.cells[i].large == LargePart::kWhole;
+    };
     while (!ends(last) && last + 1 < kUnitsPerArena &&
            (arena.cells[last + 1].large == LargePart::kMiddle || arena.cells[last + 1].large == LargePart::kLast)) {
       last++;
     }
     const bool begins = arena.cells[u].large == LargePart::kFirst || arena.cells[u].large == LargePart::kWhole;
-    const int left = x + static_cast<int>(u) * kStep, right = x + static_cast<int>(last) * kStep + kCell, bottom = y + kCell;
+    const int left = x + static_cast<int>(u) * kStep, right = x + static_cast<int>(last) * kStep + kCell,
+              bottom = y + kCell;
     const std::string l = number(begins ? left : left - 3), r = number(ends(last) ? right : right + 3);
     const std::string top = number(y), low = number(bottom);
-    out_ += "<path class=\"large\" d=\"M" + l + " " + top + "H" + r + (ends(last) ? "V" + low : "M" + r + " " + low) + "H" + l +
-            (begins ? "V" + top : "") + "\"/>\n";
+    out_ += "<path class=\"large\" d=\"M" + l + " " + top + "H" + r + (ends(last) ? "V" + low : "M" + r + " " + low) +
+            "H" + l + (begins ? "V" + top : "") + "\"/>\n";
     u = last;
   }
 }
@@ -172,7 +193,9 @@ void Svg::row(const MapArena& arena, const MapHeap& heap, int x, int y) {
     cell(arena.cells[u], heap.node, x + kAddress + static_cast<int>(u) * kStep, y);
   }
   outlines(arena, x + kAddress, y);
-  if (arena.count > 1) text(x + kAddress + kCells + 4, y + 10, "address", "\u00d7 " + number(static_cast<std::int64_t>(arena.count)) + " arenas");
+  if (arena.count > 1)
+    text(x + kAddress + kCells + 4, y + 10, "address",
+         "\u00d7 " + number(static_cast<std::int64_t>(arena.count)) + " arenas");
 }
 
 void Svg::panel(const MapHeap& heap, int x, int y) {
@@ -195,7 +218,9 @@ void Svg::panel(const MapHeap& heap, int x, int y) {
     row(arena, heap, x, y);
     y += kStep;
   }
-  if (heap.left_out != 0) text(x, y + 12, "note", "and " + number(static_cast<std::int64_t>(heap.left_out)) + " arenas more, in the sums above");
+  if (heap.left_out != 0)
+    text(x, y + 12, "note",
+         "and " + number(static_cast<std::int64_t>(heap.left_out)) + " arenas more, in the sums above");
   out_ += "</g>\n";
 }
 
@@ -214,9 +239,9 @@ std::string Svg::draw(const UnitMap& map) {
   panels.swap(out_);
   const int width = 2 * kMargin + static_cast<int>(columns) * kPanel + static_cast<int>(columns - 1) * kGap;
   const int height = *std::max_element(bottom.begin(), bottom.end());
-  out_ = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + number(width) +
-         "\" height=\"" + number(height) + "\" viewBox=\"0 0 " + number(width) + " " + number(height) + "\">\n<title>" +
-         escaped(map.command) + "</title>\n";
+  out_ = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" +
+         number(width) + "\" height=\"" + number(height) + "\" viewBox=\"0 0 " + number(width) + " " + number(height) +
+         "\">\n<title>" + escaped(map.command) + "</title>\n";
   style();
   out_ += "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
   legend(map);

@@ -34,17 +34,22 @@ class Drawer {
 std::string Drawer::level(const MapCell& cell) const {
   if (cell.large == LargePart::kWhole) return "O";
   if (cell.large != LargePart::kNone) return std::string(1, static_cast<char>(cell.large));
-  static constexpr const char* kBlocks[] = {" ", "\u2581", "\u2582", "\u2583", "\u2584", "\u2585", "\u2586", "\u2587", "\u2588"};
+  static constexpr const char* kBlocks[] = {" ",      "\u2581", "\u2582", "\u2583", "\u2584",
+                                            "\u2585", "\u2586", "\u2587", "\u2588"};
   // Neither empty nor full is said of what is not quite.
   const unsigned steps = utf8_ ? 8 : 9;
-  const unsigned n = cell.full == 0 ? 0 : cell.full == 100 ? steps : std::clamp(cell.full * steps / 100u, 1u, steps - 1);
+  const unsigned n = cell.full == 0     ? 0
+                     : cell.full == 100 ? steps
+                                        : std::clamp(cell.full * steps / 100u, 1u, steps - 1);
   return utf8_ ? kBlocks[n] : std::string(1, static_cast<char>('0' + n));
 }
 
 void Drawer::cell(const MapCell& cell, int node) {
   constexpr Rgb kGrey = {120, 120, 120}, kBlack = {20, 20, 20}, kBack = {38, 38, 44}, kWhite = {255, 255, 255};
   if (!cell.backed()) {
-    const char* const text = cell.state == LiveState::kReserved ? (utf8_ ? "\u00b7 " : ". ") : cell.state == LiveState::kMapped ? "- " : "x ";
+    const char* const text = cell.state == LiveState::kReserved ? (utf8_ ? "\u00b7 " : ". ")
+                             : cell.state == LiveState::kMapped ? "- "
+                                                                : "x ";
     out_.fg(kGrey).text(text).plain();
     return;
   }
@@ -71,7 +76,8 @@ void Drawer::row(const MapArena& arena, const MapHeap& heap) {
   Text<32> address;
   out_.text(address.hex(arena.address).view()).pad_to(kLabel);
   for (const MapCell& c : arena.cells) cell(c, heap.node);
-  if (arena.count > 1) out_.text(" ").text(utf8_ ? "\u00d7" : "x").text(" ").text(std::to_string(arena.count)).text(" arenas");
+  if (arena.count > 1)
+    out_.text(" ").text(utf8_ ? "\u00d7" : "x").text(" ").text(std::to_string(arena.count)).text(" arenas");
   out_.line();
 }
 
@@ -88,11 +94,14 @@ void Drawer::heap(const MapHeap& heap) {
   }
   out_.text(heap.backed() != 0 ? " units), " : ", ").text(size_text(heap.object_bytes)).text(" in objects");
   if (heap.large_objects != 0) {
-    out_.text(", ").text(std::to_string(heap.large_objects)).text(heap.large_objects == 1 ? " large one" : " large ones");
+    out_.text(", ")
+        .text(std::to_string(heap.large_objects))
+        .text(heap.large_objects == 1 ? " large one" : " large ones");
   }
   out_.line();
   for (const MapArena& arena : heap.arenas) row(arena, heap);
-  if (heap.left_out != 0) out_.text("and ").text(std::to_string(heap.left_out)).text(" arenas more, in the sums above").line();
+  if (heap.left_out != 0)
+    out_.text("and ").text(std::to_string(heap.left_out)).text(" arenas more, in the sums above").line();
 }
 
 void Drawer::legend() {
@@ -100,9 +109,18 @@ void Drawer::legend() {
   out_.text("A cell is a unit of 2 MiB, a row an arena of 64 MiB. Its letter tells the kind of its pages");
   out_.text(colors ? ", in the\nnode's colour:" : ":").line();
   for (auto b = kBackings.rbegin(); b != kBackings.rend(); ++b) {
-    out_.text(b == kBackings.rbegin() ? "  " : "   ").fg(b->color).text(std::string(1, b->letter)).plain().text(" ").text(b->name);
+    out_.text(b == kBackings.rbegin() ? "  " : "   ")
+        .fg(b->color)
+        .text(std::string(1, b->letter))
+        .plain()
+        .text(" ")
+        .text(b->name);
   }
-  out_.line().text("  ").text(utf8_ ? "\u00b7" : ".").text(" no memory   - mapped, not in use   x another mapping's").line();
+  out_.line()
+      .text("  ")
+      .text(utf8_ ? "\u00b7" : ".")
+      .text(" no memory   - mapped, not in use   x another mapping's")
+      .line();
   out_.text("Behind the letter, how full it is of objects: ");
   out_.text(utf8_ ? "blank empty, \u2581 to \u2587 partly, \u2588 full" : "0 empty, 1 to 8 partly, 9 full").line();
   out_.text("  [==] and O: large objects, each unit that they have for themselves").line();
@@ -116,7 +134,10 @@ std::string Drawer::draw(const UnitMap& map) {
     units += h.units;
   }
   out_.bold().text(map.command).plain().text(", process ").text(std::to_string(map.pid)).text(": ");
-  out_.text(size_text(backed * kHugeSize)).text(" backed of ").text(size_text(units * kHugeSize)).text(" of address space, ");
+  out_.text(size_text(backed * kHugeSize))
+      .text(" backed of ")
+      .text(size_text(units * kHugeSize))
+      .text(" of address space, ");
   out_.text(size_text(objects)).text(" in objects").line();
   legend();
   for (const MapHeap& h : map.heaps) heap(h);

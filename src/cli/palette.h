@@ -41,7 +41,14 @@ inline constexpr std::array<Use, 4> kUses = {{
 
 // Neighbours in this list are easy to tell apart, and all of them from the backings.
 inline constexpr std::array<Rgb, 8> kNodeColors = {{
-    {28, 62, 138}, {200, 30, 62}, {196, 160, 0}, {0, 140, 140}, {188, 48, 160}, {118, 74, 40}, {106, 128, 20}, {60, 66, 74},
+    {28, 62, 138},
+    {200, 30, 62},
+    {196, 160, 0},
+    {0, 140, 140},
+    {188, 48, 160},
+    {118, 74, 40},
+    {106, 128, 20},
+    {60, 66, 74},
 }};
 constexpr Rgb node_color(int node) { return kNodeColors[static_cast<unsigned>(node) % kNodeColors.size()]; }
 inline constexpr Rgb kNoNodeColor = {160, 160, 160};

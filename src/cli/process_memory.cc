@@ -79,7 +79,8 @@ std::size_t find_note(const std::vector<char>& notes, std::size_t alignment) {
 bool find_in_image(ProcessMemory& memory, std::uint64_t start, LivePlace* place) {
   Elf64_Ehdr header;
   if (!memory.read(start, &header) || std::memcmp(header.e_ident, ELFMAG, SELFMAG) != 0) return false;
-  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum > 128) return false;
+  if (header.e_ident[EI_CLASS] != ELFCLASS64 || header.e_phentsize != sizeof(Elf64_Phdr) || header.e_phnum > 128)
+    return false;
   std::vector<Elf64_Phdr> segments(header.e_phnum);
   if (!memory.read(start + header.e_phoff, segments.data(), segments.size() * sizeof segments[0])) return false;
   const auto first = std::find_if(segments.begin(), segments.end(),
@@ -95,7 +96,8 @@ bool find_in_image(ProcessMemory& memory, std::uint64_t start, LivePlace* place)
     LiveNote note;
     std::memcpy(&note, &notes[at], sizeof note);
     place->version = note.version;
-    place->block = bias + s.p_vaddr + at + offsetof(LiveNote, block) + static_cast<std::uint64_t>(std::int64_t{note.block});
+    place->block =
+        bias + s.p_vaddr + at + offsetof(LiveNote, block) + static_cast<std::uint64_t>(std::int64_t{note.block});
     return true;
   }
   return false;
@@ -202,16 +204,18 @@ std::string why_not_readable(int pid, int error) {
   const std::string mine = "may not look into " + process + ": ";
   struct stat owner;
   if (::stat(proc_path(pid, "").c_str(), &owner) == 0 && owner.st_uid != ::geteuid() && ::geteuid() != 0) {
-    return mine + "it is " + user_name(owner.st_uid) + "'s or may not be looked at by its user; run this as root (sudo)";
+    return mine + "it is " + user_name(owner.st_uid) +
+           "'s or may not be looked at by its user; run this as root (sudo)";
   }
   std::uint64_t scope = 0;
   if (read_number("/proc/sys/kernel/yama/ptrace_scope", &scope) && scope != 0) {
-    return mine + "kernel.yama.ptrace_scope is " + std::to_string(scope) + (scope >= 3
-        ? ", which forbids it until the next boot"
-        : "; run this as root (sudo), or allow it to users: sudo sysctl kernel.yama.ptrace_scope=0");
+    return mine + "kernel.yama.ptrace_scope is " + std::to_string(scope) +
+           (scope >= 3 ? ", which forbids it until the next boot"
+                       : "; run this as root (sudo), or allow it to users: sudo sysctl kernel.yama.ptrace_scope=0");
   }
-  return mine + "the kernel refuses (a privileged program, or a container); run this as root, "
-                "in a container with --cap-add SYS_PTRACE";
+  return mine +
+         "the kernel refuses (a privileged program, or a container); run this as root, "
+         "in a container with --cap-add SYS_PTRACE";
 }
 
 // Beyond ASCII it may be cut within a character.

@@ -44,7 +44,7 @@ class ProcessMemory {
 struct LivePlace {
   std::uint64_t block;  // address of the LiveBlock
   std::uint32_t version;
-  std::string file;     // the library, or the program that has it inside
+  std::string file;  // the library, or the program that has it inside
 };
 // The notes of a process's program and libraries, in the order of their addresses. false, with *why as a sentence: its
 // mappings or its memory must not be read, or it is gone.

@@ -109,8 +109,8 @@ void write_prometheus(TextWriter& out, LiveProcess& process, const Snapshot& s) 
   const auto head = [&](std::string_view name, std::string_view help, const char* type) {
     out.text("# HELP ").text(name).ch(' ').text(help).text("\n# TYPE ").text(name).ch(' ').text(type).ch('\n');
   };
-  const auto heaps = [&](std::string_view name, std::string_view label, std::uint64_t numaheap_heap_stats::*member, bool bytes,
-                         bool grows) {
+  const auto heaps = [&](std::string_view name, std::string_view label, std::uint64_t numaheap_heap_stats::*member,
+                         bool bytes, bool grows) {
     Text<80> full, help;
     full.text("numaheap_").text(name).text(grows ? "_total" : "");
     head(full.view(), help.text(label).text(bytes ? ", in bytes" : ", a number").view(), grows ? "counter" : "gauge");

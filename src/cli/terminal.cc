@@ -45,11 +45,11 @@ int nearest_of_256(Rgb c) {
 
 // ---- what signal handlers touch ----------------------------------------------------------------------------------------
 
-constexpr char kEnter[] = "\033[?1049h\033[?25l";          // a screen of its own, no cursor
+constexpr char kEnter[] = "\033[?1049h\033[?25l";  // a screen of its own, no cursor
 constexpr char kLeave[] = "\033[0m\033[?25h\033[?1049l";
 
 termios g_before;
-volatile std::sig_atomic_t g_raw = 0;      // g_before is to be put back
+volatile std::sig_atomic_t g_raw = 0;  // g_before is to be put back
 volatile std::sig_atomic_t g_entered = 0;
 volatile std::sig_atomic_t g_ended_by = 0;
 volatile std::sig_atomic_t g_changed = 0;  // size, or continued after a stop
@@ -140,11 +140,16 @@ ColorMode terminal_colors() {
 }
 
 bool parse_colors(std::string_view word, ColorMode* mode) {
-  if (word == "auto") *mode = terminal_colors();
-  else if (word == "none") *mode = ColorMode::kNone;
-  else if (word == "256") *mode = ColorMode::k256;
-  else if (word == "true") *mode = ColorMode::kTrue;
-  else return false;
+  if (word == "auto")
+    *mode = terminal_colors();
+  else if (word == "none")
+    *mode = ColorMode::kNone;
+  else if (word == "256")
+    *mode = ColorMode::k256;
+  else if (word == "true")
+    *mode = ColorMode::kTrue;
+  else
+    return false;
   return true;
 }
 
@@ -152,7 +157,8 @@ bool has_utf8() {
   for (const char* const name : {"LC_ALL", "LC_CTYPE", "LANG"}) {
     std::string value(variable(name));
     if (value.empty()) continue;
-    std::transform(value.begin(), value.end(), value.begin(), [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c; });
+    std::transform(value.begin(), value.end(), value.begin(),
+                   [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c | 32) : c; });
     return value.find("utf-8") != value.npos || value.find("utf8") != value.npos;
   }
   return false;
@@ -184,7 +190,9 @@ std::string wrapped(std::string_view text, std::size_t width, std::size_t indent
 }
 
 Rgb mix(Rgb from, Rgb to, double share) {
-  const auto part = [&](std::uint8_t a, std::uint8_t b) { return static_cast<std::uint8_t>(std::lround(a + (b - a) * share)); };
+  const auto part = [&](std::uint8_t a, std::uint8_t b) {
+    return static_cast<std::uint8_t>(std::lround(a + (b - a) * share));
+  };
   return {part(from.r, to.r), part(from.g, to.g), part(from.b, to.b)};
 }
 

@@ -1,18 +1,18 @@
 // `numaheap top`: the heaps of running processes, drawn again every second.
 #include <algorithm>
+#include <cerrno>
+#include <chrono>
 #include <cstdlib>
-#include <ctime>
 #include <filesystem>
 #include <map>
-#include <memory>
 #include <optional>
+#include <thread>
 
-#include "base/format.h"
 #include "base/scan.h"
 #include "cli/cli.h"
 #include "cli/live.h"
-#include "cli/palette.h"
 #include "cli/terminal.h"
+#include "cli/top_view.h"
 
 namespace nh::cli {
 
@@ -49,19 +49,6 @@ struct Asked {
   char sort = 'c';
 };
 
-// What one look at a process says beyond its figures.
-struct Rates {
-  double objects = 0, batches = 0, remote = 0, growth = 0, faults = 0, system_calls = 0;
-  void add(const Rates& o) {
-    objects += o.objects;
-    batches += o.batches;
-    remote += o.remote;
-    growth += o.growth;
-    faults += o.faults;
-    system_calls += o.system_calls;
-  }
-};
-
 double rate(std::uint64_t before, std::uint64_t now, double seconds) {
   return now > before && seconds > 0 ? static_cast<double>(now - before) / seconds : 0;
 }
@@ -77,13 +64,6 @@ Rates rates_of(const LiveHeap& before, const LiveHeap& now, double seconds) {
   return r;
 }
 
-struct Row {
-  std::string name;
-  std::uint64_t order;  // by name
-  LiveHeap heap;
-  Rates rates;
-};
-
 struct Watched {
   ProcessFacts facts;
   std::optional<LiveProcess> process;  // on numaheap
@@ -92,15 +72,6 @@ struct Watched {
   Snapshot before, now;
 
   double seconds() const { return before.heaps.size() == now.heaps.size() ? now.time - before.time : 0; }
-};
-
-struct Look {
-  std::vector<Row> heaps;      // of a process, or of all together
-  std::vector<Row> processes;  // only if all were asked for
-  LiveHeap total = {};
-  Rates rates;
-  std::size_t refused = 0;
-  std::string title;
 };
 
 void add_process(Watched& w, bool row, std::map<std::pair<int, int>, Row>* heaps, Look* look) {
@@ -123,22 +94,9 @@ void add_process(Watched& w, bool row, std::map<std::pair<int, int>, Row>* heaps
   look->total.add(total);
   look->rates.add(sum);
   const int pid = w.process->memory.pid();
-  if (row) look->processes.push_back({std::to_string(pid) + " " + w.facts.command, static_cast<std::uint64_t>(pid), total, sum});
-}
-
-void sort_rows(std::vector<Row>* rows, char key) {
-  const auto value = [key](const Row& r) -> double {
-    switch (key) {
-      case 'l': return static_cast<double>(r.heap.live_bytes);
-      case 'h': return static_cast<double>(r.heap.cached_bytes);
-      case 'i': return static_cast<double>(r.heap.free_bytes);
-      case 'o': return r.rates.objects;
-      case 'r': return r.rates.remote;
-      case 'n': return -static_cast<double>(r.order);
-      default: return static_cast<double>(r.heap.committed_bytes);
-    }
-  };
-  std::stable_sort(rows->begin(), rows->end(), [&](const Row& a, const Row& b) { return value(a) > value(b); });
+  if (row)
+    look->processes.push_back(
+        {std::to_string(pid) + " " + w.facts.command, static_cast<std::uint64_t>(pid), total, sum});
 }
 
 class Watcher {
@@ -174,15 +132,17 @@ class Watcher {
       look->heaps.push_back(row);
     }
     if (asked_.pid == 0) {
-      look->title = std::to_string(look->processes.size()) + (look->processes.size() == 1 ? " process" : " processes") + " on numaheap";
+      look->title = std::to_string(look->processes.size()) + (look->processes.size() == 1 ? " process" : " processes") +
+                    " on numaheap";
     }
     return true;
   }
 
  private:
   static std::string title_of(const Watched& w) {
-    return w.facts.command + ", process " + std::to_string(w.process->memory.pid()) + ", caches " + w.process->cache_mode +
-           ", " + std::to_string(w.now.facts.threads) + (w.now.facts.threads == 1 ? " thread" : " threads");
+    return w.facts.command + ", process " + std::to_string(w.process->memory.pid()) + ", caches " +
+           w.process->cache_mode + ", " + std::to_string(w.now.facts.threads) +
+           (w.now.facts.threads == 1 ? " thread" : " threads");
   }
 
   bool refresh(Watched& w, std::string* why) {
@@ -240,131 +200,6 @@ class Watcher {
   std::map<int, Watched> watched_;
 };
 
-// ---- drawing ---------------------------------------------------------------------------------------------------------
-
-std::string short_bytes(double bytes) {
-  Text<40> text;
-  if (bytes < 0) text.ch('-');
-  text.bytes(static_cast<std::uint64_t>(std::abs(bytes)));
-  return std::string(text.view());
-}
-
-std::string short_number(double n) {
-  Text<40> text;
-  static constexpr const char* kUnits[] = {"", "k", "M", "G"};
-  unsigned unit = 0;
-  for (; n >= 999.5 && unit < 3; unit++) n /= 1000;
-  text.fixed(n, unit == 0 || n >= 99.95 ? 0 : 1).text(kUnits[unit]);
-  return std::string(text.view());
-}
-
-struct Layout {
-  std::size_t name = 20, bar;
-  bool rates;
-  explicit Layout(std::size_t width) {
-    constexpr std::size_t kFigures = 3 * 11, kPages = 10, kRates = 2 * 9;
-    rates = width >= name + 1 + 10 + kFigures + kPages + kRates;
-    const std::size_t taken = name + 1 + kFigures + kPages + (rates ? kRates : 0);
-    bar = width > taken + 6 ? std::min<std::size_t>(width - taken, 60) : 6;
-  }
-};
-
-void draw_bar(ColorText& out, const LiveHeap& h, std::uint64_t longest, std::size_t cells, bool utf8) {
-  const std::uint64_t known = h.live_bytes + h.cached_bytes + h.free_bytes;
-  const std::uint64_t in_spans = h.committed_bytes > known ? h.committed_bytes - known : 0;
-  const std::vector<unsigned> shares =
-      share_out({h.live_bytes, h.cached_bytes, in_spans, h.free_bytes}, longest, static_cast<unsigned>(cells));
-  for (std::size_t use = 0; use < shares.size(); use++) {
-    if (shares[use] == 0) continue;
-    out.fg(kUses[use].color);
-    for (unsigned i = 0; i < shares[use]; i++) out.text(utf8 ? kUses[use].glyph : std::string_view(&kUses[use].letter, 1));
-    out.plain();
-  }
-}
-
-void draw_pages(ColorText& out, const LiveHeap& h, unsigned cells) {
-  const std::uint64_t pages[] = {h.huge_1g_bytes, h.hugetlb_bytes - std::min(h.huge_1g_bytes, h.hugetlb_bytes), h.thp_bytes,
-                                 h.base_bytes};
-  const std::vector<unsigned> shares = share_out({std::begin(pages), std::end(pages)}, h.committed_bytes, cells);
-  for (std::size_t i = 0; i < shares.size(); i++) {
-    if (shares[i] == 0) continue;
-    const Backing& backing = kBackings[kBackings.size() - 1 - i];
-    out.fg(backing.color).text(std::string(shares[i], backing.letter)).plain();
-  }
-}
-
-void draw_rows(ColorText& out, const std::vector<Row>& rows, const char* what, const Layout& layout, bool utf8) {
-  std::uint64_t longest = 0;
-  for (const Row& r : rows) longest = std::max(longest, r.heap.committed_bytes);
-  out.bold().text(what).pad_to(layout.name + 1 + layout.bar);
-  for (const char* column : {"live", "cached", "idle"}) out.right(column, 11);
-  out.text("  pages").pad_to(layout.name + 1 + layout.bar + 33 + 10);
-  if (layout.rates) out.right("objects/s", 9).right("remote/s", 9);
-  out.line();
-  for (const Row& r : rows) {
-    std::string name = r.name;
-    while (columns_of(name) > layout.name) name.pop_back();
-    out.text(name).pad_to(layout.name + 1);
-    draw_bar(out, r.heap, longest, layout.bar, utf8);
-    out.pad_to(layout.name + 1 + layout.bar);
-    for (const std::uint64_t bytes : {r.heap.live_bytes, r.heap.cached_bytes, r.heap.free_bytes}) {
-      out.right(short_bytes(static_cast<double>(bytes)), 11);
-    }
-    out.text("  ");
-    draw_pages(out, r.heap, 8);
-    out.pad_to(layout.name + 1 + layout.bar + 33 + 10);
-    if (layout.rates) out.right(short_number(r.rates.objects), 9).right(short_number(r.rates.remote), 9);
-    out.line();
-  }
-}
-
-std::string draw(Look& look, const Asked& asked, ColorMode colors, std::size_t width, bool keys) {
-  const bool utf8 = has_utf8();
-  const Layout layout(width);
-  ColorText out(colors);
-  char clock[16];
-  const std::time_t now = std::time(nullptr);
-  std::tm local;
-  std::strftime(clock, sizeof clock, "%H:%M:%S", ::localtime_r(&now, &local));
-  out.bold().text(look.title).plain();
-  const std::size_t end = std::min<std::size_t>(width, 100);
-  out.pad_to(end > 8 ? end - 8 : 0).text(clock).line();
-  const LiveHeap& t = look.total;
-  out.text("committed ").text(short_bytes(static_cast<double>(t.committed_bytes)));
-  out.text(", live ").text(short_bytes(static_cast<double>(t.live_bytes)));
-  out.text(", cached ").text(short_bytes(static_cast<double>(t.cached_bytes)));
-  out.text(", idle ").text(short_bytes(static_cast<double>(t.free_bytes)));
-  out.text(", own structures ").text(short_bytes(static_cast<double>(t.metadata_bytes))).line();
-  const Rates& r = look.rates;
-  out.text("per second: ").text(short_number(r.objects)).text(" objects in ").text(short_number(r.batches)).text(" batches, ");
-  out.text(short_number(r.remote)).text(" remote frees, ");
-  out.text(short_bytes(r.growth)).text(" growth, ").text(short_number(r.faults)).text(" faults, ");
-  out.text(short_number(r.system_calls)).text(" syscalls").line().line();
-
-  sort_rows(&look.heaps, asked.sort);
-  sort_rows(&look.processes, asked.sort);
-  draw_rows(out, look.heaps, asked.pid != 0 ? "heap" : "heaps of all", layout, utf8);
-  out.text("\n");
-  for (const Use& use : kUses) {
-    out.fg(use.color).text(utf8 ? use.glyph : std::string_view(&use.letter, 1)).plain().text(" ").text(use.name).text("   ");
-  }
-  out.text("pages:");
-  for (auto b = kBackings.rbegin(); b != kBackings.rend(); ++b) {
-    out.text(" ").fg(b->color).text(std::string(1, b->letter)).plain().text(" ").text(b->short_name);
-  }
-  out.line();
-  if (keys) out.text("keys: q quit, sort by c committed l live h cached i idle o objects r remote n name").line();
-  if (asked.pid == 0) {
-    out.text("\n");
-    draw_rows(out, look.processes, "process", layout, utf8);
-  }
-  if (look.refused != 0) {
-    out.text("may not look into ").text(std::to_string(look.refused));
-    out.text(look.refused == 1 ? " process" : " processes").text("; `numaheap stat PID` says why").line();
-  }
-  return out.view();
-}
-
 bool parse_seconds(std::string_view word, double* seconds) {
   char* end = nullptr;
   const std::string text(word);
@@ -388,7 +223,8 @@ int parse(Words words, Asked* asked) {
       good = value == nullptr || (take_decimal(&text, &asked->count) && text.empty() && asked->count != 0);
     } else if (take_value(words, &at, "--sort", &value)) {
       const std::string_view text = value == nullptr ? "" : value;
-      const auto key = std::find_if(std::begin(kSortKeys), std::end(kSortKeys), [&](SortKey k) { return text == k.name; });
+      const auto key =
+          std::find_if(std::begin(kSortKeys), std::end(kSortKeys), [&](SortKey k) { return text == k.name; });
       good = value == nullptr || key != std::end(kSortKeys);
       if (key != std::end(kSortKeys)) asked->sort = key->key;
     } else if (word.starts_with("-")) {
@@ -399,9 +235,23 @@ int parse(Words words, Asked* asked) {
       at++;
     }
     if (value == nullptr) return complain(kUsage, "top: " + word + " needs a value");
-    if (!good) return complain(kUsage, "top: " + word.substr(0, word.find('=')) + " does not take '" + value + "'; see `numaheap top --help`");
+    if (!good)
+      return complain(kUsage, "top: " + word.substr(0, word.find('=')) + " does not take '" + value +
+                                  "'; see `numaheap top --help`");
   }
   return all && asked->pid != 0 ? complain(kUsage, "top: one of PID and --all at most") : 0;
+}
+
+// Draws until the interval is over, again for each key that sorts. False: a key or a signal asks for the end.
+template <typename View>
+bool show(const Screen& screen, Asked* asked, View&& view) {
+  for (;;) {
+    if (!screen.draw(view())) return false;
+    const int key = screen.wait(asked->interval);
+    const auto sort = std::find_if(std::begin(kSortKeys), std::end(kSortKeys), [&](SortKey k) { return k.key == key; });
+    if (sort == std::end(kSortKeys)) return key != Screen::kEnd && key != 'q' && key != 'Q';
+    asked->sort = sort->key;
+  }
 }
 
 }  // namespace
@@ -412,40 +262,26 @@ int top_command(Words words) {
   Watcher watcher(asked);
   std::string why;
   if (!watcher.start(&why)) return complain(1, "top: " + why);
-  Look look;
-  const ColorMode colors = terminal_colors();
   std::optional<Screen> screen;
   if (Screen::possible()) screen.emplace();
-  for (std::uint64_t n = 0; asked.count == 0 || n < asked.count; n++) {
-    const bool there = watcher.look(&look, &why);
-    if (!there) break;
-    if (!screen) {
-      if (const int status = print((n == 0 ? "" : "\n") + draw(look, asked, colors, 100, false)); status != 0) return status;
-      if (n + 1 == asked.count) break;
-      const timespec pause = {static_cast<time_t>(asked.interval),
-                              static_cast<long>((asked.interval - static_cast<double>(static_cast<time_t>(asked.interval))) * 1e9)};
-      ::nanosleep(&pause, nullptr);
+  const ColorMode colors = terminal_colors();
+  Look look;
+  const auto view = [&] {
+    const std::size_t width = screen ? screen->size().columns : 100;
+    return draw_look(&look, {asked.pid == 0, asked.sort, screen.has_value(), width, colors});
+  };
+  bool quit = false;
+  for (std::uint64_t n = 0; !quit && watcher.look(&look, &why); n++) {
+    if (screen) {
+      quit = !show(*screen, &asked, view) || n + 1 == asked.count;
       continue;
     }
-    int key = 0;
-    bool again = true;
-    while (again) {
-      if (!screen->draw(draw(look, asked, colors, screen->size().columns, true))) key = Screen::kEnd;
-      if (key != Screen::kEnd) key = screen->wait(asked.interval);
-      again = false;
-      for (const SortKey& k : kSortKeys) {
-        if (key != k.key) continue;
-        asked.sort = k.key;
-        again = true;
-      }
-    }
-    if (key == Screen::kEnd || key == 'q' || key == 'Q') {
-      screen.reset();
-      Screen::finish();
-      return 0;
-    }
+    if (const int status = print((n == 0 ? "" : "\n") + view()); status != 0) return status;
+    quit = n + 1 == asked.count;
+    if (!quit) std::this_thread::sleep_for(std::chrono::duration<double>(asked.interval));
   }
   screen.reset();
+  Screen::finish();
   // What was watched has ended, as programs do: that is no failure.
   if (!why.empty()) complain(0, "top: " + why);
   return 0;

@@ -13,7 +13,8 @@ constexpr std::size_t kArenasAtOnce = 64;
 
 class MapReader {
  public:
-  explicit MapReader(LiveProcess& process) : process_(process), b_(process.block), kinds_(b_.page_kind_count * std::size_t{2}) {
+  explicit MapReader(LiveProcess& process)
+      : process_(process), b_(process.block), kinds_(b_.page_kind_count * std::size_t{2}) {
     process.memory.read(b_.page_kinds, kinds_.data(), kinds_.size());
     process.memory.read(b_.window_bytes, &window_bytes_);
     for (const LiveField& f : b_.span) span_bytes_ = std::max<std::size_t>(span_bytes_, f.offset + f.bytes);
@@ -49,8 +50,9 @@ void MapReader::read_heap(unsigned index, MapHeap* heap) {
   std::vector<char> object(b_.heap_bytes);
   process_.memory.read(b_.heaps + std::uint64_t{index} * b_.heap_bytes, object.data(), object.size());
   const unsigned twins = b_.heap_count / 2, like = index % twins;
-  heap->kind = like < b_.first_touch ? NUMAHEAP_HEAP_NODE
-                                     : like == b_.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
+  heap->kind = like < b_.first_touch    ? NUMAHEAP_HEAP_NODE
+               : like == b_.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH
+                                        : NUMAHEAP_HEAP_INTERLEAVED;
   heap->node = heap->kind == NUMAHEAP_HEAP_NODE ? static_cast<int>(get(object, LiveHeapField::kNode)) : -1;
   heap->paged = index >= twins;
   if (index == 0 && b_.first_touch == 1) only_node_ = static_cast<std::int16_t>(heap->node);
@@ -60,9 +62,10 @@ void MapReader::read_heap(unsigned index, MapHeap* heap) {
   large_from_ = large_end_ = 0;
   for (std::uint64_t first = 0; first < end; first += kArenasAtOnce) {
     const std::size_t n = std::min<std::size_t>(kArenasAtOnce, end - first);
-    process_.memory.read(get(object, LiveHeapField::kPlaces) + first * sizeof places[0], places.data(), n * sizeof places[0]);
-    if (!process_.memory.read(get(object, LiveHeapField::kUnits) + first * kUnitsPerArena * sizeof units[0], units.data(),
-                              n * kUnitsPerArena * sizeof units[0])) {
+    process_.memory.read(get(object, LiveHeapField::kPlaces) + first * sizeof places[0], places.data(),
+                         n * sizeof places[0]);
+    if (!process_.memory.read(get(object, LiveHeapField::kUnits) + first * kUnitsPerArena * sizeof units[0],
+                              units.data(), n * kUnitsPerArena * sizeof units[0])) {
       return;
     }
     for (std::size_t i = 0; i < n; i++) {
@@ -76,8 +79,10 @@ void MapReader::read_heap(unsigned index, MapHeap* heap) {
         cell.state = static_cast<LiveState>(unit.state);
         cell.kind = static_cast<LiveKind>((unit.bits & ((1u << kLiveKindBits) - 1)) & 3);
         if (heap->node >= 0 || !cell.backed()) continue;
-        if (only_node_ >= 0) cell.place = only_node_;
-        else if (heap->kind == NUMAHEAP_HEAP_FIRST_TOUCH && unit.place > 0) cell.place = static_cast<std::int16_t>(unit.place - 1);
+        if (only_node_ >= 0)
+          cell.place = only_node_;
+        else if (heap->kind == NUMAHEAP_HEAP_FIRST_TOUCH && unit.place > 0)
+          cell.place = static_cast<std::int16_t>(unit.place - 1);
       }
       read_objects(&arena, heap);
       add_row(arena, heap);
@@ -131,7 +136,8 @@ void MapReader::read_spans(MapArena* arena, std::uint64_t first_unit, MapHeap* h
   }
   std::vector<char> objects(found.size() * span_bytes_);
   pieces.clear();
-  for (std::size_t i = 0; i < found.size(); i++) pieces.push_back({spans[found[i].page], &objects[i * span_bytes_], span_bytes_});
+  for (std::size_t i = 0; i < found.size(); i++)
+    pieces.push_back({spans[found[i].page], &objects[i * span_bytes_], span_bytes_});
   process_.memory.read_pieces(pieces);
   for (std::size_t i = 0; i < found.size(); i++) {
     add_span(&objects[i * span_bytes_], found[i].page, found[i].large, arena, heap);
@@ -155,7 +161,8 @@ void MapReader::add_span(const char* span, std::uint64_t page, bool large, MapAr
     const std::uint64_t unit = (at - arena->address) / kHugeSize;
     const std::uint64_t next = std::min(end, arena->address + (unit + 1) * kHugeSize);
     // As if the objects were spread evenly over the span: spans of small ones are a few pages long.
-    used_[unit] += static_cast<std::uint64_t>(static_cast<double>(used) * static_cast<double>(next - at) / static_cast<double>(bytes));
+    used_[unit] += static_cast<std::uint64_t>(static_cast<double>(used) * static_cast<double>(next - at) /
+                                              static_cast<double>(bytes));
     at = next;
   }
   if (!large || bytes < kHugeSize) return;
@@ -163,8 +170,10 @@ void MapReader::add_span(const char* span, std::uint64_t page, bool large, MapAr
   // Units that it has for itself; those at its ends may be shared.
   const std::uint64_t from = (start + kHugeSize - 1) / kHugeSize * kHugeSize, to = end / kHugeSize * kHugeSize;
   for (std::uint64_t at = from; at < std::min(to, arena->address + kArenaSize); at += kHugeSize) {
-    arena->cells[(at - arena->address) / kHugeSize].large =
-        to - from == kHugeSize ? LargePart::kWhole : at == from ? LargePart::kFirst : at + kHugeSize == to ? LargePart::kLast : LargePart::kMiddle;
+    arena->cells[(at - arena->address) / kHugeSize].large = to - from == kHugeSize ? LargePart::kWhole
+                                                            : at == from           ? LargePart::kFirst
+                                                            : at + kHugeSize == to ? LargePart::kLast
+                                                                                   : LargePart::kMiddle;
   }
   if (end > arena->address + kArenaSize) {
     large_from_ = from;

@@ -51,7 +51,8 @@ constexpr auto kListBytesTable = [] {
 // What base/live_block.h promises of the layers below.
 static_assert(sizeof(PageEntry) == 4 && sizeof(PageKind) == 2 && sizeof(void*) == 8);
 // The bits of a byte cannot be looked at here; a test does (tests/heap/unit_test.cc).
-static_assert(kUnitTableVersion == 1 && sizeof(Unit) == sizeof(LiveUnit) && offsetof(Unit, place) == offsetof(LiveUnit, place),
+static_assert(kUnitTableVersion == 1 && sizeof(Unit) == sizeof(LiveUnit) &&
+                  offsetof(Unit, place) == offsetof(LiveUnit, place),
               "a new layout of Unit is a new kLiveVersion");
 static_assert(static_cast<int>(LiveState::kBacked) == static_cast<int>(UnitState::kBacked) &&
               static_cast<int>(LiveState::kLost) == static_cast<int>(UnitState::kLost) &&
@@ -109,7 +110,8 @@ void LiveLayout::fill(LiveBlock& block) {
   const auto heap = [&](LiveHeapField f) -> LiveField& { return block.heap[static_cast<unsigned>(f)]; };
   constexpr std::size_t kHeap = offsetof(NodeHeap, heap), kArenas = kHeap + offsetof(MHeap, arenas_);
   const auto backed = [&](LiveHeapField f, UnitKind kind) {
-    heap(f) = {static_cast<std::uint16_t>(kHeap + offsetof(MHeap, backed_) + static_cast<unsigned>(kind) * sizeof(MHeap::backed_[0])),
+    heap(f) = {static_cast<std::uint16_t>(kHeap + offsetof(MHeap, backed_) +
+                                          static_cast<unsigned>(kind) * sizeof(MHeap::backed_[0])),
                sizeof(MHeap::backed_[0])};
   };
   heap(LiveHeapField::kNode) = NH_FIELD(kHeap + offsetof(MHeap, config_), MHeap::Config, node);

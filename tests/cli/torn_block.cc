@@ -25,7 +25,8 @@ int main(int, char** argv) {
     w = r % 3 == 0 ? reinterpret_cast<std::uint64_t>(&words[r / 3 % (1 << 18)]) : random() >> (r / 3 % 64);
   }
   const auto place = [&] {
-    return random() % 16 == 0 ? random() >> (random() % 64) : reinterpret_cast<std::uint64_t>(&words[random() % (1 << 18)]);
+    return random() % 16 == 0 ? random() >> (random() % 64)
+                              : reinterpret_cast<std::uint64_t>(&words[random() % (1 << 18)]);
   };
   nh::LiveBlock& b = numaheap_live_block;
   if (seed % 8 == 7) {
@@ -45,8 +46,9 @@ int main(int, char** argv) {
     b.page_kind_count = 300;
     b.kind_shift = 22;
     b.fallback_count = 8;
-    std::uint64_t* const addresses[] = {&b.window, &b.window_bytes, &b.page_map, &b.page_kinds, &b.spans, &b.heaps, &b.list_bytes,
-                                        &b.caches, &b.memory_syscalls, &b.fallbacks, &b.fallback_texts};
+    std::uint64_t* const addresses[] = {&b.window,          &b.window_bytes, &b.page_map,      &b.page_kinds,
+                                        &b.spans,           &b.heaps,        &b.list_bytes,    &b.caches,
+                                        &b.memory_syscalls, &b.fallbacks,    &b.fallback_texts};
     for (std::uint64_t* const a : addresses) *a = place();
     const auto fill = [&](nh::LiveField* fields, std::size_t n, std::size_t within) {
       for (std::size_t i = 0; i < n; i++) fields[i] = {static_cast<std::uint16_t>(random() % (within / 8) * 8), 8};

@@ -101,7 +101,8 @@ struct LiveList {
   std::uint32_t room, capacity;
 };
 
-inline constexpr std::uint8_t kLiveSpanInUse = 1;  // LiveSpanField::kUse
+// Of LiveSpanField::kUse: in use, also for an object that the profiler follows; others are not.
+inline constexpr std::uint8_t kLiveSpanInUse = 1, kLiveSpanSampled = 2;
 
 static_assert(sizeof(LiveNote) == 8 && sizeof(LiveField) == 4 && sizeof(LiveUnit) == 16 && sizeof(LiveList) == 16);
 static_assert(offsetof(LiveBlock, window) == 72 && offsetof(LiveBlock, library_version) == 160);

@@ -150,7 +150,8 @@ void MapReader::add_span(const char* span, std::uint64_t page, bool large, MapAr
   const std::uint64_t window_end = b_.window + window_bytes_;
   // A descriptor that has become another span's meanwhile, or was given back.
   if (get(span, LiveSpanField::kStart) != start || pages == 0 || pages > (window_end - start) / kPageSize) return;
-  if (get(span, LiveSpanField::kUse) != kLiveSpanInUse) return;
+  const std::uint64_t use = get(span, LiveSpanField::kUse);
+  if (use != kLiveSpanInUse && use != kLiveSpanSampled) return;
   const std::uint64_t bytes = pages * kPageSize, end = start + bytes;
   std::uint64_t used = bytes;
   if (!large) {

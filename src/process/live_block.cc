@@ -59,7 +59,8 @@ static_assert(static_cast<int>(LiveState::kBacked) == static_cast<int>(UnitState
               static_cast<int>(LiveKind::kHuge1G) == static_cast<int>(UnitKind::kHuge1G));
 static_assert(sizeof(FreeList) == sizeof(LiveList) && offsetof(FreeList, room) == offsetof(LiveList, room) &&
               offsetof(FreeList, cap) == offsetof(LiveList, capacity) && kListSetsPerHeap == 2);
-static_assert(kLiveSpanInUse == static_cast<int>(SpanUse::kInUse));
+static_assert(kLiveSpanInUse == static_cast<int>(SpanUse::kInUse) &&
+              kLiveSpanSampled == static_cast<int>(SpanUse::kSampled));
 static_assert(sizeof(NodeHeap) <= UINT16_MAX && sizeof(Central) <= UINT16_MAX && sizeof(CpuCache) <= UINT16_MAX);
 
 std::uint64_t number(const void* p) { return address(p); }

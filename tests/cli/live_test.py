@@ -42,6 +42,9 @@ class Stat(Fixture):
     def test_without_sequences(self):
         self.assertEqual(self.compare(self.live_program(8, NUMAHEAP_RSEQ="off"), 8)["cache_mode"], "fallback")
 
+    def test_sampled(self):
+        self.compare(self.live_program(2, NUMAHEAP_PROFILE=os.path.join(self.dir, "profile,interval=64K")), 2)
+
     def test_without_caches(self):
         self.assertEqual(self.compare(self.live_program(2, NUMAHEAP_CPU_CACHE="0"), 2)["cache_mode"], "off")
 

@@ -142,7 +142,7 @@ void Svg::legend(const UnitMap& map) {
   }
   if (unknown) {
     rect("node", x, 132, kStripe, kCell, hex_color(kNoNodeColor));
-    entry(132, "node not known");
+    entry(132, "not written to, or not known");
   }
 }
 
@@ -203,13 +203,13 @@ void Svg::panel(const MapHeap& heap, int x, int y) {
   if (heap.node >= 0) rect("node", x, y, kStripe + 2, 32, hex_color(node_color(heap.node)));
   text(x + 12, y + 12, "heap", heap.name());
   std::string facts = size_text(heap.backed() * kHugeSize) + " backed";
-  const char* separator = " (";
+  const char* separator = " (units: ";
   for (unsigned i = kBackings.size(); i-- > 0;) {
     if (heap.backed_units[i] == 0) continue;
     facts += separator + (kBackings[i].short_name + (" " + number(static_cast<std::int64_t>(heap.backed_units[i]))));
     separator = ", ";
   }
-  facts += heap.backed() != 0 ? " units), " : ", ";
+  facts += heap.backed() != 0 ? "), " : ", ";
   facts += size_text(heap.object_bytes) + " in objects";
   if (heap.large_objects != 0) facts += ", " + number(static_cast<std::int64_t>(heap.large_objects)) + " large";
   text(x + 12, y + 29, "note", facts);

@@ -85,14 +85,14 @@ void Drawer::heap(const MapHeap& heap) {
   out_.text("\n").bold().text(heap.name()).plain();
   if (heap.node >= 0 && out_.mode() != ColorMode::kNone) out_.text(" ").bg(node_color(heap.node)).text("  ").plain();
   out_.text(": ").text(size_text(heap.backed() * kHugeSize)).text(" backed");
-  const char* separator = " (";
+  const char* separator = " (units: ";
   for (unsigned i = kBackings.size(); i-- > 0;) {
     if (heap.backed_units[i] == 0) continue;
     out_.text(separator).fg(kBackings[i].color).text(std::string(1, kBackings[i].letter)).plain();
     out_.text(" ").text(std::to_string(heap.backed_units[i]));
     separator = ", ";
   }
-  out_.text(heap.backed() != 0 ? " units), " : ", ").text(size_text(heap.object_bytes)).text(" in objects");
+  out_.text(heap.backed() != 0 ? "), " : ", ").text(size_text(heap.object_bytes)).text(" in objects");
   if (heap.large_objects != 0) {
     out_.text(", ")
         .text(std::to_string(heap.large_objects))

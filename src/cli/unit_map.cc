@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 namespace nh::cli {
 namespace {
 
@@ -29,6 +32,7 @@ class MapReader {
   std::uint64_t get(const char* span, LiveSpanField f) const {
     return LiveObject(span, span_bytes_).get(b_.span[static_cast<unsigned>(f)]);
   }
+  void ask_places(MapArena* arena, const MapHeap* heap);
   void read_objects(MapArena* arena, MapHeap* heap);
   void read_spans(MapArena* arena, std::uint64_t first_unit, MapHeap* heap);
   void add_span(const char* span, std::uint64_t page, bool large, MapArena* arena, MapHeap* heap);
@@ -40,7 +44,8 @@ class MapReader {
   std::vector<std::uint8_t> kinds_;
   std::uint64_t window_bytes_ = 0;
   std::size_t span_bytes_ = 0;
-  std::int16_t only_node_ = -1;  // of a machine with one
+  std::int16_t only_node_ = -1;    // of a machine with one
+  std::size_t may_ask_ = 1 << 17;  // units whose place is asked for: 256 GiB, some tens of ms
   // The large object that the arenas being read lie in: its last unit ends there.
   std::uint64_t large_from_ = 0, large_end_ = 0;
   std::array<std::uint64_t, kUnitsPerArena> used_ = {};  // bytes in objects, per unit of the arena
@@ -85,8 +90,31 @@ void MapReader::read_heap(unsigned index, MapHeap* heap) {
           cell.place = static_cast<std::int16_t>(unit.place - 1);
       }
       read_objects(&arena, heap);
+      ask_places(&arena, heap);
       add_row(arena, heap);
     }
+  }
+}
+
+// Of memory that the program's threads have placed, the kernel knows the node; a huge page has one. Asking does not touch it.
+void MapReader::ask_places(MapArena* arena, const MapHeap* heap) {
+  if (heap->node >= 0 || only_node_ >= 0 || may_ask_ < kUnitsPerArena) return;
+  std::vector<const void*> pages;
+  std::vector<MapCell*> cells;
+  for (std::size_t u = 0; u < kUnitsPerArena; u++) {
+    if (!arena->cells[u].backed() || arena->cells[u].place >= 0) continue;
+    pages.push_back(reinterpret_cast<const void*>(arena->address + u * kHugeSize));
+    cells.push_back(&arena->cells[u]);
+  }
+  std::vector<int> nodes(pages.size(), -1);
+  may_ask_ -= pages.size();
+  if (pages.empty() ||
+      ::syscall(SYS_move_pages, process_.memory.pid(), pages.size(), pages.data(), nullptr, nodes.data(), 0) != 0) {
+    return;
+  }
+  // Negative: nobody has written to the page yet.
+  for (std::size_t i = 0; i < cells.size(); i++) {
+    if (nodes[i] >= 0) cells[i]->place = static_cast<std::int16_t>(nodes[i]);
   }
 }
 

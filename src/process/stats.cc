@@ -18,7 +18,8 @@ struct Field {
   bool is_bytes;
 };
 constexpr Field kFields[] = {
-#define NH_HEAP_STAT(member, label, unit, grows) {#member, &numaheap_heap_stats::member, label, FieldUnit::unit == FieldUnit::kBytes},
+#define NH_HEAP_STAT(member, label, unit, grows) \
+  {#member, &numaheap_heap_stats::member, label, FieldUnit::unit == FieldUnit::kBytes},
 #include "base/heap_stats.def"
 #undef NH_HEAP_STAT
 };

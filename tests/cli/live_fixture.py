@@ -1,5 +1,5 @@
-"""What the tests of `stat`, `top` and `map` share: the tool, and processes of known contents. Command line: TOOL LIBRARY ARCHIVE
-CC, and then unittest's."""
+"""What the tests of `stat`, `top` and `map` share: the tool, and processes of known contents.
+Command line: TOOL LIBRARY ARCHIVE CC, and then unittest's."""
 import json
 import os
 import shutil
@@ -37,7 +37,8 @@ class Fixture(unittest.TestCase):
     @classmethod
     def compile(cls, name, *options):
         program = os.path.join(cls.dir, name)
-        subprocess.run([CC, "-O1", "-pthread", "-w", "-o", program, os.path.join(HERE, "live_program.c"), *options], check=True)
+        subprocess.run([CC, "-O1", "-pthread", "-w", "-o", program, os.path.join(HERE, "live_program.c"), *options],
+                       check=True)
         return program
 
     def start(self, *command, preload=LIBRARY, **env):

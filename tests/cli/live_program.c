@@ -4,7 +4,7 @@
 //   live_program THREADS [fork|LIBRARY]    LIBRARY: opened by dlopen; its heap is used, not malloc
 //
 // Every thread, and a fork child once more, keeps 1000 objects of 100 bytes, frees 500 more, and keeps two of 10 MiB, written
-// to. For every byte on standard input the process prints its statistics as JSON and a line with a dot, and with 'e' it becomes
+// to. The first thread frees 500 objects of each of the others. For every byte on standard input the process prints its statistics as JSON and a line with a dot, and with 'e' it becomes
 // `sleep 100`, with 'f' it allocates and frees until it is killed.
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -30,12 +30,14 @@ static void allocate(void) {
 }
 
 static pthread_barrier_t done;
+static void* handed_over[64][500];
 
-static void* thread(void* unused) {
+static void* thread(void* mine) {
   allocate();
+  for (int i = 0; i < 500; i++) ((void**)mine)[i] = get(100);
   pthread_barrier_wait(&done);
   for (;;) pause();
-  return unused;
+  return mine;
 }
 
 static void answer(void) {
@@ -68,10 +70,13 @@ int main(int argc, char** argv) {
   pthread_barrier_init(&done, NULL, threads);
   for (int i = 1; i < threads; i++) {
     pthread_t id;
-    if (pthread_create(&id, NULL, thread, NULL) != 0) return 1;
+    if (pthread_create(&id, NULL, thread, handed_over[i]) != 0) return 1;
   }
   allocate();
   pthread_barrier_wait(&done);
+  for (int i = 1; i < threads; i++) {
+    for (int k = 0; k < 500; k++) put(handed_over[i][k]);
+  }
   if (argc > 2 && strcmp(argv[2], "fork") == 0) {
     if (fork() != 0) {
       pause();

@@ -23,7 +23,8 @@ def made_up(nodes, units, pid=4711, seed=1):
         large = "".join("O" if b in KINDS and rng.random() < 0.1 else "." for b in backing)
         large = re.sub(r"(?<=[MTGb])?\.\.\.\.\.\.", lambda m: "[====]" if rng.random() < 0.2 else m[0], large)
         large = "".join(p if b in KINDS else "." for p, b in zip(large, backing))
-        full = [0 if b not in KINDS else 100 if p != "." else rng.choice([0, 1, 30, 60, 99, 100]) for b, p in zip(backing, large)]
+        full = [0 if b not in KINDS else 100 if p != "." else rng.choice([0, 1, 30, 60, 99, 100])
+                for b, p in zip(backing, large)]
         arenas = []
         for i in range(0, len(backing), 32):
             arena = {"address": hex((node + 2 << 40) + (i << 21)), "count": 1, "backing": backing[i:i + 32],
@@ -91,7 +92,8 @@ class Map(Fixture):
     def test_one_object_of_many_arenas(self):
         source = os.path.join(self.dir, "huge.c")
         with open(source, "w") as f:
-            f.write('#include <stdlib.h>\n#include <unistd.h>\nint main(){char*p=malloc(1ul<<40);if(!p)return 1;p[0]=1;write(1,"r\\n",2);pause();}')
+            f.write("#include <stdlib.h>\n#include <unistd.h>\nint main() { char* p = malloc(1ul << 40); if (!p) return 1; "
+                    'p[0] = 1; write(1, "r\\n", 2); pause(); }')
         program = os.path.join(self.dir, "huge")
         subprocess.run(["cc", "-O0", "-w", "-o", program, source], check=True)
         child = self.start(program, NUMAHEAP_HUGEPAGES="off")
@@ -186,8 +188,9 @@ class Map(Fixture):
 
     def test_files_that_are_no_maps(self):
         good = made_up(1, 10)
-        for content, text in (("", "it is no JSON"), ("{", "it is no JSON"), ("[" * 100000, "it is no JSON"), ("{}", "it is no map"),
-                              ('{"nodes": []}', "it holds statistics, not a map"), (dict(good, numaheap_map=2), "another version"),
+        for content, text in (("", "it is no JSON"), ("{", "it is no JSON"), ("[" * 100000, "it is no JSON"),
+                              ("{}", "it is no map"), ('{"nodes": []}', "it holds statistics, not a map"),
+                              (dict(good, numaheap_map=2), "another version"),
                               (dict(good, heaps=[{"kind": "bananas"}]), "heap 0 of it cannot be understood"),
                               (dict(good, heaps=[dict(good["heaps"][0], arenas=[{"backing": "MM"}])]), "heap 0 of it")):
             self.complaint(tool("map", self.file(content)), 1, text)

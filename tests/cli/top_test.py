@@ -36,8 +36,8 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.resize(columns, rows)
         self.before = termios.tcgetattr(self.slave)
-        self.child = subprocess.Popen([*job_of, TOOL, "top", *map(str, words)], stdin=self.slave, stdout=self.slave, stderr=self.slave,
-                                      env=environment(TERM="xterm-256color", **env), start_new_session=True,
+        self.child = subprocess.Popen([*job_of, TOOL, "top", *map(str, words)], stdin=self.slave, stdout=self.slave,
+                                      stderr=self.slave, env=environment(TERM="xterm-256color", **env), start_new_session=True,
                                       preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
         self.output = ""
 
@@ -88,7 +88,8 @@ class Top(Fixture):
         self.short_lines(quiet.stdout)
         # Bars: live and cached memory is there, and in the locale without UTF-8 there are letters instead.
         self.assertRegex(quiet.stdout, r"\nnode \d+ +█.*[TMGb]")
-        plain = subprocess.run([TOOL, "top", str(child.pid), "--count", "1"], env=dict(environment(), LC_ALL="C"), capture_output=True)
+        plain = subprocess.run([TOOL, "top", str(child.pid), "--count", "1"], env=dict(environment(), LC_ALL="C"),
+                               capture_output=True)
         self.assertRegex(plain.stdout.decode("ascii"), r"\nnode \d+ +#")
 
     def test_rates(self):
@@ -117,8 +118,8 @@ class Top(Fixture):
     def test_words(self):
         for words, text in ((("--interval", "0"), "--interval does not take '0'"), (("--interval=x",), "does not take 'x'"),
                             (("--count", "0"), "--count does not take '0'"), (("--sort", "size"), "does not take 'size'"),
-                            (("--sort",), "--sort needs a value"), (("-x",), "no such option '-x'"), (("x",), "not one process id"),
-                            (("--all", "1"), "one of PID and --all")):
+                            (("--sort",), "--sort needs a value"), (("-x",), "no such option '-x'"),
+                            (("x",), "not one process id"), (("--all", "1"), "one of PID and --all")):
             self.complaint(tool("top", *words), 2, text)
 
     def test_screen(self):
@@ -143,8 +144,8 @@ class Top(Fixture):
     def test_dumb_terminal(self):
         child = self.live_program(1)
         self.statistics(child)
-        r = subprocess.run(["script", "-qec", f"env TERM=dumb {TOOL} top {child.pid} --count 1", "/dev/null"], env=environment(),
-                           text=True, capture_output=True, stdin=subprocess.DEVNULL)
+        r = subprocess.run(["script", "-qec", f"env TERM=dumb {TOOL} top {child.pid} --count 1", "/dev/null"],
+                           env=environment(), text=True, capture_output=True, stdin=subprocess.DEVNULL)
         self.assertNotIn("\033", r.stdout)
         self.assertIn("live_program, process", r.stdout)
 

@@ -4,8 +4,9 @@
 //   live_program THREADS [fork|LIBRARY]    LIBRARY: opened by dlopen; its heap is used, not malloc
 //
 // Every thread, and a fork child once more, keeps 1000 objects of 100 bytes, frees 500 more, and keeps two of 10 MiB, written
-// to. The first thread frees 500 objects of each of the others. For every byte on standard input the process prints its statistics as JSON and a line with a dot, and with 'e' it becomes
-// `sleep 100`, with 'f' it allocates and frees until it is killed.
+// to; besides a few that are aligned to pages or placed on a node, which have heaps and lists of their own. The first thread
+// frees 500 objects of each of the others. For every byte on standard input the process prints its statistics as JSON and a
+// line with a dot; with 'e' it becomes `sleep 100`, with 'f' it allocates and frees until it is killed.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <pthread.h>
@@ -16,8 +17,11 @@
 
 static void* (*get)(size_t) = malloc;
 static void (*put)(void*) = free;
+static void* (*get_aligned)(size_t, size_t) = aligned_alloc;
+static void* (*get_placed)(size_t);
 static int (*json)(char*, size_t);
 int numaheap_stats_json(char* buffer, size_t capacity) __attribute__((weak));
+void* numaheap_malloc_local(size_t size) __attribute__((weak));
 
 static void* volatile keep;
 
@@ -26,6 +30,8 @@ static void allocate(void) {
   for (int i = 0; i < 1000; i++) keep = memset(get(100), 1, 100);
   for (int i = 0; i < 500; i++) keep = freed[i] = get(100);
   for (int i = 0; i < 500; i++) put(freed[i]);
+  for (int i = 0; i < 10; i++) keep = get_aligned(4096, 4096);
+  for (int i = 0; i < 10; i++) put(keep = get_placed(200)), keep = get_placed(200);
   for (int i = 0; i < 2; i++) keep = memset(get(10 << 20), 1, 10 << 20);
 }
 
@@ -60,10 +66,13 @@ static void answer(void) {
 int main(int argc, char** argv) {
   const int threads = atoi(argv[1]);
   json = numaheap_stats_json;
+  get_placed = numaheap_malloc_local;
   if (argc > 2 && argv[2][0] == '/') {
     void* library = dlopen(argv[2], RTLD_NOW);
     if (library == NULL) return puts(dlerror()), 1;
     *(void**)&get = dlsym(library, "numaheap_malloc");
+    *(void**)&get_aligned = dlsym(library, "numaheap_aligned_alloc");
+    *(void**)&get_placed = dlsym(library, "numaheap_malloc_local");
     *(void**)&put = dlsym(library, "numaheap_free");
     *(void**)&json = dlsym(library, "numaheap_stats_json");
   }

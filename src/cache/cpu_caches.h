@@ -110,6 +110,7 @@ class CpuCaches {
   void set_fences(bool available) { fences_ = available; }
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
   friend class RseqAccess;
   friend class LockedAccess;
 

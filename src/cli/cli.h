@@ -24,6 +24,9 @@ int options_command(Words words);
 int profile_command(Words words);
 int doctor_command(Words words);
 int reserve_command(Words words);
+int map_command(Words words);
+int stat_command(Words words);
+int top_command(Words words);
 
 extern const char kRunHelp[];
 extern const char kTopoHelp[];
@@ -31,6 +34,9 @@ extern const char kOptionsHelp[];
 extern const char kProfileHelp[];
 extern const char kDoctorHelp[];
 extern const char kReserveHelp[];
+extern const char kMapHelp[];
+extern const char kStatHelp[];
+extern const char kTopHelp[];
 
 // Writes "numaheap: <text>\n" to stderr and returns `status`.
 int complain(int status, const std::string& text);

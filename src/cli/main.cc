@@ -21,6 +21,9 @@ constexpr char kHelp[] =
                                               placement and speed here
        numaheap reserve [--node N=SIZE]...    huge pages for the nodes' pools
        numaheap profile FILE|PID [OPTION...]  who holds the memory
+       numaheap stat PID [--json]             what the heaps of a process hold
+       numaheap top [PID|--all]               the same again and again, with rates
+       numaheap map PID|FILE.json [--svg F]   a picture of its huge pages
        numaheap options [--markdown|--man]    the NUMAHEAP_ variables
        numaheap --version
        numaheap COMMAND --help
@@ -38,6 +41,9 @@ constexpr Command kCommands[] = {
     {"profile", profile_command, kProfileHelp},
     {"doctor", doctor_command, kDoctorHelp},
     {"reserve", reserve_command, kReserveHelp},
+    {"stat", stat_command, kStatHelp},
+    {"top", top_command, kTopHelp},
+    {"map", map_command, kMapHelp},
 };
 
 int main_command(Words words) {

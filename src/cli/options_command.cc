@@ -44,6 +44,27 @@ numaheap \- run programs on a malloc with huge pages and one heap per NUMA node
 .br
 .B numaheap options
 .RB [ \-\-markdown | \-\-man ]
+.br
+.B numaheap stat
+.I PID
+.RB [ \-\-json | \-\-prometheus ]
+.br
+.B numaheap top
+.RI [ PID | \fB\-\-all\fR ]
+.RB [ \-\-interval
+.IR SECONDS ]
+.RB [ \-\-count
+.IR N ]
+.RB [ \-\-sort
+.IR KEY ]
+.br
+.B numaheap map
+.IR PID | FILE.json
+.RB [ \-\-svg
+.IR FILE ]
+.RB [ \-\-json ]
+.RB [ \-\-color
+.IR MODE ]
 .SH DESCRIPTION
 .B numaheap run
 sets the environment, preloads
@@ -85,6 +106,13 @@ prints lines for boot loader, systemd and sysctl that make it last.
 .PP
 .B numaheap options
 lists the variables, with the values in force.
+.PP
+.BR "numaheap stat" ,
+.B numaheap top
+and
+.B numaheap map
+look into running processes, which need not have been started for it and do not notice: what their heaps hold, at which
+rates, and a picture of every 2 MiB. They take the right that a debugger needs.
 .SH EXIT STATUS
 .B numaheap doctor
 exits with 0 where nothing costs anything, 1 where something does, and 2 where something could not be looked at.

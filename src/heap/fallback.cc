@@ -1,7 +1,5 @@
 #include "heap/fallback.h"
 
-#include <atomic>
-
 #include "base/check.h"
 
 namespace nh {
@@ -10,10 +8,6 @@ namespace {
 std::atomic<std::uint64_t> g_count[static_cast<unsigned>(Fallback::kCount)];
 bool g_quiet = false;
 
-struct FallbackInfo {
-  const char* name;
-  const char* text;
-};
 constexpr FallbackInfo kFallbacks[] = {
     {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
     {"hugetlb_short", "the huge-page pools have fewer pages than a large object takes; transparent huge pages serve instead"},
@@ -45,5 +39,7 @@ std::uint64_t fallback_count(Fallback f) {
   return g_count[static_cast<unsigned>(f)].load(std::memory_order_relaxed);
 }
 void set_fallback_quiet(bool quiet) { g_quiet = quiet; }
+const std::atomic<std::uint64_t>* fallback_counters() { return g_count; }
+const FallbackInfo* fallback_texts() { return kFallbacks; }
 
 }  // namespace nh

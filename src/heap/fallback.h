@@ -1,6 +1,7 @@
 // Why something less than asked for had to do: counted, and the first of each kind said on stderr.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 
 namespace nh {
@@ -31,5 +32,13 @@ const char* fallback_text(Fallback f);  // one sentence for stderr
 void note_fallback(Fallback f, bool speak);
 std::uint64_t fallback_count(Fallback f);
 void set_fallback_quiet(bool quiet);
+
+// For readers outside the process (base/live_block.h): a counter for each, and {name, text} for each.
+struct FallbackInfo {
+  const char* name;
+  const char* text;
+};
+const std::atomic<std::uint64_t>* fallback_counters();
+const FallbackInfo* fallback_texts();
 
 }  // namespace nh

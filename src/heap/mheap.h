@@ -175,6 +175,8 @@ class MHeap {
   bool check();
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   struct alignas(64) CpuPages {
     Lock lock{LockRank::kPageCache};
     PageCache pages;

@@ -257,6 +257,7 @@ void repair_os_after_fork() { detail::repair_machine_state_after_fork(); }
 PastHooks::PastHooks() { detail::g_past_hooks = true; }
 PastHooks::~PastHooks() { detail::g_past_hooks = false; }
 
+const std::atomic<std::uint64_t>* memory_syscall_counter() { return &detail::g_memory_syscalls; }
 std::uint64_t memory_syscalls() { return detail::g_memory_syscalls.load(std::memory_order_relaxed); }
 
 }  // namespace nh

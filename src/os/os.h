@@ -183,5 +183,7 @@ class PastHooks {
 
 // The number of system calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind).
 std::uint64_t memory_syscalls();
+// Where it is counted, for readers outside the process (base/live_block.h).
+const std::atomic<std::uint64_t>* memory_syscall_counter();
 
 }  // namespace nh

@@ -18,6 +18,7 @@
 #include "numa/topology_text.h"
 #include "os/procfs.h"
 #include "os/random.h"
+#include "process/live_block.h"
 
 namespace nh {
 namespace {
@@ -188,6 +189,7 @@ bool start_process() {
   const InheritedPolicy inherited = settle_policy(p);
   if (!set_up_address_space(p) || !set_up_heaps(p, inherited) || !set_up_caches(p)) return false;
   route_large_objects();
+  publish_live_block();
   return true;
 }
 

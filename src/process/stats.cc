@@ -9,7 +9,9 @@
 namespace nh {
 namespace {
 
-// The fields of numaheap_heap_stats in the order of reports: JSON key and what it is called for people.
+enum class FieldUnit { kBytes, kCount };
+
+// JSON key, and what it is called for people.
 struct Field {
   const char* key;
   std::uint64_t numaheap_heap_stats::*member;
@@ -17,24 +19,10 @@ struct Field {
   bool is_bytes;
 };
 constexpr Field kFields[] = {
-    {"live_bytes", &numaheap_heap_stats::live_bytes, "live", true},
-    {"cached_bytes", &numaheap_heap_stats::cached_bytes, "cached", true},
-    {"free_bytes", &numaheap_heap_stats::free_bytes, "free", true},
-    {"committed_bytes", &numaheap_heap_stats::committed_bytes, "committed", true},
-    {"released_bytes", &numaheap_heap_stats::released_bytes, "released", true},
-    {"hugetlb_bytes", &numaheap_heap_stats::hugetlb_bytes, "on hugetlb", true},
-    {"thp_bytes", &numaheap_heap_stats::thp_bytes, "on THP", true},
-    {"base_bytes", &numaheap_heap_stats::base_bytes, "on base pages", true},
-    {"metadata_bytes", &numaheap_heap_stats::metadata_bytes, "metadata", true},
-    {"arenas", &numaheap_heap_stats::arenas, "arenas", false},
-    {"spans", &numaheap_heap_stats::spans, "spans", false},
-    {"large_objects", &numaheap_heap_stats::large_objects, "large objects", false},
-    {"refills", &numaheap_heap_stats::refills, "refills", false},
-    {"flushes", &numaheap_heap_stats::flushes, "flushes", false},
-    {"remote_frees", &numaheap_heap_stats::remote_frees, "remote frees", false},
-    {"foreign_serves", &numaheap_heap_stats::foreign_serves, "foreign serves", false},
-    {"served_objects", &numaheap_heap_stats::served_objects, "served objects", false},
-    {"local_objects", &numaheap_heap_stats::local_objects, "local objects", false},
+#define NH_HEAP_STAT(member, label, unit, grows) \
+  {#member, &numaheap_heap_stats::member, label, FieldUnit::unit == FieldUnit::kBytes},
+#include "base/heap_stats.def"
+#undef NH_HEAP_STAT
 };
 
 const char* kind_name(int kind) {

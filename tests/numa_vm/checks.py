@@ -189,12 +189,41 @@ def mpi_ranks_are_local_and_return_their_huge_pages(arguments):
             counter(node, "nr_hugepages").write_text(str(pages), encoding="ascii")
 
 
+CLI = Path(__file__).resolve().parent.parent / "cli"
+
+
+def processes_are_looked_into_from_outside(arguments):
+    result = subprocess.run(["python3", CLI / "live_test.py", arguments.tool, arguments.library, "-", "cc",
+                             "Stat.test_threads"], capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    # Objects of first-touch memory lie where the thread ran that wrote to them.
+    program = "/tmp/live_program"
+    subprocess.run(["cc", "-O1", "-pthread", "-w", "-o", program, CLI / "live_program.c"], check=True)
+    for node in (0, 1):
+        child = subprocess.Popen(["numactl", f"--cpunodebind={node}", "env", f"LD_PRELOAD={arguments.library}", program, "2"],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            child.stdin.write("?")
+            child.stdin.flush()
+            for _ in iter(child.stdout.readline, ".\n"):
+                pass
+            text = subprocess.run([arguments.tool, "map", str(child.pid), "--json"], check=True, capture_output=True,
+                                  text=True).stdout
+            rows = [row for heap in json.loads(text)["heaps"] if heap["kind"] == "first_touch" for row in heap["arenas"]]
+            places = [place for row in rows for place, large in zip(row["nodes"], row["large"]) if large != "."]
+            assert len(places) >= 20 and set(places) == {node}, f"node {node}: {places}"
+        finally:
+            child.kill()
+            child.communicate()
+
+
 CHECKS = {
     "four_nodes": [topo_prints_the_machine, topo_tells_about_numa_balancing, doctor_tells_what_each_node_lacks,
                    reserve_sets_each_nodes_pool_and_undoes_it, statistics_name_all_heaps,
                    the_report_tells_whose_cpus_a_nodes_memory_served,
                    a_refused_mbind_is_said_once_and_first_touch_serves, mpi_ranks_are_local_and_return_their_huge_pages],
-    "two_nodes": [topo_prints_the_machine, statistics_name_all_heaps, a_refused_mbind_is_said_once_and_first_touch_serves],
+    "two_nodes": [topo_prints_the_machine, statistics_name_all_heaps, a_refused_mbind_is_said_once_and_first_touch_serves,
+                  processes_are_looked_into_from_outside],
     "eight_nodes": [topo_prints_the_machine, statistics_name_all_heaps],
     "odd_nodes": [topo_prints_the_machine, statistics_name_all_heaps],
 }

@@ -42,12 +42,6 @@ void parse_environment(Options* options, OptionProblems* problems) {
   parse_options(list, secure, options, problems);
 }
 
-// Something that was asked for cannot be had. That is said, and under NUMAHEAP_STRICT it is the end.
-void cannot_honour(const Options& options, const char* line) {
-  if (!options.quiet || options.strict) warn_line(line);
-  if (options.strict) ::_exit(2);
-}
-
 // Mistakes are said; under NUMAHEAP_STRICT they end the process.
 void read_options(Options* options) {
   static OptionProblems problems;
@@ -78,6 +72,11 @@ void refuse_missing_pages(const Options& options) {
     HugePool pool;
     return linux_os().huge_pool(page_bytes, NodeId(), &pool) && pool.total + pool.overcommit != 0;
   };
+  const bool asks_thp = (options.given(OptionId::kStatic) && options.static_data == StaticOption::kThp) ||
+                        options.text == ThpOption::kThp || options.stacks == ThpOption::kThp;
+  if (asks_thp && linux_os().thp_mode() == 0) {
+    cannot_honour(options, "NUMAHEAP_STATIC, NUMAHEAP_TEXT, NUMAHEAP_STACKS: transparent huge pages are off");
+  }
   switch (options.hugepages) {
     case HugePagesOption::k2M:
       if (!has_pool(kHugeSize)) cannot_honour(options, "NUMAHEAP_HUGEPAGES=2m: the machine has no huge pages of 2 MiB");
@@ -177,6 +176,11 @@ void route_large_objects() {
 }
 
 }  // namespace
+
+void cannot_honour(const Options& options, const char* line) {
+  if (!options.quiet || options.strict) warn_line(line);
+  if (options.strict) ::_exit(2);
+}
 
 bool start_process() {
   Process& p = g_process;

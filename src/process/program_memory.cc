@@ -1,0 +1,154 @@
+#include "process/program_memory.h"
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include <pthread.h>
+
+#include "base/format.h"
+#include "os/room.h"
+#include "os/segments.h"
+#include "process/process.h"
+#include "process/start.h"
+
+namespace nh {
+namespace {
+
+// Zeroes below that stay as they are: a second-level TLB covers 4 to 8 MiB with base pages, so there is little to gain, and
+// a program that uses single pages of them would grow by 2 MiB for each.
+constexpr std::size_t kLeastZeroes = 8 * MiB;
+// A copy takes all of its memory at once, whether the program will use it or not.
+constexpr std::size_t kLeastData = 64 * MiB;
+// Where threads on several nodes fill an array, half a huge page is wrong at each border between them: one part in a hundred.
+constexpr std::size_t kLeastPerNode = 100 * MiB;
+
+struct SegmentList {
+  static constexpr unsigned kMax = 64;
+  Segment items[kMax];
+  unsigned count = 0;
+};
+// Written once, by the constructor. A program with more libraries than this has their small segments left out of reports.
+constinit SegmentList g_segments;
+
+// Where libc's record of the thread begins that ran the constructor.
+constinit std::uintptr_t g_first_thread = 0;
+
+void keep(void*, const Segment& segment) {
+  if (g_segments.count < SegmentList::kMax) g_segments.items[g_segments.count++] = segment;
+}
+
+template <typename Is>
+bool any_segment(Is&& is) {
+  for (unsigned i = 0; i < g_segments.count; i++) {
+    if (is(g_segments.items[i])) return true;
+  }
+  return false;
+}
+
+// Whether so much more can be on huge pages: even if the program meant to touch one byte of each, it has to find room for
+// all of it. Files are read for the first answer, so small programs do not ask.
+class Budget {
+ public:
+  bool take(std::size_t bytes) {
+    if (!known_ && linux_os().thp_mode() != 0) left_ = room_of_machine() / 10 * 9;
+    known_ = true;
+    if (bytes > left_) return false;
+    left_ -= bytes;
+    return true;
+  }
+
+ private:
+  bool known_ = false;
+  std::size_t left_ = 0;
+};
+
+// The nodes between which the program's first touch decides.
+unsigned nodes_of_first_touch() {
+  const Backer::Config& config = g_process.heaps[g_process.first_touch].heap.backer().config();
+  return config.policy_places ? 1 : config.nodes.count();
+}
+
+// Puts a copy on huge pages in the place of `range`. The kernel checks what can fail (the number of mappings, a seal) before
+// it takes the old pages away.
+int replace_by_copy(const AddressRange& range, bool executable) {
+  const OsOps& os = linux_os();
+  void* const copy = os.reserve(range.bytes(), kHugeSize);
+  if (copy == nullptr) return ENOMEM;
+  int error = os.make_writable(copy, range.bytes());
+  if (error == 0) error = os.advise_thp(copy, range.bytes(), true);
+  if (error == 0) {
+    // No handler may store into what is being copied.
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    std::memcpy(copy, range.begin(), range.bytes());
+    if (executable) error = make_executable(copy, range.bytes());
+    if (error == 0) error = os.move_mapping(copy, range.begin(), range.bytes());
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  }
+  if (error != 0) os.unmap(copy, range.bytes());
+  return error;
+}
+
+void advise_static(const Segment& segment, Budget& budget) {
+  const unsigned nodes = nodes_of_first_touch();
+  const AddressRange zeroes = segment.zeroes.whole_huge_pages();
+  const std::size_t least = nodes > 1 ? nodes * kLeastPerNode : kLeastZeroes;
+  if (zeroes.bytes() >= least && budget.take(zeroes.bytes())) linux_os().advise_thp(zeroes.begin(), zeroes.bytes(), true);
+  // Whoever copies touches first.
+  const AddressRange data = segment.file.whole_huge_pages();
+  if (nodes > 1 || data.bytes() < kLeastData || process_facts().threads != 1 || !budget.take(data.bytes())) return;
+  replace_by_copy(data, false);
+}
+
+void advise_text(const Segment& segment, Budget& budget) {
+  const AddressRange code = segment.file.whole_huge_pages();
+  if (code.bytes() == 0 || !budget.take(code.bytes()) || collapse(code.begin(), code.bytes()) == 0) return;
+  const int error = process_facts().threads == 1 ? replace_by_copy(code, true) : EBUSY;
+  if (error == 0) return;
+  Text<200> line;
+  line.text("NUMAHEAP_TEXT=thp: ").bytes(code.bytes()).text(" of code stay where they are (errno ").sdec(error).ch(')');
+  cannot_honour(g_process.options, line.c_str());
+}
+
+}  // namespace
+
+void advise_program_memory() {
+  const Options& options = g_process.options;
+  for_each_segment(keep, nullptr);
+  g_first_thread = address(__builtin_thread_pointer());
+  Budget budget;
+  for (unsigned i = 0; i < g_segments.count; i++) {
+    const Segment& segment = g_segments.items[i];
+    if (segment.writable && options.static_data != StaticOption::kOff) advise_static(segment, budget);
+    if (segment.executable && !segment.writable && options.text != ThpOption::kOff) advise_text(segment, budget);
+  }
+  // A stack grows within the mapping's advice.
+  if (options.stacks == ThpOption::kOff || linux_os().thp_mode() == 0) return;
+  if (const AddressRange stack = main_stack(); stack.bytes() != 0) linux_os().advise_thp(stack.begin(), stack.bytes(), true);
+}
+
+void advise_own_stack() {
+  pthread_attr_t attributes;
+  if (pthread_getattr_np(pthread_self(), &attributes) != 0) return;
+  void* start = nullptr;
+  std::size_t bytes = 0;
+  if (pthread_attr_getstack(&attributes, &start, &bytes) == 0 && !g_process.space.contains(start)) {
+    const AddressRange deep = AddressRange{address(start), address(__builtin_frame_address(0))}.whole_huge_pages();
+    if (deep.bytes() != 0) linux_os().advise_thp(deep.begin(), deep.bytes(), true);
+  }
+  pthread_attr_destroy(&attributes);
+}
+
+bool is_static_data(std::uintptr_t at) {
+  return any_segment([at](const Segment& s) { return s.writable && (s.file.contains(at) || s.zeroes.contains(at)); });
+}
+
+bool is_code(std::uintptr_t at) {
+  return any_segment([at](const Segment& s) { return s.executable && s.file.contains(at); });
+}
+
+bool is_record_of_first_thread(std::uintptr_t at) { return at - g_first_thread < kOsPageSize; }
+
+}  // namespace nh

@@ -236,7 +236,7 @@ void Leaving::prepare_copy(Part& part) {
 void Leaving::avoid_thread_records() {
   if (!other_threads_ || protection_.stops_system_calls()) return;
   const auto avoid = [](void* argument, std::uintptr_t at) {
-    if (!g_process.space.contains(reinterpret_cast<const void*>(at))) return;
+    if (!may_lie_on_pool(reinterpret_cast<const void*>(at))) return;
     for (PageMove& move : *static_cast<Scratch<PageMove>*>(argument)) {
       const std::uintptr_t start = address(move.page);
       if (start < at + 8 * KiB && at < start + move.bytes + 64 * KiB) move.result = MoveResult::kFailed;
@@ -262,8 +262,8 @@ void Leaving::move() {
   }
   avoid_thread_records();
   MoveOrder order = {moves_.begin(), moves_.size(), other_threads_ ? &protection_ : nullptr, &pages_};
-  const bool on_own_stack = !g_process.space.contains(__builtin_frame_address(0)) &&
-                            !g_process.space.contains(__builtin_thread_pointer());
+  const bool on_own_stack =
+      !may_lie_on_pool(__builtin_frame_address(0)) && !may_lie_on_pool(__builtin_thread_pointer());
   move_pages(order, on_own_stack);
 }
 

@@ -1,7 +1,6 @@
 #include "process/program_memory.h"
 
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 
 #include <pthread.h>
@@ -11,6 +10,8 @@
 #include "os/segments.h"
 #include "process/process.h"
 #include "process/start.h"
+#include "process/static_pool.h"
+#include "process/stores_stopped.h"
 
 namespace nh {
 namespace {
@@ -19,7 +20,7 @@ namespace {
 // a program that uses single pages of them would grow by 2 MiB for each.
 constexpr std::size_t kLeastZeroes = 8 * MiB;
 // A copy takes all of its memory at once, whether the program will use it or not.
-constexpr std::size_t kLeastData = 64 * MiB;
+constexpr std::size_t kLeastData = 32 * MiB;
 // Where threads on several nodes fill an array, half a huge page is wrong at each border between them: one part in a hundred.
 constexpr std::size_t kLeastPerNode = 100 * MiB;
 
@@ -69,6 +70,9 @@ unsigned nodes_of_first_touch() {
   return config.policy_places ? 1 : config.nodes.count();
 }
 
+// True where that is not known.
+bool has_threads() { return process_facts().threads != 1; }
+
 // Puts a copy on huge pages in the place of `range`. The kernel checks what can fail (the number of mappings, a seal) before
 // it takes the old pages away.
 int replace_by_copy(const AddressRange& range, bool executable) {
@@ -78,34 +82,50 @@ int replace_by_copy(const AddressRange& range, bool executable) {
   int error = os.make_writable(copy, range.bytes());
   if (error == 0) error = os.advise_thp(copy, range.bytes(), true);
   if (error == 0) {
-    // No handler may store into what is being copied.
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    const StoresStopped stopped;
     std::memcpy(copy, range.begin(), range.bytes());
     if (executable) error = make_executable(copy, range.bytes());
     if (error == 0) error = os.move_mapping(copy, range.begin(), range.bytes());
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
   if (error != 0) os.unmap(copy, range.bytes());
   return error;
 }
 
+// Whether NUMAHEAP_STATIC=2m can be honoured here, apart from the pool.
+bool may_use_pool(const Segment& segment) {
+  const Options& options = g_process.options;
+  if (options.static_data != StaticOption::k2M) return false;
+  if (has_threads()) {
+    cannot_honour(options, "NUMAHEAP_STATIC=2m: the process has threads already; transparent huge pages serve instead");
+    return false;
+  }
+  // What a fork does runs on variables of ours while others may not be stored to.
+  if (!AddressRange{segment.file.start, segment.zeroes.end}.contains(address(&g_process))) return true;
+  cannot_honour(options, "NUMAHEAP_STATIC=2m: not in a program that libnumaheap.a is linked into; transparent huge pages serve "
+                         "instead");
+  return false;
+}
+
 void advise_static(const Segment& segment, Budget& budget) {
   const unsigned nodes = nodes_of_first_touch();
-  const AddressRange zeroes = segment.zeroes.whole_huge_pages();
-  const std::size_t least = nodes > 1 ? nodes * kLeastPerNode : kLeastZeroes;
-  if (zeroes.bytes() >= least && budget.take(zeroes.bytes())) linux_os().advise_thp(zeroes.begin(), zeroes.bytes(), true);
+  const AddressRange zeroes = segment.zeroes.whole_huge_pages(), data = segment.file.whole_huge_pages();
+  const bool large_zeroes = zeroes.bytes() >= (nodes > 1 ? nodes * kLeastPerNode : kLeastZeroes);
   // Whoever copies touches first.
-  const AddressRange data = segment.file.whole_huge_pages();
-  if (nodes > 1 || data.bytes() < kLeastData || process_facts().threads != 1 || !budget.take(data.bytes())) return;
-  replace_by_copy(data, false);
+  const bool large_data = nodes == 1 && data.bytes() >= kLeastData;
+  if (!large_zeroes && !large_data) return;
+  const bool pool = may_use_pool(segment);
+  if (large_zeroes && !(pool && move_static_data_to_pool(zeroes, true)) && budget.take(zeroes.bytes())) {
+    linux_os().advise_thp(zeroes.begin(), zeroes.bytes(), true);
+  }
+  if (large_data && !(pool && move_static_data_to_pool(data, false)) && !has_threads() && budget.take(data.bytes())) {
+    replace_by_copy(data, false);
+  }
 }
 
 void advise_text(const Segment& segment, Budget& budget) {
   const AddressRange code = segment.file.whole_huge_pages();
   if (code.bytes() == 0 || !budget.take(code.bytes()) || collapse(code.begin(), code.bytes()) == 0) return;
-  const int error = process_facts().threads == 1 ? replace_by_copy(code, true) : EBUSY;
+  const int error = has_threads() ? EBUSY : replace_by_copy(code, true);
   if (error == 0) return;
   Text<200> line;
   line.text("NUMAHEAP_TEXT=thp: ").bytes(code.bytes()).text(" of code stay where they are (errno ").sdec(error).ch(')');
@@ -118,6 +138,11 @@ void advise_program_memory() {
   const Options& options = g_process.options;
   for_each_segment(keep, nullptr);
   g_first_thread = address(__builtin_thread_pointer());
+  const bool asked = (options.given(OptionId::kStatic) && options.static_data == StaticOption::kThp) ||
+                     options.text != ThpOption::kOff || options.stacks != ThpOption::kOff;
+  if (asked && linux_os().thp_mode() == 0) {
+    return cannot_honour(options, "NUMAHEAP_STATIC, NUMAHEAP_TEXT, NUMAHEAP_STACKS: transparent huge pages are off");
+  }
   Budget budget;
   for (unsigned i = 0; i < g_segments.count; i++) {
     const Segment& segment = g_segments.items[i];
@@ -125,7 +150,7 @@ void advise_program_memory() {
     if (segment.executable && !segment.writable && options.text != ThpOption::kOff) advise_text(segment, budget);
   }
   // A stack grows within the mapping's advice.
-  if (options.stacks == ThpOption::kOff || linux_os().thp_mode() == 0) return;
+  if (options.stacks == ThpOption::kOff) return;
   if (const AddressRange stack = main_stack(); stack.bytes() != 0) linux_os().advise_thp(stack.begin(), stack.bytes(), true);
 }
 

@@ -72,11 +72,6 @@ void refuse_missing_pages(const Options& options) {
     HugePool pool;
     return linux_os().huge_pool(page_bytes, NodeId(), &pool) && pool.total + pool.overcommit != 0;
   };
-  const bool asks_thp = (options.given(OptionId::kStatic) && options.static_data == StaticOption::kThp) ||
-                        options.text == ThpOption::kThp || options.stacks == ThpOption::kThp;
-  if (asks_thp && linux_os().thp_mode() == 0) {
-    cannot_honour(options, "NUMAHEAP_STATIC, NUMAHEAP_TEXT, NUMAHEAP_STACKS: transparent huge pages are off");
-  }
   switch (options.hugepages) {
     case HugePagesOption::k2M:
       if (!has_pool(kHugeSize)) cannot_honour(options, "NUMAHEAP_HUGEPAGES=2m: the machine has no huge pages of 2 MiB");

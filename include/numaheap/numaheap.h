@@ -179,7 +179,10 @@ const char* numaheap_cache_mode(void);
  *   version, pid, cache_mode, topology, memory_syscalls,
  *   fallbacks: an object, name of what had to be done without -> how often,
  *   nodes: an array with an object per heap: id (-1: of no node), kind ("node", "first_touch", "interleaved"), and the
- *   remaining fields of numaheap_heap_stats by name. */
+ *   remaining fields of numaheap_heap_stats by name.
+ * The file that NUMAHEAP_STATS asks for has one key more, memory: what the kernel counts in RAM, an array with an object
+ * for each part ("heap", "static", "code", "stacks", "other"): ram_bytes = hugetlb_bytes + thp_bytes + base_bytes, and
+ * node_bytes, an object, node -> bytes, empty on a machine with one node. */
 int numaheap_stats_text(char* buffer, size_t capacity);
 int numaheap_stats_json(char* buffer, size_t capacity);
 

@@ -16,6 +16,7 @@ class Run:
     pools: list = None        # huge pages per node, where not those of numa_vm_test
     cpuset: tuple = None      # (CPUs, memory nodes) of a control group
     balancing: bool = False   # kernel.numa_balancing
+    program: str = "numa_vm_placement"
 
 
 def numactl(*words):
@@ -47,6 +48,10 @@ RUNS = {
         Run("a cpuset of one node", r"^with_a_binding_to_node_3_(everything|more)_", cpuset=("6-7", "3")),
         Run("a cpuset that changes", r"^with_a_cpuset_that_changes_", cpuset=("0-7", "0-3")),
         Run("a cpuset with memory elsewhere", r"^with_a_cpuset_elsewhere_", cpuset=("0-1", "2-3")),
+        Run("static data", r"_base_pages_", program="numa_vm_static_24"),
+        Run("much static data", r"_transparent_", program="numa_vm_static_512"),
+        Run("static data on the pools", r"_the_pools_", ["NUMAHEAP_STATIC=2m"], pools=[270, 270, 270, 270],
+            program="numa_vm_static_512"),
     ],
     "two_nodes": [
         Run("without a policy", SHORT + r"|^a_consumer_"),

@@ -107,7 +107,8 @@ struct OsOps {
   // Maps hugetlb memory where nothing is mapped. EEXIST: something is. Otherwise refused: no such pool, no reservation to
   // be had, no mount, no permission. Nothing has changed then.
   int (*map_new_hugetlb)(void* p, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
-  // Moves a whole mapping over `to` (mremap MREMAP_FIXED). On failure `from` is unchanged, and `to` is either unchanged
+  // Moves a whole mapping over `to` (mremap MREMAP_FIXED). hugetlb: only to where it lies within a GiB as it did; otherwise the
+  // kernel may lose pages (6.18). On failure `from` is unchanged, and `to` is either unchanged
   // or inaccessible.
   int (*move_mapping)(void* from, void* to, std::size_t bytes);
 

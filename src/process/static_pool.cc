@@ -3,6 +3,7 @@
 // program that numaheap is linked into keeps its static data (advise_program_memory()).
 #include "process/static_pool.h"
 
+#include <cerrno>
 #include <cstring>
 
 #include "heap/backing.h"
@@ -49,6 +50,17 @@ int copy_to(char* place, const AddressRange& range, bool zeroes) {
   return 0;
 }
 
+// Where so much can be mapped that lies within its GiB as the range does. The kernel's mremap of hugetlb memory passes over
+// parts that have no page tables by going on at the end of the GiB, of the old place and of the new one each for itself (6.18).
+// Where these lie otherwise, pages come to lie beside the mapping: what they hold is lost, and they are lost to the machine.
+char* place_like(const AddressRange& range) {
+  const std::size_t span = range.bytes() + GiB;
+  void* const start = linux_os().reserve(span, GiB);
+  if (start == nullptr) return nullptr;
+  linux_os().unmap(start, span);
+  return static_cast<char*>(start) + range.start % GiB;
+}
+
 template <typename Visit>
 void for_each_part(Visit&& visit) {
   for (unsigned i = 0; i < g_part_count; i++) visit(g_parts[i]);
@@ -59,17 +71,18 @@ void for_each_part(Visit&& visit) {
 bool move_static_data_to_pool(const AddressRange& range, bool zeroes) {
   const OsOps& os = linux_os();
   if (g_part_count == kMaxParts || !pool_serves(range.bytes())) return false;
-  void* const place = os.reserve(range.bytes(), kHugeSize);
-  if (place == nullptr) return false;
-  os.unmap(place, range.bytes());
-  int error = os.map_new_hugetlb(place, range.bytes(), kHugeSize, HugeSource::kAnonymous, Reservation::kFull);
+  char* const place = place_like(range);
+  int error = ENOMEM;
+  if (place != nullptr) {
+    error = os.map_new_hugetlb(place, range.bytes(), kHugeSize, HugeSource::kAnonymous, Reservation::kFull);
+  }
   if (error != 0) {
     note_fallback(Fallback::kHugetlbRefused, true);
     return false;
   }
   {
     const StoresStopped stopped;
-    error = copy_to(static_cast<char*>(place), range, zeroes);
+    error = copy_to(place, range, zeroes);
     if (error == 0) error = os.move_mapping(place, range.begin(), range.bytes());
   }
   if (error != 0) {

@@ -53,7 +53,8 @@ static void check_early(void) {
          "initialised data are not what they were");
   long sum = 0;
   for (size_t i = 0; i < sizeof data; i++) sum += data[i];
-  demand(sum == 1 + 2 + 3 + 4 + 77 + g_calls && zeroes[9 * kMiB] == 78, "a store from before main is lost, or there is one too many");
+  demand(sum == 1 + 2 + 3 + 4 + 77 + g_calls, "a store into data from before main is lost, or there is one too many");
+  demand(zeroes[9 * kMiB] == 78, "a store into zeroes from before main is lost");
   for (size_t i = 0; i < sizeof zeroes; i++) demand(zeroes[i] == 0 || i == 9 * kMiB, "a zero is none");
 }
 #else

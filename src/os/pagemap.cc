@@ -46,7 +46,8 @@ bool PageMap::may_hold(const void* p, std::size_t bytes) const {
   std::uint64_t entries[64];
   for (std::size_t at = 0; at < bytes; at += sizeof entries / sizeof entries[0] * kOsPageSize) {
     const std::uintptr_t offset = (address(p) + at) / kOsPageSize * sizeof entries[0];
-    const long n = linux_os_detail::raw_call(SYS_pread64, static_cast<std::uintptr_t>(fd_), address(entries), sizeof entries, offset);
+    const auto file = static_cast<std::uintptr_t>(fd_);
+    const long n = linux_os_detail::raw_call(SYS_pread64, file, address(entries), sizeof entries, offset);
     if (n != static_cast<long>(sizeof entries)) return true;
     for (const std::uint64_t entry : entries) {
       if ((entry & (kPresent | kSwapped)) != 0) return true;

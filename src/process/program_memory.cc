@@ -24,18 +24,22 @@ constexpr std::size_t kLeastData = 32 * MiB;
 // Where threads on several nodes fill an array, half a huge page is wrong at each border between them: one part in a hundred.
 constexpr std::size_t kLeastPerNode = 100 * MiB;
 
+// Smaller ones are of no use to anybody but reports, which then call their zeroes "other".
+constexpr std::size_t kLeastSegment = 64 * KiB;
+
 struct SegmentList {
-  static constexpr unsigned kMax = 64;
+  static constexpr unsigned kMax = 128;
   Segment items[kMax];
   unsigned count = 0;
 };
-// Written once, by the constructor. A program with more libraries than this has their small segments left out of reports.
+// Written once, by the constructor. The program's own come first.
 constinit SegmentList g_segments;
 
 // Where libc's record of the thread begins that ran the constructor.
 constinit std::uintptr_t g_first_thread = 0;
 
 void keep(void*, const Segment& segment) {
+  if (segment.zeroes.end - segment.file.start < (segment.writable ? kLeastSegment : kHugeSize)) return;
   if (g_segments.count < SegmentList::kMax) g_segments.items[g_segments.count++] = segment;
 }
 

@@ -113,6 +113,7 @@ void for_each_static_run(void (*visit)(void* argument, const PoolRun& run), void
     run.start = static_cast<char*>(part.begin());
     run.bytes = part.bytes();
     run.page_bytes = kHugeSize;
+    run.heap = g_process.first_touch;  // whose policies it shares: none
     run.small = true;  // a child needs its variables
     visit(argument, run);
   });

@@ -245,7 +245,7 @@ def without_enough_of_a_pool_arrays_lie_on_transparent_huge_pages(bench):
             stays("has threads already", preload=[os.path.join(bench.programs, "libprogram_memory_thread.so")])
             stays("libnumaheap.a", static=True)
             with cgroup.hugetlb_group("usage", 8 * MIB) as group:
-                stays("huge-page pool", before_exec=group.join)
+                stays("a control group limits huge pages", before_exec=group.join)
             pool_is_whole(80)
 
 

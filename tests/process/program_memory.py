@@ -104,7 +104,7 @@ def base_pages_where_they_were_asked_for_or_thp_is_off(bench):
                 shown = bench.run(program, what, setting, static=static)
                 for name in arrays:
                     on_base(shown, name)
-                expect(shown["said"] == [] and shown["memory"]["static"]["thp_bytes"] == 0, f"{program}: {shown}")
+                expect(shown["said"] == [], f"{program}: {shown}")
 
 
 @case
@@ -239,13 +239,13 @@ def without_enough_of_a_pool_arrays_lie_on_transparent_huge_pages(bench):
     with machine.thp("madvise"):
         for pages in (0, 20):
             with machine.pool(pages):
-                stays("a huge-page pool is empty")
+                stays("huge-page pool")
                 pool_is_whole(pages)
         with machine.pool(80):
             stays("has threads already", preload=[os.path.join(bench.programs, "libprogram_memory_thread.so")])
             stays("libnumaheap.a", static=True)
             with cgroup.hugetlb_group("usage", 8 * MIB) as group:
-                stays("a huge-page pool is empty", before_exec=group.join)
+                stays("a control group limits huge pages", before_exec=group.join)
             pool_is_whole(80)
 
 

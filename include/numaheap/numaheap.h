@@ -127,6 +127,12 @@ int numaheap_node_of(const void* p);
  * malloc_trim() does the same. */
 size_t numaheap_trim(void);
 
+/* Decides anew whether this process is bound to one node or spans several, by the CPUs that the calling thread may run
+ * on, as was done when the library started: for a program that has bound itself since, or was taken for one that spans
+ * nodes because a thread of it ran elsewhere for a moment. Returns the node that it is bound to, -1 where it spans nodes.
+ * Objects that exist stay where they are. */
+int numaheap_rebind(void);
+
 /* ---- statistics ----------------------------------------------------------------------------------------------------
  * Numbers are a snapshot taken piece by piece while other threads go on; sums may be off by what moved meanwhile. */
 

@@ -44,7 +44,7 @@ int find_heap(const numaheap_placement& placement, std::size_t size, HeapId* hea
     case NUMAHEAP_FIRST_TOUCH:
       if ((placement.flags & NUMAHEAP_ALLOC_STRICT) != 0) return EINVAL;
       // Smaller objects share their pages: the first to write to one of them would place the others as well.
-      *heap = size > kMaxSmallSize ? p.first_touch : nearest_heap();
+      *heap = size > kMaxSmallSize ? first_touch_heap(size) : nearest_heap();
       return 0;
   }
   return EINVAL;
@@ -132,7 +132,8 @@ void* allocate_beside(const MSpan& span, std::size_t size) {
   r.size = size;
   r.heap = HeapId(span.heap);
   r.noscan = span.noscan();
-  if (r.heap == g_process.first_touch && size <= kMaxSmallSize) r.heap = nearest_heap();
+  const bool first_touch = r.heap == g_process.first_touch || r.heap == paged_twin(g_process.first_touch);
+  if (first_touch && size <= kMaxSmallSize) r.heap = nearest_heap();
   void* p = allocate_placed(r);
   return p != nullptr ? p : fail(ENOMEM);
 }

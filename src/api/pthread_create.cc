@@ -1,6 +1,9 @@
 // pthread_create for NUMAHEAP_STACKS=thp: the new thread advises its own stack, which nobody else can do in time. In the
 // shared library only. Without that option it is a jump to libc's.
 //
+// And for the scavenger: a program that allocates its arrays, makes threads that fill them and then only computes would never
+// call anything else that may start a thread of ours (process/background.h).
+//
 // Threads that libc makes for itself (thrd_create, timers) do not come by here.
 #include <cerrno>
 #include <cstdlib>
@@ -8,6 +11,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
+#include "process/background.h"
 #include "process/process.h"
 #include "process/program_memory.h"
 
@@ -57,6 +61,7 @@ void* start_thread(void* p) {
 extern "C" [[gnu::visibility("default")]] int pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
                                                              nh::Function function, void* argument) noexcept {
   if (nh::g_next == nullptr && !nh::find_next()) [[unlikely]] return EAGAIN;
+  nh::a_thread_is_wanted();
   if (nh::g_process.options.stacks == nh::ThpOption::kOff) [[likely]] return nh::g_next(thread, attributes, function, argument);
   return nh::create(thread, attributes, function, argument);
 }

@@ -27,6 +27,7 @@ struct CacheConfig {
   bool strict = false;               // never from another node's heap
   unsigned twins = kMaxHeaps;        // a CPU allocates from its heap and the one so many behind it; kMaxHeaps: there is none
   unsigned extent_heap = kMaxHeaps;  // whose large objects any CPU keeps, by their descriptors; kMaxHeaps: none
+  unsigned pages_heap = kMaxHeaps;   // whose bins any CPU keeps and hands out; kMaxHeaps: none
 };
 
 // Which heap a CPU allocates from.

@@ -144,7 +144,9 @@ MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t ali
 
 bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
   MHeap& heap = heaps_[span->heap].heap;
-  const Bin bin = bin_for(heap, bytes, span->noscan(), !span->placed() && !span->sampled());
+  // Objects of bins begin at a page.
+  const bool shifted = span->object_addr() != span->start_addr;
+  const Bin bin = bin_for(heap, bytes, span->noscan(), !span->placed() && !span->sampled() && !shifted);
   return heap.resize_large(span, bin.bytes, bin.c, asker);
 }
 

@@ -60,6 +60,9 @@ Fallback Backer::off_pool(std::size_t page_bytes, std::size_t bytes, std::size_t
   const bool exists = os_->huge_pool(page_bytes, NodeId(), &pool);
   if (!exists || pool.available() + pool.overcommit == 0) return Fallback::kHugetlbDry;
   if (pool_is_left()) return Fallback::kHugetlbLeft;
+  if (const Home home = this->home(); home.is_set()) {
+    return os_->huge_pool(page_bytes, home.node, &pool) && pool.free != 0 ? kNoFallback : Fallback::kHugetlbDry;
+  }
   if (first_touch()) return off_pool_first_touch(pool, page_bytes, bytes, most_pages);
   // A share of it on each node for interleaving, since where a node is dry the kernel takes another node's page and says
   // nothing; at least one page on our node otherwise. What is added on demand comes from whichever node the fault is on.
@@ -111,9 +114,33 @@ Fallback Backer::off_pool_first_touch(const HugePool& pool, std::size_t page_byt
   return spare < pages || even ? Fallback::kHugetlbShort : Fallback::kHugetlbUneven;
 }
 
+// First-touch memory of a bound process. The kernel reserves in the machine's pools as a whole. Where our node could serve
+// everybody who was promised pages, and a fault may fall back to other nodes, a reservation is enough and the program
+// faults its pages in. Otherwise they are proven, as far as the pool goes.
+Fallback Backer::off_pool_of_home(Request* request, NodeId node) const {
+  HugePool all, local;
+  if (!os_->huge_pool(kHugeSize, NodeId(), &all) || !os_->huge_pool(kHugeSize, node, &local)) return Fallback::kHugetlbDry;
+  if (local.free + all.overcommit == 0) return Fallback::kHugetlbDry;
+  if (pool_is_left()) return Fallback::kHugetlbLeft;
+  const std::size_t pages = div_up(request->bytes, kHugeSize);
+  const bool falls_back = !config_.cpuset_limits && allowed_of(config_.serving) == config_.serving.count();
+  const bool sure = all.reservations_work && local.free >= all.reserved + pages && falls_back &&
+                    !os_->hugetlb_fault_limited(kHugeSize);
+  request->proves = !sure;
+  if (!sure) request->hugetlb_units = local.free + all.overcommit;
+  return kNoFallback;
+}
+
+bool Backer::may_use_pool() const {
+  return config_.kind != HeapKind::kPaged && config_.kind != HeapKind::kTouchedPages && wants_hugetlb(config_.huge_pages);
+}
+
 // Whether our nodes cannot hold so much beside what their pools may give. Populating memory that is bound to a full node ends
 // in the kernel's killer, not in an error (6.1: CONSTRAINT_MEMORY_POLICY).
 bool Backer::nodes_lack_room(std::size_t bytes) const {
+  if (const Home home = this->home(); home.is_set()) {
+    return home.mode == BindMode::kBind && !os_->nodes_have_room(NodeSet::of(home.node), bytes);
+  }
   return has_policy() && !node_is_gone() && !os_->nodes_have_room(config_.nodes, bytes);
 }
 
@@ -126,8 +153,10 @@ bool Backer::exceeds_memory(std::size_t bytes) const {
 }
 
 int Backer::decide(Request* request, bool unmapped) const {
-  if (unmapped && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages)) {
-    Fallback why = off_pool(kHugeSize, request->bytes, &request->hugetlb_units);
+  const Home home = this->home();
+  if (unmapped && may_use_pool()) {
+    Fallback why = home.is_set() ? off_pool_of_home(request, home.node)
+                                 : off_pool(kHugeSize, request->bytes, &request->hugetlb_units);
     // Children lose what a fork cannot take off the pool, and must not lose the small objects that their next step needs.
     if (why == kNoFallback && !first_touch() && !os_->can_leave_hugetlb()) why = Fallback::kNoLeaving;
     request->hugetlb = why == kNoFallback;
@@ -135,14 +164,14 @@ int Backer::decide(Request* request, bool unmapped) const {
     // Hugetlb mappings never merge, and their number is limited. Where every mapping counts they are as long as needed.
     request->steps = request->hugetlb && !first_touch() && !os_->mappings_are_scarce();
   }
-  if (unmapped && config_.huge_pages != HugePagesOption::kOff) {
+  if (unmapped && config_.huge_pages != HugePagesOption::kOff && config_.kind != HeapKind::kTouchedPages) {
     request->thp = !request->no_thp && os_->thp_mode() != 0;
     if (!request->thp && !request->no_thp) note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
   }
   // All of it or nothing: a request that fails half-way has filled the node for nothing.
   std::size_t from_pool = 0;
-  if (request->hugetlb && has_policy()) {
-    for_each_node(config_.nodes, [&](NodeId n) {
+  if (request->hugetlb && (has_policy() || home.is_set())) {
+    for_each_node(home.is_set() ? NodeSet::of(home.node) : config_.nodes, [&](NodeId n) {
       HugePool pool;
       if (os_->huge_pool(kHugeSize, n, &pool)) from_pool += pool.free * kHugeSize;
     });
@@ -177,8 +206,8 @@ int Backer::bind(void* p, std::size_t bytes, BindMode mode) const {
 
 // ---- mapping -----------------------------------------------------------------------------------------------------
 
-bool Backer::map_hugetlb(const Run& run) const {
-  const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;
+bool Backer::map_hugetlb(const Run& run, bool proves) const {
+  const Reservation reservation = first_touch() && !proves ? Reservation::kFull : Reservation::kNone;
   const std::size_t bytes = run.count * kHugeSize;
   if (os_->map_new_hugetlb(run.at(0), bytes, kHugeSize, config_.source, reservation) != 0) return false;
   const int error = has_policy() ? bind(run.at(0), bytes, config_.policy) : 0;
@@ -189,6 +218,8 @@ bool Backer::map_hugetlb(const Run& run) const {
   }
   set_mapped(run, UnitKind::kHuge2M);
   if (has_policy() && error == 0) set_bound(run, config_.policy);
+  // Never bound where the pages were only promised: a fault that may not go to another node would end in SIGBUS.
+  if (const Home home = this->home(); home.is_set()) bind_home(run, home, proves ? BindMode::kBind : BindMode::kPreferred);
   return true;
 }
 
@@ -207,7 +238,9 @@ int Backer::map_plain(const Run& run, bool thp) const {
     return first != 0 ? first : second;
   }
   if (error != 0) return error;
-  const bool advised = os_->advise_thp(run.at(0), bytes, thp) == 0 && thp;
+  // Advice that says no is in the way of huge pages later on (MADV_COLLAPSE), so it is given only where it is needed.
+  const bool advises = config_.kind != HeapKind::kTouchedPages || os_->thp_mode() == 2;
+  const bool advised = advises && os_->advise_thp(run.at(0), bytes, thp) == 0 && thp;
   set_mapped(run, advised ? UnitKind::kThp : UnitKind::kBase);
   return 0;
 }
@@ -248,7 +281,12 @@ int Backer::prove_hugetlb(const Run& run) const {
 int Backer::prove_plain(const Run& run, bool has_room) const {
   const std::size_t bytes = run.count * kHugeSize;
   if (!has_policy()) {
-    // The program's own faults do as well, and memory that it never touches costs nothing.
+    // The program's own faults do as well, and memory that it never touches costs nothing. What was mapped for another home
+    // may have its policy still.
+    const Home home = this->home();
+    const auto differs = [&](const Unit& u) { return home.is_set() || u.bound != BindMode::kDefault; };
+    for_each_run(run.units, run.count, differs,
+                 [&](std::size_t first, std::size_t n) { bind_home(run.part(first, n), home, home.mode); });
     set_all(run, UnitState::kBacked);
     return 0;
   }
@@ -291,7 +329,7 @@ int Backer::back(const Run& run, std::size_t needed, Request* request) const {
     for_each_run(run.units, span, is_reserved, [&](std::size_t first, std::size_t n) {
       const std::size_t taken = n < request->hugetlb_units ? n : request->hugetlb_units;
       request->hugetlb_units -= taken;
-      if (taken != 0) refused |= !map_hugetlb(run.part(first, taken));
+      if (taken != 0) refused |= !map_hugetlb(run.part(first, taken), request->proves);
     });
   }
   int error = 0;
@@ -303,7 +341,7 @@ int Backer::back(const Run& run, std::size_t needed, Request* request) const {
   // Where plain memory cannot be mapped either, it is the process's limit that refuses.
   if (refused) note_fallback(Fallback::kHugetlbRefused, true);
   for_each_run(run.units, needed, is_mapped_hugetlb, [&](std::size_t first, std::size_t n) {
-    if (first_touch()) {
+    if (first_touch() && !request->proves) {
       set_all(run.part(first, n), UnitState::kBacked);
     } else if (error == 0) {
       keep_first(prove_hugetlb(run.part(first, n)));
@@ -313,6 +351,16 @@ int Backer::back(const Run& run, std::size_t needed, Request* request) const {
     if (error == 0) keep_first(prove_plain(run.part(first, n), true));
   });
   return error;
+}
+
+// Tells memory where the program's faults shall put it. Where that is refused the kernel puts it where the program runs,
+// which is there.
+void Backer::bind_home(const Run& run, Home home, BindMode mode) const {
+  const NodeSet nodes = home.is_set() ? NodeSet::of(home.node) : NodeSet();
+  if (os_->bind(run.at(0), run.count * kHugeSize, mode, nodes) != 0) note_fallback(Fallback::kBindRefused, true);
+  set_bound(run, home.mode);
+  const auto place = static_cast<std::int16_t>(home.is_set() ? home.node.value + 1 : 0);
+  for (std::size_t i = 0; i < run.count; i++) __atomic_store_n(&run.units[i].place, place, __ATOMIC_RELAXED);
 }
 
 // Nobody populates it: without a policy it would lie where it is first written to, on a node that the policy forbids, even.
@@ -352,7 +400,9 @@ void Backer::release(const Run& run) const {
     if (unmap(part) || !unmaps || !drop()) return;
     set_all(part, first_touch() && part.units->hugetlb() ? UnitState::kLost : UnitState::kMapped);
   };
-  for_each_run(run.units, run.count, is_plain, [&](std::size_t first, std::size_t n) { give_back(first, n, scarce, false); });
+  // Touched pages may have been collapsed, and begin anew with base pages.
+  const bool unmaps = scarce || config_.kind == HeapKind::kTouchedPages;
+  for_each_run(run.units, run.count, is_plain, [&](std::size_t first, std::size_t n) { give_back(first, n, unmaps, false); });
   // A page that is dropped does not get its reservation back; the next fault could find the pool dry.
   for_each_run(run.units, run.count, is_2m, [&](std::size_t first, std::size_t n) {
     give_back(first, n, scarce || first_touch() || pool_is_left(), config_.source == HugeSource::kSharedFile);
@@ -360,6 +410,21 @@ void Backer::release(const Run& run) const {
   for (std::size_t i = 0; i < run.count; i++) {
     if (!run.units[i].backed()) __atomic_store_n(&run.units[i].place, std::int16_t{0}, __ATOMIC_RELAXED);
   }
+}
+
+int Backer::collapse(const Run& unit) const {
+  // Where all memory gets huge pages unless it is told otherwise, ours was told.
+  const bool told = os_->thp_mode() == 2;
+  if (told) os_->advise_thp(unit.at(0), kHugeSize, true);
+  int error = os_->collapse(unit.at(0), kHugeSize);
+  if (error == ENOSYS) {
+    // Then the kernel does it in its own time, and the advice has to stay.
+    error = told ? 0 : os_->advise_thp(unit.at(0), kHugeSize, true);
+  } else if (told) {
+    os_->advise_thp(unit.at(0), kHugeSize, false);
+  }
+  if (error == 0) unit.units->kind = UnitKind::kThp;
+  return error;
 }
 
 void Backer::forget_unbacked(const Run& run) const {
@@ -374,19 +439,22 @@ void Backer::forget_unbacked(const Run& run) const {
 
 bool Backer::map_1g(const Run& group) const {
   NH_ASSERT(group.count * kHugeSize == GiB && is_aligned(group.start, GiB));
-  if (config_.huge_pages != HugePagesOption::k1G || config_.kind == HeapKind::kPaged || pool_is_left()) return false;
+  if (config_.huge_pages != HugePagesOption::k1G || !may_use_pool()) return false;
+  const Home home = this->home();
+  const bool proves = !first_touch() || home.is_set();
   if (const Fallback why = off_pool(GiB, GiB); why != kNoFallback) {
     note_fallback(why, true);
     return false;
   }
-  const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;
+  const Reservation reservation = proves ? Reservation::kNone : Reservation::kFull;
   if (os_->map_new_hugetlb(group.at(0), GiB, GiB, config_.source, reservation) != 0) {
     note_fallback(Fallback::kHugetlbRefused, true);
     return false;
   }
   const bool bound = has_policy() && bind(group.at(0), GiB, config_.policy) == 0;
   int error = !bound && config_.strict && node_is_gone() ? ENOMEM : 0;
-  if (error == 0 && !first_touch()) error = os_->populate(group.at(0), GiB);
+  if (home.is_set()) bind_home(group, home, BindMode::kBind);
+  if (error == 0 && proves) error = os_->populate(group.at(0), GiB);
   if (error != 0) {
     os_->unmap(group.at(0), GiB);
     note_fallback(Fallback::kHugetlbDry, true);
@@ -394,6 +462,7 @@ bool Backer::map_1g(const Run& group) const {
   }
   set_mapped(group, UnitKind::kHuge1G);
   if (bound) set_bound(group, config_.policy);
+  if (home.is_set()) set_bound(group, home.mode);
   set_all(group, UnitState::kBacked);
   return true;
 }

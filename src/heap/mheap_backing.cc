@@ -23,24 +23,6 @@ void MHeap::count_units(const Unit* units, std::size_t n, bool add) {
   }
 }
 
-// Does something to units that nobody else works on, with the lock released.
-template <typename Work>
-void MHeap::work_on_L(UnitRange units, Work&& work) {
-  const Backer::Run run = run_of(units);
-  for (std::size_t i = 0; i < run.count; i++) {
-    NH_ASSERT(!run.units[i].busy());
-    run.units[i].worker = __builtin_thread_pointer();
-  }
-  const OsWork os_work;
-  count_units(run.units, run.count, false);
-  lock_.unlock();
-  work(run);
-  lock_.lock();
-  count_units(run.units, run.count, true);
-  for (std::size_t i = 0; i < run.count; i++) run.units[i].worker = nullptr;
-  end_busy_L();
-}
-
 // ---- growth ------------------------------------------------------------------------------------------------------
 
 bool MHeap::grow_L(PageCount pages) {

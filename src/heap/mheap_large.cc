@@ -24,7 +24,7 @@ MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan,
   MSpan* span = all == nullptr ? nullptr : new_descriptor(all[0]);
   if (span == nullptr) return nullptr;
   // Whole units begin at one, even where another heap's exhaustion has brought small spans here.
-  if (whole_units() && alignment < kHugeSize) alignment = kHugeSize;
+  if (takes_units(bytes) && alignment < kHugeSize) alignment = kHugeSize;
   const PageAlloc::Run run = pages_from_heap(pages, alignment >> kPageShift);
   if (!run.ok) {
     LockGuard guard(lock_);
@@ -131,10 +131,16 @@ bool MHeap::clear_large(MSpan* span) {
   void* start = reinterpret_cast<void*>(span->start_addr);
   const std::size_t bytes = span->pages().bytes();
   const PageId first = arenas_.page_of(span->start_addr);
+  if (kind() == HeapKind::kTouchedPages) {
+    // It lies where it should, or its pages would have been dropped.
+    if (bytes < kDropToClear || os_->discard(start, bytes) != 0) std::memset(start, 0, bytes);
+    return true;
+  }
   // Clearing touches, and the program's own threads are to be the first to touch a page. Where the place of all pages is
   // known they are there. Without several nodes it is only a matter of cost, and pages of a pool stay: another process
   // might take them.
-  bool drop = backer_.first_touch() && bytes >= kDropToClear && (asks_place() || !has_hugetlb(first, span->pages()));
+  const bool by_touch = asks_place() && !backer_.home().is_set();
+  bool drop = backer_.first_touch() && bytes >= kDropToClear && (by_touch || !has_hugetlb(first, span->pages()));
   const UnitRange units = UnitRange::around(first, span->pages());
   for (UnitId u = units.first; asks_place() && u < units.end; ++u) {
     drop |= __atomic_load_n(&arenas_.unit(u).place, __ATOMIC_RELAXED) == 0;

@@ -117,6 +117,7 @@ void MHeap::repair_after_fork(bool lost) {
     c.spare = nullptr;
   }
   metadata_.repair_after_fork();
+  looks_left_.store(0, std::memory_order_relaxed);  // what there is the child shares with its parent
   const bool growing = growth_.running && growth_.thread == __builtin_thread_pointer();
   if (!growing) arenas_.repair_after_fork();
   // System calls of other threads that were under way. What this thread is busy with (it forked in a signal handler) it

@@ -24,7 +24,8 @@ void follow(MSpan* span, Site* site, std::size_t size) {
 
 // Where the usual way would take it from, as far as placement goes.
 HeapId heap_for(std::size_t size, std::size_t alignment) {
-  if (alignment >= kOsPageSize && size < kHugeSize) return paged_twin(g_caches.local_heap());
+  const bool paged = alignment >= kOsPageSize && size < kHugeSize && !g_large_route.is_touched_pages(size);
+  if (paged) return paged_twin(g_caches.local_heap());
   return heap_for_large(size);
 }
 

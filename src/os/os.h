@@ -119,6 +119,15 @@ struct OsOps {
   // The nodes on which the pages at `addresses` lie; result[i] < 0 is -errno (-ENOENT: not backed).
   int (*nodes_of)(const void* const* addresses, std::size_t count, int* result);
 
+  // ---- huge pages afterwards -------------------------------------------------------------------------------------
+  // Makes a transparent huge page of the base pages of one, all of which exist, on the node where most of them lie, whatever
+  // the thread's policy. ENOSYS: kernel older than 6.1. EINVAL: refused for this memory, or this process. Others: not now.
+  int (*collapse)(void* p, std::size_t bytes);
+  // Whether every page of plain memory exists. nodes_of() does not see those that NUMA balancing has taken for a moment.
+  bool (*all_exist)(void* p, std::size_t bytes);
+  // Whether the process has children, which may share its pages.
+  bool (*has_children)();
+
   // ---- information ---------------------------------------------------------------------------------------------
   // What takes files of /proc and /sys to answer is read at most once in some ms and kept (machine_state.h). So an answer
   // may be that old; what this process has given back, reserved or been refused since counts at once.

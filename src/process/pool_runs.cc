@@ -163,7 +163,11 @@ void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* 
   for_each_static_run(visit, argument);
 }
 
-const NodeSet& nodes_of_heap(HeapId heap) { return g_process.heaps[heap].heap.backer().config().nodes; }
+NodeSet nodes_of_heap(HeapId heap) {
+  const Backer& backer = g_process.heaps[heap].heap.backer();
+  const NodeId home = backer.home().node;
+  return home.valid() ? NodeSet::of(home) : backer.config().nodes;
+}
 
 BindMode lasting_policy_of(const PoolRun& part) {
   return is_static(part) ? BindMode::kDefault : g_process.heaps[part.heap].heap.backer().lasting_policy();

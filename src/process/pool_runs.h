@@ -41,7 +41,7 @@ void unclaim_pool_units();
 // With the units claimed, or in a fork child. Calls visit(argument, run) for all of a pool that is in use.
 void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* argument);
 // The nodes that run.bound speaks of, and the policy of ordinary memory once its pages are there.
-const NodeSet& nodes_of_heap(HeapId heap);
+NodeSet nodes_of_heap(HeapId heap);
 BindMode lasting_policy_of(const PoolRun& part);
 
 // A part of a run is ordinary memory now, with the same content and the policy that the part says. thp: advised to be

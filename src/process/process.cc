@@ -3,7 +3,9 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "cache/large_route.h"
 #include "numa/sysfs_topology.h"
+#include "process/large_home.h"
 #include "process/start.h"
 #include "process/upkeep.h"
 
@@ -54,27 +56,26 @@ HeapId nearest_heap() {
   return first_heap(g_process.nearest, topology_for(cpu), cpu);
 }
 
-NodeId current_node() { return g_process.topology.node_of_heap(home_of_cpu(g_caches.current_cpu())); }
+NodeId current_node() { return g_process.topology.node_of_heap(nearest_heap()); }
 
 HeapId heap_of_cpu(CpuId cpu) {
   const Process& p = g_process;
+  note_running_on(topology_for(cpu), cpu);
   if (p.placement.kind == PlacementKind::kInterleave) return p.interleaved;
   return first_heap(p.placement, topology_for(cpu), cpu);
 }
 
+HeapId first_touch_heap(std::size_t bytes) {
+  const HeapId extents = g_process.first_touch;
+  const bool pool = bytes >= LargeRoute::word(g_large_route.pool_min) && g_process.heaps[extents].heap.has_pool_for(bytes);
+  return pool || bytes >= LargeRoute::word(g_large_route.pages_end) ? extents : paged_twin(extents);
+}
+
 HeapId heap_for_large(std::size_t bytes) {
+  const HeapId own = heap_of_cpu(g_caches.current_cpu());  // first: it may find that the process spans nodes
   const Process& p = g_process;
-  if (bytes >= p.large_min) {
-    switch (p.options.large) {
-      case LargeOption::kFirstTouch:
-        // A placement that was asked for by name counts for large objects too, unless NUMAHEAP_LARGE was given.
-        if (p.placement.kind != PlacementKind::kLocal && !p.placement.inherited && !p.options.given(OptionId::kLarge)) break;
-        return p.first_touch;
-      case LargeOption::kInterleave: return p.interleaved;
-      case LargeOption::kLocal: break;
-    }
-  }
-  return heap_of_cpu(g_caches.current_cpu());
+  if (bytes >= g_large_route.first_touch_min()) return first_touch_heap(bytes);
+  return p.options.large == LargeOption::kInterleave && bytes >= large_min() ? p.interleaved : own;
 }
 
 // Before the program's own constructors where the linker lets us; the first allocation may have come earlier still.

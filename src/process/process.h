@@ -25,7 +25,6 @@ struct Process {
   HeapId interleaved;
   bool bound = false;          // NUMAHEAP_POLICY=bind: only the nodes that it names serve
   bool no_other_node = false;  // it names one
-  std::size_t large_min = 0;
 };
 
 extern Process g_process;
@@ -35,17 +34,20 @@ bool ensure_started();
 // True once it is up: the test before anything that reads g_process.
 bool started();
 
-// The heap for memory like that of another, but never on hugetlb pages.
+// The heap for memory like that of another, but never on hugetlb pages. Of first-touch memory: touched pages.
 inline HeapId paged_twin(HeapId h) { return HeapId(h.value + g_process.interleaved.value + 1); }
 
-// The node of the running CPU, or the one with memory that is nearest to it.
+// The node of the running CPU, or the nearest one that its faults may take memory from.
 NodeId current_node();
 // The heap of the node that a CPU is on, whatever policy is in force.
 HeapId home_of_cpu(CpuId cpu);
 // The heap nearest to the running CPU of those that single requests may name.
 HeapId nearest_heap();
-// The heap that objects below NUMAHEAP_LARGE_MIN come from on this CPU.
+// The heap that small objects come from on this CPU, on which the caller runs: a process that was bound to another node
+// spans nodes from now on.
 HeapId heap_of_cpu(CpuId cpu);
+// The heap of first-touch memory for objects of so many bytes.
+HeapId first_touch_heap(std::size_t bytes);
 // The heap that large objects of this size go to.
 HeapId heap_for_large(std::size_t bytes);
 

@@ -13,11 +13,11 @@
 #include "base/scan.h"
 #include "base/stderr.h"
 #include "central/free_mark.h"
-#include "cache/large_route.h"
 #include "numa/hwloc_topology.h"
 #include "numa/topology_text.h"
 #include "os/procfs.h"
 #include "os/random.h"
+#include "process/large_home.h"
 #include "process/live_block.h"
 
 namespace nh {
@@ -118,7 +118,6 @@ InheritedPolicy settle_policy(Process& p) {
   p.no_other_node = p.bound && p.placement.nodes.count() == 1;
   p.nearest.kind = PlacementKind::kPreferred;
   p.nearest.nodes = nodes_for_requests(p.placement, inherited, p.topology);
-  p.large_min = p.options.large_min;
   return inherited;
 }
 
@@ -151,24 +150,16 @@ bool set_up_caches(Process& p) {
   cache.bytes_per_cpu = p.options.cpu_cache;
   cache.strict = p.no_other_node;
   cache.twins = p.interleaved.value + 1;
-  if (heap_for_large(SIZE_MAX) == p.first_touch) cache.extent_heap = p.first_touch.value;
+  if (has_first_touch()) {
+    cache.extent_heap = p.first_touch.value;
+    if (p.topology.heap_count() > 1) cache.pages_heap = paged_twin(p.first_touch).value;
+  }
   if (!g_caches.init(linux_os(), p.heaps, cache, heap_of_cpu)) return false;
   const CacheMode mode = start_rseq(p.options);
   g_caches.set_mode(mode);
   // While the process has one thread this is cheap; later it would take milliseconds.
   if (mode == CacheMode::kRseq || mode == CacheMode::kOwnRseq) g_caches.set_fences(membarrier_rseq_register() == 0);
   return true;
-}
-
-// Which sizes the CPU caches are asked for.
-void route_large_objects() {
-  const HeapId heap = heap_for_large(SIZE_MAX);
-  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
-  const bool own = heap != g_process.first_touch && (heap != g_process.interleaved || heap_for_large(0) == heap);
-  g_large_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
-  if (heap != g_process.first_touch) return;
-  g_large_route.extent_min = g_process.large_min;
-  g_large_route.extent_max = kMaxKeptUnits * kHugeSize;
 }
 
 }  // namespace
@@ -188,7 +179,7 @@ bool start_process() {
   find_topology(p.options, &p.topology);
   const InheritedPolicy inherited = settle_policy(p);
   if (!set_up_address_space(p) || !set_up_heaps(p, inherited) || !set_up_caches(p)) return false;
-  route_large_objects();
+  decide_large(inherited);
   publish_live_block();
   return true;
 }

@@ -1,6 +1,7 @@
 // The memory's part of the start: address space, one heap per node and the two of the whole machine, their twins, who helps
 // whom.
 #include "base/bits.h"
+#include "process/large_home.h"
 #include "process/start.h"
 
 namespace nh {
@@ -72,18 +73,19 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     backing.nodes = NodeSet::of(config.node);
     if (many) backing.policy = BindMode::kBind;
   } else if (like == p.first_touch) {
-    backing.kind = HeapKind::kFirstTouch;
-    backing.policy_places = inherited.is_set();
+    backing.kind = like == id ? HeapKind::kFirstTouch : HeapKind::kTouchedPages;
+    backing.policy_places = policy_places(inherited);
     backing.nodes = topology.allowed_nodes(false);
     backing.serving = p.nearest.nodes;
     // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
-    backing.reservations_hold = !inherited.is_set() && topology.allowed_nodes(true).count() == topology.heap_count();
+    backing.cpuset_limits = topology.allowed_nodes(true).count() != topology.heap_count();
+    backing.reservations_hold = !inherited.is_set() && !backing.cpuset_limits;
   } else {
     backing.kind = HeapKind::kInterleaved;
     backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
     if (many) backing.policy = BindMode::kInterleave;
   }
-  if (like != id) backing.kind = HeapKind::kPaged;
+  if (like != id && like != p.first_touch) backing.kind = HeapKind::kPaged;
   backing.most_bytes = memory_of(topology, backing.serving.empty() ? backing.nodes : backing.serving);
   p.heaps[id].heap.init(linux_os(), p.space, config);
 }
@@ -92,9 +94,10 @@ void set_fallbacks(Process& p, HeapId id) {
   NodeHeap& n = p.heaps[id];
   const Topology& t = p.topology;
   n.fallbacks = 0;
-  n.serves_all_nodes = id == p.first_touch || id == p.interleaved;
+  const bool touched = original_of(p, id) == p.first_touch;
+  n.serves_all_nodes = touched || id == p.interleaved;
   // Twins help twins.
-  const unsigned first = id > p.interleaved ? p.interleaved.value + 1 : 0;
+  const unsigned first = id > p.interleaved && !touched ? p.interleaved.value + 1 : 0;
   const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
   for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);

@@ -3,8 +3,9 @@ their run sets up."""
 
 import dataclasses
 
-PLACEMENT = r"^(a_great_many_|objects_|the_first_|an_array_|calloc_|a_thread_that_)"
-SHORT = r"^(a_great_many_|objects_lie_on_the_node_of_their_thread$|an_array_lies|a_full_node_spills_|a_thread_that_)"
+PLACEMENT = r"^(a_great_many_|objects_|the_first_|an_array_|arrays_|calloc_|a_thread_that_)"
+SHORT = (r"^(a_great_many_|objects_lie_on_the_node_of_their_thread$|an_array_lies|arrays_of_every_|arrays_that_grow_"
+         r"|a_full_node_spills_|a_thread_that_)")
 
 
 @dataclasses.dataclass
@@ -24,6 +25,8 @@ def numactl(*words):
 
 
 NODE_3 = numactl("--cpunodebind=3", "--membind=3")
+ON_NODE_3 = r"^with_a_process_on_node_3_"
+POOLS = [40, 40, 40, 40]
 
 RUNS = {
     "four_nodes": [
@@ -46,6 +49,15 @@ RUNS = {
         Run("NUMAHEAP_LARGE=interleave", r"^with_interleaving_|^with_large_objects_interleaved_", ["NUMAHEAP_LARGE=interleave"]),
         Run("a cpuset", r"^with_a_cpuset_of_nodes_2_and_3_", cpuset=("4-7", "2-3")),
         Run("a cpuset of one node", r"^with_a_binding_to_node_3_(everything|more)_", cpuset=("6-7", "3")),
+        Run("threads that OpenMP binds", r"^arrays_of_every_", ["OMP_PROC_BIND=true", "OMP_PLACES=cores"]),
+        Run("arrays beside pools", r"^arrays_", pools=[64, 64, 64, 64]),
+        Run("arrays that rest", r"^with_a_short_delay_", ["NUMAHEAP_SCAVENGE_DELAY=400ms"]),
+        Run("bound by --membind", ON_NODE_3, front=numactl("--membind=3"), pools=POOLS),
+        Run("bound by --cpunodebind", ON_NODE_3, front=numactl("--cpunodebind=3"), pools=POOLS),
+        Run("bound by both", ON_NODE_3, front=NODE_3, pools=POOLS),
+        Run("bound by a cpuset", ON_NODE_3, cpuset=("6-7", "3"), pools=POOLS),
+        Run("bound by NUMAHEAP_POLICY", ON_NODE_3, ["NUMAHEAP_POLICY=bind:3"], pools=POOLS),
+        Run("bound by CPUs at the start", r"^with_node_0_at_the_start_", front=["taskset", "--cpu-list", "0-1"]),
         Run("a cpuset that changes", r"^with_a_cpuset_that_changes_", cpuset=("0-7", "0-3")),
         Run("a cpuset with memory elsewhere", r"^with_a_cpuset_elsewhere_", cpuset=("0-1", "2-3")),
         Run("static data", r"_base_pages_", program="numa_vm_static_24"),

@@ -310,6 +310,23 @@ struct FakeOps {
     return 0;
   }
 
+  static int collapse(void* p, std::size_t bytes) {
+    FakeOs& f = os(FakeCall::kCollapse);
+    const Guard guard(f.mutex_);
+    require_range("collapse", p, bytes);
+    if (const int error = f.enter(FakeCall::kCollapse); error != 0) return f.note(error);
+    return f.note(f.space_.collapse("collapse", at(p), bytes));
+  }
+  static bool all_exist(void* p, std::size_t bytes) {
+    FakeOs& f = os();
+    const Guard guard(f.mutex_);
+    for (std::size_t i = 0; i < bytes; i += kOsPageSize) {
+      if (f.space_.page_at(at(p) + i) == nullptr) return false;
+    }
+    return true;
+  }
+  static bool has_children() { return os().config_.has_children; }
+
   // ---- information, time and sleep -------------------------------------------------------------------------------
   static bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out) {
     FakeOs& f = os(FakeCall::kHugePool);
@@ -387,6 +404,9 @@ const OsOps& FakeOs::ops() const {
       .move_mapping = FakeOps::move_mapping,
       .bind = FakeOps::bind,
       .nodes_of = FakeOps::nodes_of,
+      .collapse = FakeOps::collapse,
+      .all_exist = FakeOps::all_exist,
+      .has_children = FakeOps::has_children,
       .huge_pool = FakeOps::huge_pool,
       .nodes_have_room = FakeOps::nodes_have_room,
       .memory_of = FakeOps::memory_of,

@@ -12,13 +12,16 @@
 namespace nh::cli {
 
 const char kMapHelp[] =
-    R"(usage: numaheap map PID|FILE.json [--svg FILE] [--json] [--color auto|true|256|none]
+    R"(usage: numaheap map PID|FILE.json [--svg FILE | --json]
+                    [--color auto|true|256|none]
 
-Draws the heaps of a running process, or of a map that was kept, a cell for each unit of 2 MiB: on which pages it lies, how
-full it is, where large objects are. The process need not have been started for it, is not stopped and does not notice.
+Draws the heaps of a running process, or of a map that was kept, a cell for each
+unit of 2 MiB: on which pages it lies, how full it is, where large objects are.
+The process need not have been started for it, is not stopped and does not
+notice.
 
   --svg FILE   writes a picture to FILE instead
-  --json       prints the map as JSON, which `numaheap map FILE.json` draws later
+  --json       prints the map as JSON; `numaheap map FILE.json` draws it later
   --color      what the terminal can show; auto if not given
 
 Exit status: 1 where the process cannot be looked into or the file is no map.
@@ -47,7 +50,7 @@ int parse(Words words, Asked* asked) {
         return complain(kUsage, std::string("map: --color does not take '") + value + "': accepts auto|true|256|none");
       }
     } else if (word.starts_with("-")) {
-      return complain(kUsage, "map: no such option '" + word + "'; see `numaheap map --help`");
+      return refuse_option(kUsage, "map", word, {"--svg", "--json", "--color"});
     } else if (!asked->source.empty()) {
       return complain(kUsage, "map: one process or file at a time, not '" + word + "', too");
     } else {

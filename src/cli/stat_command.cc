@@ -10,13 +10,15 @@ namespace nh::cli {
 const char kStatHelp[] =
     R"(usage: numaheap stat PID [--json|--prometheus]
 
-Shows what the heaps of a running process hold, on which pages, and how often its CPUs had to ask for more. The process
-need not have been started for it: it is not stopped and does not notice. The figures are those of NUMAHEAP_STATS.
+Shows what the heaps of a running process hold, on which pages, and how often
+its CPUs had to ask for more. The process need not have been started for it: it
+is not stopped and does not notice. The figures are those of NUMAHEAP_STATS.
 
   --json         for programs; the keys of NUMAHEAP_STATS=FILE.json
   --prometheus   in Prometheus' text format
 
-It takes the right to look into another process's memory, as a debugger does: one's own processes, or root.
+It takes the right to look into another process's memory, as a debugger does:
+one's own processes, or root.
 Exit status: 1 where the process cannot be looked into.
 )";
 
@@ -151,7 +153,7 @@ int stat_command(Words words) {
       if (write != nullptr && write != form) return complain(kUsage, "stat: one of --json and --prometheus at most");
       write = form;
     } else if (word.starts_with("-")) {
-      return complain(kUsage, "stat: no such option '" + std::string(word) + "'; see `numaheap stat --help`");
+      return refuse_option(kUsage, "stat", word, {"--json", "--prometheus"});
     } else if (pid != 0 || (pid = parse_pid(word)) == 0) {
       return complain(kUsage, "stat: '" + std::string(word) + "' is not one process id; see `numaheap stat --help`");
     }

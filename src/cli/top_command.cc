@@ -19,18 +19,21 @@ namespace nh::cli {
 const char kTopHelp[] =
     R"(usage: numaheap top [PID|--all] [--interval SECONDS] [--count N] [--sort KEY]
 
-Shows what the heaps of a process, or of all processes that run on numaheap (the default), hold, on which pages, and at
-which rates. The processes need not have been started for it, are not stopped and do not notice.
+Shows what the heaps of a process, or of all processes that run on numaheap (the
+default), hold, on which pages, and at which rates. The processes need not have
+been started for it, are not stopped and do not notice.
 
   --interval SECONDS   between two looks: 0.1 to 3600, 1 if not given
   --count N            ends after N looks
   --sort KEY           committed, live, cached, idle, objects, remote, name
 
-Keys: q ends it; c l h i o r n sort by committed, live, cached, idle, objects, remote frees, name.
-A bar is as long as the heap is large: live objects, free ones in caches, free places among live ones, idle memory. The
-letters tell its pages: G of 1 GiB, M of 2 MiB from the pool, T transparent huge pages, b base pages. objects/s are those
-that CPUs fetched in batches, and large ones; what goes round in a CPU's cache is not counted. Where standard output is
-no terminal, plain blocks are printed.
+Keys: q ends it; c l h i o r n sort by committed, live, cached, idle, objects,
+remote frees, name. A bar is as long as the heap is large: live objects, free
+ones in caches, free places among live ones, idle memory. The letters tell its
+pages: G of 1 GiB, M of 2 MiB from the pool, T transparent huge pages, b base
+pages. objects/s are those that CPUs fetched in batches, and large ones; what
+goes round in a CPU's cache is not counted. Where standard output is no
+terminal, plain blocks are printed.
 )";
 
 namespace {
@@ -228,7 +231,7 @@ int parse(Words words, Asked* asked) {
       good = value == nullptr || key != std::end(kSortKeys);
       if (key != std::end(kSortKeys)) asked->sort = key->key;
     } else if (word.starts_with("-")) {
-      return complain(kUsage, "top: no such option '" + word + "'; see `numaheap top --help`");
+      return refuse_option(kUsage, "top", word, {"--all", "--interval", "--count", "--sort"});
     } else if (asked->pid != 0 || (asked->pid = parse_pid(word)) == 0) {
       return complain(kUsage, "top: '" + word + "' is not one process id; see `numaheap top --help`");
     } else {

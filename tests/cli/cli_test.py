@@ -355,7 +355,7 @@ class Others(unittest.TestCase):
     def test_version_and_help(self):
         self.assertRegex(call("--version").stdout, r"^numaheap \d+\.\d+\.\d+\n$")
         self.assertIn("usage: numaheap run", call("--help").stdout)
-        for command in ("run", "topo", "doctor", "reserve", "profile", "options"):
+        for command in ("run", "topo", "doctor", "reserve", "profile", "stat", "top", "map", "options"):
             self.assertIn("numaheap " + command, call("--help").stdout)
             r = call(command, "--help")
             self.assertEqual(r.returncode, 0)
@@ -374,7 +374,8 @@ class Others(unittest.TestCase):
     def test_unknown_options_get_the_nearest_name(self):
         for words, meant in ((("run", "--polcy=local", "true"), "--policy"), (("run", "--dryrun", "true"), "--dry-run"),
                              (("topo", "--synthetik", "x"), "--synthetic"), (("options", "--markdwon"), "--markdown"),
-                             (("profile", "--flames", "x"), "--flame")):
+                             (("profile", "--flames", "x"), "--flame"), (("stat", "1", "--jason"), "--json"),
+                             (("top", "--intervall", "2"), "--interval"), (("map", "1", "--colour=256"), "--color")):
             r = call(*words)
             self.assertEqual(r.returncode, 125 if words[0] == "run" else 2, words)
             self.assertIn(f"; did you mean '{meant}'? `numaheap {words[0]} --help` lists them\n", r.stderr)

@@ -58,23 +58,23 @@ class HwlocEnvironment {
   const char* list_[kMax + 1] = {};
 };
 
-MemoryKind kind_named(const char* name) {
-  if (name == nullptr) return MemoryKind::kUnknown;
+KindReason kind_named(const char* name) {
+  if (name == nullptr) return KindReason::kNone;
   const std::string_view s(name);
-  if (s == "DRAM") return MemoryKind::kDram;
-  if (s == "HBM" || s == "MCDRAM") return MemoryKind::kHighBandwidth;
-  if (s == "NVM") return MemoryKind::kPersistent;
-  if (head(s, 3) == "CXL") return MemoryKind::kCxl;
-  return MemoryKind::kUnknown;
+  if (s == "HBM" || s == "MCDRAM") return KindReason::kHighBandwidth;
+  if (s == "NVM") return KindReason::kPersistent;
+  if (s == "GPUMemory") return KindReason::kGpu;
+  if (head(s, 3) == "CXL") return KindReason::kCxl;
+  return KindReason::kNone;
 }
 
-MemoryKind memory_kind(hwloc_obj_t node) {
-  const MemoryKind kind = kind_named(node->subtype);
-  if (kind != MemoryKind::kUnknown) return kind;
+KindReason name_of_memory(hwloc_obj_t node) {
+  const KindReason kind = kind_named(node->subtype);
+  if (kind != KindReason::kNone) return kind;
   for (unsigned i = 0; i < node->infos_count; i++) {  // hwloc 2.10 and later
     if (std::strcmp(node->infos[i].name, "MemoryTier") == 0) return kind_named(node->infos[i].value);
   }
-  return MemoryKind::kUnknown;
+  return KindReason::kNone;
 }
 
 class Loader {
@@ -150,7 +150,7 @@ class Loader {
       node.id = static_cast<int>(object->os_index);
       node.memory_bytes = object->attr->numanode.local_memory;
       node.has_memory = !sizes_known || node.memory_bytes != 0;
-      node.kind = memory_kind(object);
+      node.named = name_of_memory(object);
       if (out_->add_node(node)) nodes_[node_count_++] = object;
     }
   }
@@ -164,8 +164,8 @@ class Loader {
       const int cpus_a = calls_.bitmap_weight(a->cpuset);
       const int cpus_b = calls_.bitmap_weight(b->cpuset);
       if (cpus_a != cpus_b) return cpus_a < cpus_b;
-      const bool special_a = memory_kind(a) > MemoryKind::kDram;
-      const bool special_b = memory_kind(b) > MemoryKind::kDram;
+      const bool special_a = name_of_memory(a) != KindReason::kNone;
+      const bool special_b = name_of_memory(b) != KindReason::kNone;
       if (special_a != special_b) return special_b;
       return a->os_index < b->os_index;
     });

@@ -23,7 +23,7 @@ struct NodeText {
 };
 
 bool parse_node(std::string_view s, NodeText* node) {
-  constexpr std::uint64_t kMaxKind = static_cast<std::uint64_t>(MemoryKind::kCxl);
+  constexpr std::uint64_t kMaxKind = static_cast<std::uint64_t>(KindReason::kGpu);
   std::uint64_t id = 0, kib = 0, tier = 0, kind = 0;
   if (!take(&s, "n") || !take_small(&s, NodeSet::kBits - 1, &id) || !take(&s, ":")) return false;
   if (!take_small(&s, ~std::uint64_t{0} / KiB, &kib) || !take(&s, ":")) return false;
@@ -34,7 +34,7 @@ bool parse_node(std::string_view s, NodeText* node) {
   node->info.has_memory = has_memory;
   node->info.memory_bytes = kib * KiB;
   node->info.tier = static_cast<std::uint8_t>(tier);
-  node->info.kind = static_cast<MemoryKind>(kind);
+  node->info.named = static_cast<KindReason>(kind);
   node->cpus = s;
   return true;
 }
@@ -84,7 +84,7 @@ void write_topology_text(TextWriter& out, const Topology& topology, std::string_
   for (unsigned i = 0; i < count; i++) {
     const NodeInfo& node = topology.node(i);
     out.text("/n").dec(static_cast<std::uint64_t>(node.id)).ch(':').dec(node.memory_bytes / KiB);
-    out.text(node.has_memory ? ":m:" : ":-:").dec(node.tier).ch(':').dec(static_cast<std::uint64_t>(node.kind)).ch(':');
+    out.text(node.has_memory ? ":m:" : ":-:").dec(node.tier).ch(':').dec(static_cast<std::uint64_t>(node.named)).ch(':');
     write_cpu_list(out, topology.cpus_of_node(i));
   }
   out.text("/d");

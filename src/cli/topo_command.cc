@@ -138,7 +138,7 @@ std::uint64_t free_bytes(const std::string& root, int node) {
 
 const char* kind_text(const NodeInfo& node) {
   if (!node.has_memory) return "no memory";
-  return node.memory_only() ? "memory only" : "ordinary";
+  return node_kind_name(node.kind);
 }
 
 void write_nodes(TextWriter& out, const Topology& topology, const Asked& asked) {
@@ -157,7 +157,6 @@ void write_nodes(TextWriter& out, const Topology& topology, const Asked& asked) 
     const NodeInfo& node = topology.node(i);
     out.right(std::to_string(node.id), 4).text("  ").text(kind_text(node));
     out.pad_to(19).text(node.tier != 0 ? std::to_string(node.tier) : "-");
-    if (node.kind != MemoryKind::kUnknown) out.ch(' ').text(memory_kind_name(node.kind));
     out.pad_to(25).bytes(node.memory_bytes);
     out.pad_to(41);
     if (asked.real()) out.bytes(free_bytes(asked.root, node.id)).pad_to(57);
@@ -186,7 +185,7 @@ void write_orders(TextWriter& out, const Topology& topology) {
   out.text("\nfallback order\n");
   for (unsigned i = 0; i < topology.node_count(); i++) {
     out.right(std::to_string(topology.node(i).id), 4).ch(':');
-    for (unsigned rank = 0; rank < topology.allowed_heap_count(); rank++) {
+    for (unsigned rank = 0; rank < topology.fallback_count(i); rank++) {
       out.ch(' ').dec(static_cast<std::uint64_t>(topology.node_of_heap(topology.fallback(i, rank)).value));
     }
     out.ch('\n');

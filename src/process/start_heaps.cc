@@ -84,7 +84,7 @@ void set_fallbacks(Process& p, HeapId id) {
   // Twins help twins.
   const unsigned first = id > p.interleaved ? p.interleaved.value + 1 : 0;
   const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
-  for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
+  for (unsigned rank = 0; rank < t.fallback_count(from); rank++) {
     const HeapId other = t.fallback(from, rank);
     if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
     const unsigned helper = first + other.value;

@@ -37,7 +37,7 @@ TEST_P(TopologyTextOf, ComesBackWhole) {
   EXPECT_EQ(text_of(*copy), text);
   // What is not in the text follows from it: orders, and the cpuset of this very process.
   EXPECT_EQ(copy->heap_count(), original->heap_count());
-  EXPECT_EQ(copy->allowed_heap_count(), original->allowed_heap_count());
+  EXPECT_EQ(copy->helper_count(), original->helper_count());
   EXPECT_EQ(copy->possible_cpu_limit(), original->possible_cpu_limit());
   for (unsigned i = 0; i < original->node_count(); i++) {
     for (unsigned rank = 0; rank < original->heap_count(); rank++) {
@@ -62,9 +62,9 @@ TEST(TopologyText, DescribedMachinesIgnoreTheCpusetOfThisOne) {
   Topology t;
   Text<64> why;
   ASSERT_TRUE(load_serialised_topology("nh1:d" + rest, SysfsRoot{tree.path()}, &t, &why));
-  EXPECT_EQ(t.allowed_heap_count(), 2u);
+  EXPECT_EQ(t.helper_count(), 2u);
   ASSERT_TRUE(load_serialised_topology("nh1:r" + rest, SysfsRoot{tree.path()}, &t, &why));
-  EXPECT_EQ(t.allowed_heap_count(), 1u);
+  EXPECT_EQ(t.helper_count(), 1u);
 }
 
 constexpr char kBootId[] = "01234567-89ab-cdef-0123-456789abcdef";

@@ -8,6 +8,7 @@
 
 #include "base/scan.h"
 #include "numa/hwloc_calls.h"
+#include "numa/sysfs_memory.h"
 #include "os/procfs.h"
 
 namespace nh {
@@ -33,6 +34,8 @@ class HwlocEnvironment {
     add("HWLOC_PLUGINS_PATH=/nonexistent");
     // Firmware with contradicting tables makes hwloc print a page to stderr, from every process of a job.
     add("HWLOC_HIDE_ERRORS=2");
+    // Without this the nodes of GPUs are missing, and hwloc's machine is another one than the kernel's.
+    add("HWLOC_KEEP_NVIDIA_GPU_NUMA_NODES=1");
     if (fs_root[0] != '\0') {
       root_.text("HWLOC_FSROOT=").text(fs_root);
       add(root_.c_str());
@@ -69,12 +72,14 @@ KindReason kind_named(const char* name) {
 }
 
 KindReason name_of_memory(hwloc_obj_t node) {
-  const KindReason kind = kind_named(node->subtype);
-  if (kind != KindReason::kNone) return kind;
-  for (unsigned i = 0; i < node->infos_count; i++) {  // hwloc 2.10 and later
-    if (std::strcmp(node->infos[i].name, "MemoryTier") == 0) return kind_named(node->infos[i].value);
+  KindReason named = kind_named(node->subtype);
+  for (unsigned i = 0; i < node->infos_count && named == KindReason::kNone; i++) {
+    const std::string_view name(node->infos[i].name), value(node->infos[i].value);
+    if (name == "MemoryTier") named = kind_named(value.data());  // hwloc 2.10 and later
+    if (name == "DAXType" && value == "NVM") named = KindReason::kPersistent;
+    if (name == "DAXParent") named = name_of_dax(value);
   }
-  return KindReason::kNone;
+  return named;
 }
 
 class Loader {
@@ -95,6 +100,7 @@ class Loader {
       return false;
     }
     add_cpus();
+    add_performance();
     const bool distances_known = add_distances();
     // A synthetic description has no distances: go by what the nodes have in common. The machine's are never guessed.
     if (!distances_known && input != HwlocInput::kMachine) guess_distances();
@@ -175,6 +181,22 @@ class Loader {
     }
     const hwloc_obj_t machine = calls_.get_obj_by_depth(topology_, 0, 0);
     for_each_cpu(machine->complete_cpuset, [&](CpuId cpu) { out_->add_possible_cpu(cpu); });
+  }
+
+  void add_performance() {
+#if HWLOC_API_VERSION >= 0x00020300
+    if (calls_.memattr_get_best_initiator == nullptr) return;
+    const auto best = [this](hwloc_obj_t node, hwloc_memattr_id_t attribute) {
+      hwloc_location initiator;
+      hwloc_uint64_t value = 0;
+      const bool known = calls_.memattr_get_best_initiator(topology_, attribute, node, 0, &initiator, &value) == 0;
+      return known && value <= ~0u ? static_cast<std::uint32_t>(value) : 0;
+    };
+    for (unsigned i = 0; i < node_count_; i++) {
+      out_->describe_memory(id_of(nodes_[i]), {.bandwidth = best(nodes_[i], HWLOC_MEMATTR_ID_BANDWIDTH),
+                                               .latency = best(nodes_[i], HWLOC_MEMATTR_ID_LATENCY)});
+    }
+#endif
   }
 
   template <typename Visit>

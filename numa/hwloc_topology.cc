@@ -125,6 +125,13 @@ class Loader {
     // What guess_distances() looks at. (NUMA nodes and PUs cannot be filtered out.)
     calls_.topology_set_type_filter(topology_, HWLOC_OBJ_PACKAGE, HWLOC_TYPE_FILTER_KEEP_ALL);
     calls_.topology_set_type_filter(topology_, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
+    // In a description a node has the CPUs of the object that it is attached to. Were that left out, it would get those
+    // of the next larger one, and share them with its neighbours.
+    for (const hwloc_obj_type_t type : {HWLOC_OBJ_DIE, HWLOC_OBJ_L5CACHE, HWLOC_OBJ_L4CACHE, HWLOC_OBJ_L3CACHE,
+                                        HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L1CACHE, HWLOC_OBJ_CORE}) {
+      if (input == HwlocInput::kMachine) break;
+      calls_.topology_set_type_filter(topology_, type, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
+    }
     // A cpuset may change while we run; what it forbids now is kept apart in Topology::set_allowed().
     calls_.topology_set_flags(topology_, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
     if (input == HwlocInput::kXml && calls_.topology_set_xml(topology_, text) != 0) {
@@ -150,14 +157,17 @@ class Loader {
     // A description may leave sizes out altogether; that is no machine without memory.
     bool sizes_known = false;
     for (unsigned i = 0; i < count; i++) sizes_known |= numa_node(i)->attr->numanode.local_memory != 0;
-    for (unsigned i = 0; i < count; i++) {
-      const hwloc_obj_t object = numa_node(i);
-      NodeInfo node;
-      node.id = static_cast<int>(object->os_index);
-      node.memory_bytes = object->attr->numanode.local_memory;
-      node.has_memory = !sizes_known || node.memory_bytes != 0;
-      node.named = name_of_memory(object);
-      if (out_->add_node(node)) nodes_[node_count_++] = object;
+    // Nodes with memory before the others, should there be too many.
+    for (const bool has_memory : {true, false}) {
+      for (unsigned i = 0; i < count; i++) {
+        const hwloc_obj_t object = numa_node(i);
+        NodeInfo node;
+        node.id = static_cast<int>(object->os_index);
+        node.memory_bytes = object->attr->numanode.local_memory;
+        node.has_memory = !sizes_known || node.memory_bytes != 0;
+        node.named = name_of_memory(object);
+        if (node.has_memory == has_memory && out_->add_node(node)) nodes_[node_count_++] = object;
+      }
     }
   }
 
@@ -179,8 +189,23 @@ class Loader {
       const NodeId node = id_of(by_claim[i]);
       for_each_cpu(by_claim[i]->cpuset, [&](CpuId cpu) { out_->add_cpu(cpu, node); });  // the first claim stays
     }
+    if (out_->truncated()) add_cpus_of_nodes_left_out();
     const hwloc_obj_t machine = calls_.get_obj_by_depth(topology_, 0, 0);
     for_each_cpu(machine->complete_cpuset, [&](CpuId cpu) { out_->add_possible_cpu(cpu); });
+  }
+
+  // To the nearest node that is kept. hwloc numbers neighbours one after the other.
+  void add_cpus_of_nodes_left_out() {
+    const auto count = static_cast<unsigned>(calls_.get_nbobjs_by_depth(topology_, HWLOC_TYPE_DEPTH_NUMANODE));
+    NodeId nearest = id_of(nodes_[0]);
+    for (unsigned i = 0; i < count; i++) {
+      const NodeId node = id_of(numa_node(i));
+      if (out_->index_of(node) < out_->node_count()) {
+        nearest = node;
+      } else {
+        for_each_cpu(numa_node(i)->cpuset, [&](CpuId cpu) { out_->add_cpu(cpu, nearest); });
+      }
+    }
   }
 
   void add_performance() {
@@ -229,8 +254,10 @@ class Loader {
     for (unsigned i = 0; i < node_count_; i++) {
       for (unsigned j = 0; j < node_count_; j++) {
         if (i == j) continue;
-        const bool nested = calls_.bitmap_isincluded(nodes_[i]->cpuset, nodes_[j]->cpuset) != 0 ||
-                            calls_.bitmap_isincluded(nodes_[j]->cpuset, nodes_[i]->cpuset) != 0;
+        // A node may be near no CPU at all; such a set is part of every other.
+        const bool near_cpus = calls_.bitmap_weight(nodes_[i]->cpuset) != 0 && calls_.bitmap_weight(nodes_[j]->cpuset) != 0;
+        const bool nested = near_cpus && (calls_.bitmap_isincluded(nodes_[i]->cpuset, nodes_[j]->cpuset) != 0 ||
+                                          calls_.bitmap_isincluded(nodes_[j]->cpuset, nodes_[i]->cpuset) != 0);
         std::uint8_t distance = kElsewhere;
         if (share_more_than_machine(nodes_[i], nodes_[j])) distance = kSamePackage;
         if (nested) distance = kSameCpus;

@@ -229,6 +229,44 @@ TEST(HwlocXml, IsReadBack) {
   }
 }
 
+// Written by lstopo for a processor each of whose caches is a node of its own.
+TEST(HwlocXml, NodesBelowACacheKeepTheirCpus) {
+  hwloc_topology_t topology;
+  hwloc_topology_init(&topology);
+  hwloc_topology_set_synthetic(topology, "pack:2 l3:4 [numa(memory=1GB)] core:2 pu:1");
+  hwloc_topology_load(topology);
+  FakeTree files;
+  const std::string file = std::string(files.path()) + "/machine.xml";
+  ASSERT_EQ(hwloc_topology_export_xml(topology, file.c_str(), 0), 0);
+  hwloc_topology_destroy(topology);
+  const auto t = load(HwlocInput::kXml, file.c_str());
+  ASSERT_EQ(t->heap_count(), 8u);
+  for (unsigned i = 0; i < 8; i++) {
+    EXPECT_EQ(t->node(i).cpus, 2u) << i;
+    EXPECT_EQ(t->node_of_cpu(CpuId(static_cast<int>(2 * i))).value, static_cast<int>(i));
+  }
+  EXPECT_LT(t->distance(0, 1), t->distance(0, 4)) << "of one package";
+}
+
+TEST(HwlocXml, ANodeNearNoCpuIsNotTheNearestOfAll) {
+  FakeTree tree(expander_memory(), true);
+  for (const char* const node : {"0", "1", "2"}) tree.remove(std::string("/sys/devices/system/node/node") + node + "/distance");
+  FakeTree files;
+  const auto t = load(HwlocInput::kXml, exported(tree, files).c_str());
+  ASSERT_EQ(t->heap_count(), 3u);
+  EXPECT_TRUE(t->node(2).memory_only());
+  EXPECT_GE(t->distance(0, 2), t->distance(0, 1));
+}
+
+TEST(HwlocSynthetic, CpusOfNodesLeftOutGoToTheNearestThatIsKept) {
+  const auto t = load(HwlocInput::kSynthetic, "numa:300 pu:2");
+  EXPECT_TRUE(t->truncated());
+  EXPECT_EQ(t->node_count(), kMaxNodes);
+  EXPECT_EQ(t->node_of_cpu(CpuId(2 * 255 + 1)), NodeId(255));
+  EXPECT_EQ(t->node_of_cpu(CpuId(599)), NodeId(255));
+  EXPECT_EQ(t->known_cpus().count(), 600u);
+}
+
 TEST(HwlocXml, BrokenFilesAreRefusedWithAReason) {
   FakeTree files;
   files.write("/empty.xml", "");

@@ -105,7 +105,7 @@ void* numaheap_malloc_first_touch(size_t size);
 void* numaheap_malloc_local(size_t size);
 
 /* The nodes that may be asked for: those with memory in the cpuset and the binding of this process, by number. 0: no
- * address space for a heap. */
+ * address space for a heap. Nodes of device memory (a GPU's) are not listed, but may be asked for, too. */
 unsigned numaheap_node_count(void);
 /* The number of the index-th of them; -1 and EINVAL past the last one. */
 int numaheap_node_id(unsigned index);

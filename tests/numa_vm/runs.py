@@ -70,7 +70,7 @@ RUNS = {
         Run("numactl --membind", r"^with_a_binding_to_node_3_everything_", front=numactl("--membind=3")),
     ],
     "kinds_of_memory": [
-        Run("without a policy", SHORT),
+        Run("without a policy", r"^objects_lie_on_the_node_of_their_thread$|^an_array_lies|^a_full_node_spills_"),
         Run("a device", r"^with_a_device_", [WITH_A_DEVICE]),
         Run("NUMAHEAP_NODES=!0,4", r"^with_nodes_left_out_", ["NUMAHEAP_NODES=!0,4"]),
         Run("numactl --membind=2", r"^with_a_binding_to_node_2_", front=numactl("--membind=2")),

@@ -44,7 +44,7 @@ struct NodesOption {
 enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
 
 // local | interleave | interleave:LIST | bind:LIST | preferred:N. "interleave" alone leaves `where` empty: all nodes
-// that have CPUs, whereas "interleave:all" includes memory-only ones.
+// that have CPUs, whereas "interleave:all" includes memory-only ones other than devices.
 struct PolicyOption {
   PolicyKind kind = PolicyKind::kLocal;
   NodeList where;

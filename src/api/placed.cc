@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "api/heap_calls.h"
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "base/bits.h"
 #include "os/residency.h"
@@ -70,7 +71,7 @@ void* allocate_large(const Request& r, bool strict) {
   HeapSet& heaps = g_process.heaps;
   const std::size_t alignment = r.alignment < kPageSize ? kPageSize : r.alignment;
   MSpan* span =
-      heaps.alloc_large(r.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, strict, current_node(), true);
+      heaps.alloc_large(r.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, strict, current_node(), LargeUse::kPlaced);
   if (span == nullptr) return nullptr;
   if (r.zero && !heaps[HeapId(span->heap)].heap.clear_large(span)) {
     heaps.free_large(span);
@@ -85,8 +86,15 @@ void* allocate_placed(const Request& r) {
   const SpanClass c = class_for(r);
   const auto allocate = [&] { return !c.none() ? allocate_small(r, c, strict) : allocate_large(r, strict); };
   void* p = allocate();
-  // What CPUs keep of large objects is memory, too.
-  return p == nullptr && g_caches.drain_large() ? allocate() : p;
+  if (p != nullptr) return p;
+  // What CPUs keep is memory, too. Programs try a full node again and again before they go elsewhere: a strict request
+  // costs the CPUs their large objects only.
+  if (!strict) {
+    release_kept();
+  } else if (!g_caches.drain_large()) {
+    return nullptr;
+  }
+  return allocate();
 }
 
 // Memory of a node's heap is proven to lie on the node before it is handed out, but for the heap's first unit, which a

@@ -19,6 +19,8 @@ namespace nh {
 // The enumerators stand in the order of the words in options.def; kLast lets the table check their number.
 enum class HugePagesOption : std::uint8_t { kAuto, k2M, k1G, kThp, kOff, kLast = kOff };
 enum class HugeSourceOption : std::uint8_t { kAnonymous, kMemfd, kHugetlbfs, kLast = kHugetlbfs };
+enum class StaticOption : std::uint8_t { kOff, kThp, k2M, kLast = k2M };
+enum class ThpOption : std::uint8_t { kOff, kThp, kLast = kThp };
 enum class ScavengeOption : std::uint8_t { kBackground, kInline, kOff, kLast = kOff };
 enum class LargeOption : std::uint8_t { kFirstTouch, kLocal, kInterleave, kLast = kInterleave };
 enum class ForkOption : std::uint8_t { kAuto, kCow, kLast = kCow };

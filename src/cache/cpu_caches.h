@@ -146,6 +146,7 @@ class CpuCaches {
   bool hands_out(const CpuCache& cache, HeapId h) const { return h == cache.local || h == twin_of(cache.local); }
   template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
   template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
+  template <typename Access> void* alloc_from_substitute(Access& access, HeapId h, SpanClass c, bool* untouched);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch);
   template <typename Access> bool grow_list(Access& access, FreeList& list, HeapId h, SpanClass c);

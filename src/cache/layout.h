@@ -61,6 +61,7 @@ struct CpuCache {
   bool has_other_heaps;          // objects of other heaps than the local one were allocated or freed here
   bool has_placed;               // placed objects were allocated or freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
+  std::uint32_t substituted;     // objects that another node's heap has given because the local one's was full
   std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects
   std::uint64_t large_capacity_bytes;  // the same for large ones

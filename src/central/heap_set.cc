@@ -7,6 +7,9 @@
 namespace nh {
 namespace {
 
+// To find out that a node is still full takes a visit to all layers of its heap and some files.
+constexpr std::uint64_t kFullFor = 10'000'000;  // ns
+
 CpuId running_cpu() {
   const int cpu = rseq_current_cpu();
   return CpuId(cpu >= 0 ? cpu : current_cpu_slow());
@@ -56,6 +59,13 @@ void HeapSet::note_helped(HeapId by) {
   heaps_[by.value].foreign_serves.fetch_add(1, std::memory_order_relaxed);
 }
 
+bool HeapSet::ends_substitute(HeapId h) {
+  NodeHeap& n = heaps_[h.value];
+  if (n.heap.os().now_ns() < n.substitute_until_ns.load(std::memory_order_relaxed)) return false;
+  drop_substitute(h);
+  return true;
+}
+
 template <typename Attempt>
 bool HeapSet::ask_others(HeapId h, CpuId cpu, Attempt&& attempt) {
   const NodeHeap& n = heaps_[h.value];
@@ -95,11 +105,15 @@ Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bo
   Batch batch;
   ask_others(*h, cpu, [&](HeapId other) {
     Central* theirs = central(other, c);
-    // One object: another heap's do not get into this CPU's lists, so that the rest of a batch would go straight back.
+    // One object: as long as the other heap is the substitute, the caller gets whole batches from it.
     if (theirs != nullptr) batch = theirs->fetch(1, cpu, untouched);
     if (batch.count == 0) return false;
     note_helped(other);
     note_served(other, cpu, 1);
+    if (NodeHeap& full = heaps_[h->value]; !full.serves_all_nodes) {
+      full.substitute_until_ns.store(full.heap.os().now_ns() + kFullFor, std::memory_order_relaxed);
+      full.substitute.store(other.value + 1, std::memory_order_relaxed);
+    }
     *h = other;
     return true;
   });

@@ -16,6 +16,11 @@ bool is_reserved(const Unit& u) { return u.state == UnitState::kReserved; }
 bool is_mapped_hugetlb(const Unit& u) { return u.state == UnitState::kMapped && u.hugetlb(); }
 bool is_mapped_plain(const Unit& u) { return u.state == UnitState::kMapped && !u.hugetlb(); }
 
+template <typename Visit>
+void for_each_node(const NodeSet& nodes, Visit&& visit) {
+  for (NodeId n = nodes.first(); n.valid(); n = nodes.next(NodeId(n.value + 1))) visit(n);
+}
+
 void set_all(const Backer::Run& run, UnitState state) {
   for (std::size_t i = 0; i < run.count; i++) run.units[i].state = state;
 }
@@ -43,54 +48,90 @@ bool pool_is_left() { return g_pool_left.load(std::memory_order_relaxed); }
 void Backer::init(const OsOps& os, const Config& config) {
   os_ = &os;
   config_ = config;
-  had_nodes_ = has_policy() && allowed_nodes() != 0;
+  if (config_.serving.empty()) config_.serving = config_.nodes;
+  had_nodes_ = has_policy() && allowed_of(config_.nodes) != 0;
 }
 
 // ---- answers -----------------------------------------------------------------------------------------------------
 
-// Whether the pools hold `bytes` in pages of that size: on every allowed node for first touch (any of them may be the
-// one that faults), a share of it on each node for interleaving (where a node is dry the kernel takes another node's
-// page and says nothing), at least one page on our node otherwise.
-bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
+// Why pages of the pools cannot serve `bytes`, or kNoFallback. most_pages: as for off_pool_first_touch().
+Fallback Backer::off_pool(std::size_t page_bytes, std::size_t bytes, std::size_t* most_pages) const {
   HugePool pool;
-  if (!os_->huge_pool(page_bytes, NodeId(), &pool)) return false;
-  const bool interleaved = config_.policy == BindMode::kInterleave;
-  const bool everywhere = first_touch() || interleaved;
-  const std::size_t pages = div_up(bytes, page_bytes);
-  const std::size_t wanted = first_touch() ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
-  if (pool.available() + pool.overcommit < wanted) return false;
-  if (first_touch() && !pool.reservations_work) return false;
-  if (!has_policy() && config_.nodes.count() <= 1) return true;
-  // Pages added on demand come from whichever node the fault is on, so an overcommitted pool has them everywhere.
-  if (pool.overcommit >= wanted) return true;
-  for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) {
+  const bool exists = os_->huge_pool(page_bytes, NodeId(), &pool);
+  if (!exists || pool.available() + pool.overcommit == 0) return Fallback::kHugetlbDry;
+  if (pool_is_left()) return Fallback::kHugetlbLeft;
+  if (first_touch()) return off_pool_first_touch(pool, page_bytes, bytes, most_pages);
+  // A share of it on each node for interleaving, since where a node is dry the kernel takes another node's page and says
+  // nothing; at least one page on our node otherwise. What is added on demand comes from whichever node the fault is on.
+  const bool everywhere = config_.policy == BindMode::kInterleave;
+  const std::size_t pages = everywhere ? div_up(bytes, page_bytes) : 1;
+  if (pool.available() + pool.overcommit < pages) return Fallback::kHugetlbShort;
+  const std::size_t wanted = everywhere ? div_up(pages, config_.nodes.count()) : 1;
+  if (pool.overcommit >= wanted || (!has_policy() && config_.nodes.count() <= 1)) return kNoFallback;
+  bool all = true, any = false;
+  for_each_node(config_.nodes, [&](NodeId n) {
     HugePool local;
     const bool has = os_->huge_pool(page_bytes, n, &local) && local.free >= wanted;
-    if (everywhere && !has) return false;
-    if (!everywhere && has) return true;
+    all &= has;
+    any |= has;
+  });
+  return (everywhere ? all : any) ? kNoFallback : any ? Fallback::kHugetlbUneven : Fallback::kHugetlbDry;
+}
+
+// Memory that the program faults in needs a reservation, and the kernel reserves in all pools together: a fault may take any
+// node's page. So no node need hold all of it, but each is to have an equal share, or threads that divide it among
+// themselves would find their pages on other nodes. Of two evils, lying there is better than a visit of the kernel's
+// killer, which ordinary memory would end with where it has no room; then *most_pages says how much the pools may give.
+Fallback Backer::off_pool_first_touch(const HugePool& pool, std::size_t page_bytes, std::size_t bytes,
+                                      std::size_t* most_pages) const {
+  if (!pool.reservations_work) return Fallback::kHugetlbCount;
+  if (!config_.reservations_hold || allowed_of(config_.serving) != config_.serving.count()) return Fallback::kHugetlbPolicy;
+  if (os_->hugetlb_fault_limited(page_bytes)) return Fallback::kHugetlbGroup;
+  const std::size_t pages = div_up(bytes, page_bytes), count = config_.nodes.count();
+  std::size_t spare = pool.available() + pool.overcommit;
+  bool even = true, room_to_spare = true;
+  if (config_.serving.count() > 1 && pool.overcommit < pages) {
+    std::size_t free = 0;
+    for_each_node(config_.nodes, [&](NodeId n) {
+      HugePool local;
+      if (!os_->huge_pool(page_bytes, n, &local)) local.free = 0;
+      free += local.free;
+      even &= local.free >= div_up(pages + pool.reserved, count);
+    });
+    free = free > pool.reserved ? free - pool.reserved : 0;
+    if (free < spare) spare = free;
+    // Threads do not divide it quite evenly.
+    room_to_spare = spare >= pages + pages / 16;
   }
-  return everywhere;
+  if (spare >= pages && even && room_to_spare) return kNoFallback;
+  if (most_pages != nullptr && spare != 0 && !os_->nodes_have_room(config_.nodes, bytes)) {
+    *most_pages = spare;
+    return kNoFallback;
+  }
+  return spare < pages || even ? Fallback::kHugetlbShort : Fallback::kHugetlbUneven;
 }
 
-bool Backer::reservations_hold(std::size_t page_bytes) const {
-  // A cpuset that changed may keep the program's faults from the pages that were reserved.
-  return config_.reservations_hold && allowed_nodes() == config_.nodes.count() && !os_->hugetlb_fault_limited(page_bytes);
-}
-
-// Whether our node cannot hold so much beside what its pool may give. Populating memory that is bound to a full node ends
+// Whether our nodes cannot hold so much beside what their pools may give. Populating memory that is bound to a full node ends
 // in the kernel's killer, not in an error (6.1: CONSTRAINT_MEMORY_POLICY).
-bool Backer::node_lacks_room(std::size_t bytes) const {
-  return config_.policy == BindMode::kBind && !node_is_gone() && !os_->node_has_room(config_.nodes.first(), bytes);
+bool Backer::nodes_lack_room(std::size_t bytes) const {
+  return has_policy() && !node_is_gone() && !os_->nodes_have_room(config_.nodes, bytes);
+}
+
+bool Backer::exceeds_memory(std::size_t bytes) const {
+  if (bytes <= config_.most_bytes) return false;
+  NodeSet nodes = config_.serving;
+  // A cpuset may be wider by now.
+  if (!has_policy() && !config_.strict) os_->allowed_nodes(&nodes);
+  return bytes > os_->memory_of(nodes);
 }
 
 int Backer::decide(Request* request, bool unmapped) const {
-  const bool may_hugetlb = unmapped && !pool_is_left() && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages);
-  if (may_hugetlb) {
+  if (unmapped && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages)) {
+    Fallback why = off_pool(kHugeSize, request->bytes, &request->hugetlb_units);
     // Children lose what a fork cannot take off the pool, and must not lose the small objects that their next step needs.
-    const bool has = pool_has(kHugeSize, request->bytes);
-    request->hugetlb = has && (first_touch() ? reservations_hold(kHugeSize) : os_->can_leave_hugetlb());
-    const Fallback why = has && !first_touch() ? Fallback::kNoLeaving : Fallback::kHugetlbDry;
-    if (!request->hugetlb) note_fallback(why, config_.huge_pages != HugePagesOption::kAuto);
+    if (why == kNoFallback && !first_touch() && !os_->can_leave_hugetlb()) why = Fallback::kNoLeaving;
+    request->hugetlb = why == kNoFallback;
+    if (!request->hugetlb) note_fallback(why, config_.huge_pages != HugePagesOption::kAuto && why != Fallback::kHugetlbLeft);
     // Hugetlb mappings never merge, and their number is limited. Where every mapping counts they are as long as needed.
     request->steps = request->hugetlb && !first_touch() && !os_->mappings_are_scarce();
   }
@@ -100,26 +141,29 @@ int Backer::decide(Request* request, bool unmapped) const {
   }
   // All of it or nothing: a request that fails half-way has filled the node for nothing.
   std::size_t from_pool = 0;
-  if (HugePool pool; request->hugetlb && has_policy() && os_->huge_pool(kHugeSize, config_.nodes.first(), &pool)) {
-    from_pool = pool.free * kHugeSize;
+  if (request->hugetlb && has_policy()) {
+    for_each_node(config_.nodes, [&](NodeId n) {
+      HugePool pool;
+      if (os_->huge_pool(kHugeSize, n, &pool)) from_pool += pool.free * kHugeSize;
+    });
   }
-  return request->bytes > from_pool && node_lacks_room(request->bytes - from_pool) ? ENOMEM : 0;
+  return request->bytes > from_pool && nodes_lack_room(request->bytes - from_pool) ? ENOMEM : 0;
 }
 
 // ---- policies ----------------------------------------------------------------------------------------------------
 
-// How many of our nodes the process may use at the moment.
-unsigned Backer::allowed_nodes() const {
+// How many of these nodes the process may use at the moment.
+unsigned Backer::allowed_of(const NodeSet& nodes) const {
   NodeSet allowed;
-  if (!os_->allowed_nodes(&allowed)) return config_.nodes.count();
+  if (!os_->allowed_nodes(&allowed)) return nodes.count();
   unsigned count = 0;
-  for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) count += allowed.has(n);
+  for_each_node(nodes, [&](NodeId n) { count += allowed.has(n); });
   return count;
 }
 
 // A cpuset may change while the process runs. The kernel then uses those of a policy's nodes that are left, or, where none
 // is, all that the process may use; it refuses new policies without any.
-bool Backer::node_is_gone() const { return had_nodes_ && allowed_nodes() == 0; }
+bool Backer::node_is_gone() const { return had_nodes_ && allowed_of(config_.nodes) == 0; }
 
 // Returns what bind() does, and says and counts why it failed.
 int Backer::bind(void* p, std::size_t bytes, BindMode mode) const {
@@ -188,7 +232,7 @@ int Backer::prove_hugetlb(const Run& run) const {
     const Run unit = run.part(i, 1);
     // Where mbind was refused the kernel takes any node's huge page once our pool has none, and says nothing.
     const bool unbound = has_policy() && unit.units->bound == BindMode::kDefault;
-    int error = unbound && !pool_has(kHugeSize, kHugeSize) ? ENOMEM : os_->populate(unit.at(0), kHugeSize);
+    int error = unbound && off_pool(kHugeSize, kHugeSize) != kNoFallback ? ENOMEM : os_->populate(unit.at(0), kHugeSize);
     if (error == 0) {
       unit.units->state = UnitState::kBacked;
       continue;
@@ -200,8 +244,7 @@ int Backer::prove_hugetlb(const Run& run) const {
   return 0;
 }
 
-// Bound while it is proven, so that its pages lie where they should; preferred from then on, so that the kernel may move
-// them for who uses them, and a copy after a fork may lie elsewhere rather than kill.
+// Bound while it is proven, so that its pages lie where they should.
 //
 // has_room: the node was found to have room for it.
 int Backer::prove_plain(const Run& run, bool has_room) const {
@@ -215,7 +258,7 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
     note_fallback(Fallback::kNodeGone, true);
     if (config_.strict) return ENOMEM;
   }
-  if (!has_room && node_lacks_room(bytes)) return ENOMEM;
+  if (!has_room && nodes_lack_room(bytes)) return ENOMEM;
   const bool bound = bind(run.at(0), bytes, config_.policy) == 0;
   const int error = os_->populate(run.at(0), bytes);
   // Without the call plain memory is faulted in by use: slower the first time, as safe.
@@ -224,27 +267,39 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
     return error;
   }
   if (bound) {
-    const bool softens = config_.policy == BindMode::kBind && !config_.strict;
-    const bool soft = softens && os_->bind(run.at(0), bytes, BindMode::kPreferred, config_.nodes) == 0;
-    set_bound(run, soft ? BindMode::kPreferred : config_.policy);
+    set_bound(run, config_.policy);
+    loosen(run);
   }
   set_all(run, UnitState::kBacked);
   return 0;
 }
 
-int Backer::back(const Run& run, std::size_t needed, const Request& request) const {
+void Backer::loosen(const Run& run) const {
+  const BindMode policy = lasting_policy();
+  if (run.units[0].bound == policy || os_->bind(run.at(0), run.count * kHugeSize, policy, config_.nodes) != 0) return;
+  set_bound(run, policy);
+}
+
+void Backer::prefer_copies(const Run& run) const {
+  if (!has_policy() || lasting_policy() != BindMode::kDefault) return;
+  if (os_->bind(run.at(0), run.count * kHugeSize, BindMode::kPreferred, config_.nodes) == 0) set_bound(run, BindMode::kPreferred);
+}
+
+int Backer::back(const Run& run, std::size_t needed, Request* request) const {
   bool refused = false;
   // Asked again: the process may have forked since the request was decided.
-  if (request.hugetlb && !pool_is_left()) {
-    const std::size_t span = request.steps ? run.count : needed;
+  if (request->hugetlb && !pool_is_left()) {
+    const std::size_t span = request->steps ? run.count : needed;
     for_each_run(run.units, span, is_reserved, [&](std::size_t first, std::size_t n) {
-      refused |= !map_hugetlb(run.part(first, n));
+      const std::size_t taken = n < request->hugetlb_units ? n : request->hugetlb_units;
+      request->hugetlb_units -= taken;
+      if (taken != 0) refused |= !map_hugetlb(run.part(first, taken));
     });
   }
   int error = 0;
   const auto keep_first = [&error](int e) { error = error != 0 ? error : e; };
   for_each_run(run.units, needed, is_reserved, [&](std::size_t first, std::size_t n) {
-    keep_first(map_plain(run.part(first, n), request.thp));
+    keep_first(map_plain(run.part(first, n), request->thp));
   });
   if (error != 0) return error;
   // Where plain memory cannot be mapped either, it is the process's limit that refuses.
@@ -267,8 +322,7 @@ int Backer::back(const Run& run, std::size_t needed, const Request& request) con
 int Backer::back_small(const Run& unit) const {
   if (is_reserved(*unit.units)) {
     if (const int error = map_plain(unit, false); error != 0) return error;
-    const bool softens = config_.policy == BindMode::kBind && !config_.strict;
-    const BindMode mode = softens ? BindMode::kPreferred : config_.policy;
+    const BindMode mode = lasting_policy() == BindMode::kDefault ? BindMode::kPreferred : config_.policy;
     if (has_policy() && bind(unit.at(0), kHugeSize, mode) == 0) set_bound(unit, mode);
   }
   set_all(unit, UnitState::kBacked);
@@ -323,9 +377,8 @@ void Backer::forget_unbacked(const Run& run) const {
 bool Backer::map_1g(const Run& group) const {
   NH_ASSERT(group.count * kHugeSize == GiB && is_aligned(group.start, GiB));
   if (config_.huge_pages != HugePagesOption::k1G || config_.kind == HeapKind::kPaged || pool_is_left()) return false;
-  if (first_touch() && !reservations_hold(GiB)) return false;
-  if (!pool_has(GiB, GiB)) {
-    note_fallback(Fallback::kHugetlbDry, true);
+  if (const Fallback why = off_pool(GiB, GiB); why != kNoFallback) {
+    note_fallback(why, true);
     return false;
   }
   const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;

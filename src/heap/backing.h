@@ -42,7 +42,9 @@ class Backer {
     HugeSource source = HugeSource::kAnonymous;
     // The policy of its memory, over `nodes`. kDefault: no policy, because there is one node or the program's faults decide.
     BindMode policy = BindMode::kDefault;
-    NodeSet nodes;                   // of the policy; without one those that may serve
+    NodeSet nodes;                   // of the policy; first touch: those on whose CPUs the process runs
+    NodeSet serving;                 // where the memory may come to lie; empty: `nodes`
+    std::uint64_t most_bytes = UINT64_MAX;  // what these hold in all, as far as it is known
     bool strict = false;             // never from another node
     bool policy_places = false;      // first touch: a policy of the process decides on which node, not who touches
     bool keeps_to_nodes = false;     // no policy, but bound to `nodes`: others that the kernel would take are left out
@@ -66,6 +68,7 @@ class Backer {
     std::size_t bytes = 0;     // not backed yet
     bool hugetlb = false;
     bool thp = false;
+    std::size_t hugetlb_units = SIZE_MAX;  // no more than so many of them, where ordinary memory cannot hold all the rest
     bool steps = false;        // hugetlb memory is mapped in long runs, beyond what is asked for
     bool no_thp = false;       // memory is short (heap/growth.h)
   };
@@ -74,9 +77,22 @@ class Backer {
 
   // Backs the first `needed` units, none of which is backed or lost; the others are reserved, and may be mapped along with
   // them. Returns 0 or an errno value; EEXIST: some of the units are lost. What was done before a failure stays.
-  int back(const Run& run, std::size_t needed, const Request& request) const;
+  int back(const Run& run, std::size_t needed, Request* request) const;
   // Backs a unit with base pages that the program faults in: the first of a heap, so that a small process stays small.
   int back_small(const Run& unit) const;
+  // For memory whose pages are there, where they should be: see lasting_policy().
+  void loosen(const Run& run) const;
+  // In a fork child: copies of pages that it shares with its parent are to lie on our node, whoever writes to them.
+  void prefer_copies(const Run& run) const;
+  // The policy of memory from when its pages are there. None if nobody asked for a binding: the kernel's balancing and
+  // its promotion from slow memory pass over mappings that have one, a preferred node included, and a copy after a fork may
+  // lie elsewhere rather than kill.
+  BindMode lasting_policy() const {
+    return config_.policy == BindMode::kBind && !config_.strict ? BindMode::kDefault : config_.policy;
+  }
+  // Whether the nodes that may serve could not hold so much even if they held nothing else. Where nothing binds a process
+  // the kernel refuses the same to glibc; it does not know what is bound.
+  bool exceeds_memory(std::size_t bytes) const;
 
   // Gives the pages of backed units back to the OS: those that are no longer backed afterwards.
   void release(const Run& run) const;
@@ -93,9 +109,10 @@ class Backer {
   const Config& config() const { return config_; }
 
  private:
-  bool reservations_hold(std::size_t page_bytes) const;
-  bool pool_has(std::size_t page_bytes, std::size_t bytes) const;
-  bool node_lacks_room(std::size_t bytes) const;
+  Fallback off_pool(std::size_t page_bytes, std::size_t bytes, std::size_t* most_pages = nullptr) const;
+  Fallback off_pool_first_touch(const HugePool& pool, std::size_t page_bytes, std::size_t bytes,
+                                std::size_t* most_pages) const;
+  bool nodes_lack_room(std::size_t bytes) const;
   int bind(void* p, std::size_t bytes, BindMode mode) const;
   bool map_hugetlb(const Run& run) const;  // false: refused
   int map_plain(const Run& run, bool thp) const;
@@ -103,7 +120,7 @@ class Backer {
   int prove_hugetlb(const Run& run) const;
   int prove_plain(const Run& run, bool has_room) const;
   bool unmap(const Run& run) const;
-  unsigned allowed_nodes() const;
+  unsigned allowed_of(const NodeSet& nodes) const;
   bool node_is_gone() const;
 
   const OsOps* os_ = nullptr;

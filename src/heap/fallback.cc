@@ -16,6 +16,12 @@ struct FallbackInfo {
 };
 constexpr FallbackInfo kFallbacks[] = {
     {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
+    {"hugetlb_short", "the huge-page pools have fewer pages than a large object takes; transparent huge pages serve instead"},
+    {"hugetlb_uneven", "some nodes' huge-page pools lack their share of a large object; transparent huge pages serve instead"},
+    {"hugetlb_policy", "a memory policy or cpuset keeps large objects off the pools: what is reserved may not be usable"},
+    {"hugetlb_group", "a control group limits huge pages; large objects are on transparent ones, for which no fault is refused"},
+    {"hugetlb_count", "the kernel miscounts reserved huge pages at the moment; large objects are on transparent ones"},
+    {"hugetlb_left", "the process has forked; what it asked for since then is not on pages of a pool"},
     {"hugetlb_refused", "hugetlb memory could not be mapped; transparent huge pages serve instead"},
     {"no_leaving", "small objects stay off huge-page pools: a fork could not move them (no userfaultfd, or a seccomp filter)"},
     {"bind_refused", "mbind is not allowed here; memory is placed by first touch"},

@@ -6,7 +6,14 @@
 namespace nh {
 
 enum class Fallback : std::uint8_t {
-  kHugetlbDry,       // a pool had no page left: THP instead
+  // Why memory is not on huge pages of a pool:
+  kHugetlbDry,       // a pool has no page left
+  kHugetlbShort,     // the pools have less than a large object takes
+  kHugetlbUneven,    // some nodes' pools have less than their share of a large object
+  kHugetlbPolicy,    // a reservation counts pages that a policy or cpuset keeps the program's faults from
+  kHugetlbGroup,     // a control group limits huge pages at each fault, so that a reservation is no promise
+  kHugetlbCount,     // nor is it while the kernel's own count of them is wrong
+  kHugetlbLeft,      // the process has forked and has left the pools
   kHugetlbRefused,   // mapping hugetlb memory failed
   kNoLeaving,        // small objects stay off the pools, since a fork could not take them off there
   kBindRefused,      // mbind not allowed here: first touch from the right CPU
@@ -16,6 +23,7 @@ enum class Fallback : std::uint8_t {
   kNodeGone,         // a cpuset no longer allows a node: the kernel chooses among those that are left
   kCount,
 };
+inline constexpr Fallback kNoFallback = Fallback::kCount;
 const char* fallback_name(Fallback f);
 const char* fallback_text(Fallback f);  // one sentence for stderr
 

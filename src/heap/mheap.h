@@ -162,7 +162,7 @@ class MHeap {
     return run_of({first, first + UnitCount(bytes >> kHugeShift)});
   }
   // Hugetlb memory that is ordinary memory of the same contents now.
-  void note_plain(const Backer::Run& run, bool thp);
+  void note_plain(const Backer::Run& run, bool thp, BindMode bound);
 
   // After clearing the mark of arenas, with the lock held, which is released and taken again: others wait for that.
   void end_busy_L();
@@ -188,12 +188,14 @@ class MHeap {
   };
 
   bool is_small(UnitId u) const { return u == UnitId(0) && kind() != HeapKind::kFirstTouch; }
+  // Once the heap is not small any more its first unit is backed as the others are, should it have been given back.
+  bool is_faulted_in_L(UnitId u) const { return is_small(u) && !small_unit_full_; }
   Backer::Run run_of(UnitRange units) { return {&arenas_.unit(units.first), arenas_.address_of(units.first), units.count().value}; }
 
   // Those marked L are called with the lock held; they may release it and take it again.
   bool grow_L(PageCount pages);
   bool back_L(PageId first, PageCount pages);
-  bool back_run_L(UnitRange wanted, const Backer::Request& request, UnitId* done);
+  bool back_run_L(UnitRange wanted, Backer::Request* request, UnitId* done);
   bool back_small_L();
   UnitId giant_end(UnitId u) const;
   UnitId step_end_L(UnitRange units) const;

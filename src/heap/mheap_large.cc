@@ -17,7 +17,7 @@ constexpr std::size_t kMostPages = UINT32_MAX;
 }  // namespace
 
 MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c, NodeId asker) {
-  if (bytes > space_->max_bytes() || alignment > space_->max_bytes()) return nullptr;
+  if (bytes > space_->max_bytes() || alignment > space_->max_bytes() || backer_.exceeds_memory(bytes)) return nullptr;
   const PageCount pages = pages_for(bytes);
   if (pages.value > kMostPages) return nullptr;
   CpuPages* all = cpu_pages();
@@ -86,6 +86,7 @@ bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
 bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId asker) {
   if (bytes > space_->max_bytes()) return false;
   const PageCount old = span->pages();
+  if (bytes > old.bytes() && backer_.exceeds_memory(bytes)) return false;
   const PageCount pages = pages_for(bytes + span->free_index * kCacheLine);
   if (pages.value > kMostPages) return false;
   if (pages == old) {

@@ -150,6 +150,10 @@ void MHeap::repair_after_fork(bool lost) {
     for_each_run(units, kUnitsPerArena, is_counted,
                  [&](std::size_t first, std::size_t n) { count_units(units + first, n, true); });
   });
+  const auto is_shared = [](const Unit& u) { return u.backed() && !u.busy() && !u.hugetlb(); };
+  for_each_run(&arenas_.unit(UnitId(0)), arenas_.unit_end().value, is_shared, [&](std::size_t first, std::size_t n) {
+    backer_.prefer_copies(run_of({UnitId(first), UnitId(first) + UnitCount(n)}));
+  });
 }
 
 bool MHeap::check() {

@@ -42,12 +42,6 @@ void parse_environment(Options* options, OptionProblems* problems) {
   parse_options(list, secure, options, problems);
 }
 
-// Something that was asked for cannot be had. That is said, and under NUMAHEAP_STRICT it is the end.
-void cannot_honour(const Options& options, const char* line) {
-  if (!options.quiet || options.strict) warn_line(line);
-  if (options.strict) ::_exit(2);
-}
-
 // Mistakes are said; under NUMAHEAP_STRICT they end the process.
 void read_options(Options* options) {
   static OptionProblems problems;
@@ -193,6 +187,11 @@ void route_large_objects() {
 }
 
 }  // namespace
+
+void cannot_honour(const Options& options, const char* line) {
+  if (!options.quiet || options.strict) warn_line(line);
+  if (options.strict) ::_exit(2);
+}
 
 bool start_process() {
   Process& p = g_process;

@@ -38,6 +38,17 @@ NodeSet interleaved_nodes(const Process& p) {
   return ordinary.empty() ? p.nearest.nodes : ordinary;
 }
 
+// UINT64_MAX where it is not known.
+std::uint64_t memory_of(const Topology& topology, const NodeSet& nodes) {
+  std::uint64_t sum = 0;
+  for (unsigned i = 0; i < topology.node_count(); i++) {
+    if (!nodes.has(topology.node(i).node())) continue;
+    if (topology.node(i).memory_bytes == 0) return UINT64_MAX;
+    sum += topology.node(i).memory_bytes;
+  }
+  return sum;
+}
+
 // Of a twin the heap that it is the twin of.
 HeapId original_of(const Process& p, HeapId id) {
   return id > p.interleaved ? HeapId(id.value - p.interleaved.value - 1) : id;
@@ -58,7 +69,6 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   backing.huge_pages = p.options.hugepages;
   backing.source = huge_source(p.options);
   backing.strict = p.bound;
-  const NodeSet allowed = topology.allowed_nodes(false);
   const HeapId like = original_of(p, id);
   if (like < p.first_touch) {
     backing.kind = HeapKind::kNode;
@@ -69,16 +79,19 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   } else if (like == p.first_touch) {
     backing.kind = HeapKind::kFirstTouch;
     backing.policy_places = inherited.is_set();
-    backing.nodes = allowed;
+    backing.nodes = topology.allowed_nodes(false);
+    backing.serving = p.nearest.nodes;
     backing.keeps_to_nodes = topology.leaves_out_nodes();
     // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
-    backing.reservations_hold = !inherited.is_set() && !backing.keeps_to_nodes && allowed.count() == topology.heap_count();
+    backing.reservations_hold = !inherited.is_set() && !backing.keeps_to_nodes &&
+                                topology.requestable_nodes().count() == topology.heap_count();
   } else {
     backing.kind = HeapKind::kInterleaved;
     backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
     if (many) backing.policy = BindMode::kInterleave;
   }
   if (like != id) backing.kind = HeapKind::kPaged;
+  backing.most_bytes = memory_of(topology, backing.serving.empty() ? backing.nodes : backing.serving);
   p.heaps[id].heap.init(linux_os(), p.space, config);
 }
 

@@ -184,14 +184,18 @@ class Surroundings(unittest.TestCase):
             pages = Path(work) / "devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
             pages.parent.mkdir(parents=True)
             pages.write_text("7\n", encoding="ascii")
-            with mock.patch.dict(os.environ, {"NUMAHEAP_RESERVE_SYSFS": work}):
+            with mock.patch.object(pool, "SYSFS", Path(work)):
                 with contextlib.suppress(KeyboardInterrupt), pool.reserved(64):
                     self.assertEqual(pages.read_text(encoding="ascii"), "32\n")
                     raise KeyboardInterrupt
                 self.assertEqual(pages.read_text(encoding="ascii"), "7\n")
                 pages.unlink()
-                with self.assertRaisesRegex(pool.PoolError, "no right|refused"), pool.reserved(64):
+                with self.assertRaisesRegex(pool.PoolError, "no pool"), pool.reserved(64):
                     self.fail("there is no pool")
+                pages.write_text("7\n", encoding="ascii")
+                with mock.patch.object(Path, "write_text", side_effect=PermissionError(13, "Permission denied")):
+                    with self.assertRaisesRegex(pool.PoolError, "Permission denied; pools are root's"), pool.reserved(64):
+                        self.fail("the pool was not filled")
 
 
 class Drawing(unittest.TestCase):

@@ -320,7 +320,18 @@ struct FakeOps {
     return true;
   }
   // The model's populate() fails where a node is full, as one that nobody looked at beforehand should.
-  static bool node_has_room(NodeId, std::size_t bytes) { return bytes <= os().config_.node_room; }
+  static bool nodes_have_room(const NodeSet& nodes, std::size_t bytes) {
+    return bytes / nodes.count() <= os().config_.node_room;
+  }
+  static std::uint64_t memory_of(const NodeSet& nodes) {
+    FakeOs& f = os();
+    const Guard guard(f.mutex_);
+    std::uint64_t sum = 0;
+    for (int n = 0; n < static_cast<int>(f.space_.node_count()); n++) {
+      if (nodes.has(NodeId(n))) sum += f.space_.node(NodeId(n)).memory_bytes;
+    }
+    return sum;
+  }
   static bool allowed_nodes(NodeSet* out) {
     FakeOs& f = os();
     const Guard guard(f.mutex_);
@@ -377,7 +388,8 @@ const OsOps& FakeOs::ops() const {
       .bind = FakeOps::bind,
       .nodes_of = FakeOps::nodes_of,
       .huge_pool = FakeOps::huge_pool,
-      .node_has_room = FakeOps::node_has_room,
+      .nodes_have_room = FakeOps::nodes_have_room,
+      .memory_of = FakeOps::memory_of,
       .allowed_nodes = FakeOps::allowed_nodes,
       .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
       .can_leave_hugetlb = FakeOps::can_leave_hugetlb,

@@ -68,7 +68,7 @@ struct FakeOsConfig {
   int thp_mode = 1;
   bool hugetlb_fault_limited = false;  // by a cgroup
   bool can_leave_hugetlb = true;       // false: as before Linux 5.19
-  std::size_t node_room = SIZE_MAX;    // what node_has_room() answers by
+  std::size_t node_room = SIZE_MAX;    // of each node, for nodes_have_room()
   MemoryLimit memory_limit = {};       // of a cgroup; limit 0: there is none
   bool has_populate = true;                // false: EINVAL, as before Linux 5.14
   bool can_discard_hugetlb = true;         // false: EINVAL, as before Linux 5.18

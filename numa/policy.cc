@@ -23,7 +23,7 @@ NodeSet intersection(const NodeSet& a, const NodeSet& b) {
 
 // The nodes that may be used at all: with memory, in the cpuset, in an inherited binding.
 NodeSet usable_nodes(const InheritedPolicy& inherited, const Topology& topology) {
-  const NodeSet allowed = topology.allowed_nodes(true);
+  const NodeSet allowed = topology.requestable_nodes();
   if (inherited.mode != InheritedPolicy::Mode::kBind) return allowed;
   const NodeSet bound = intersection(allowed, inherited.nodes);
   return bound.empty() ? allowed : bound;
@@ -81,6 +81,34 @@ InheritedPolicy read_inherited_policy() {
   return policy;
 }
 
+NodeSet nodes_left_out(const NodesOption& nodes) {
+  NodeSet out;
+  for (int id = 0; id < int{NodeSet::kBits}; id++) {
+    if (!nodes.allows(NodeId(id))) out.add(NodeId(id));
+  }
+  return out;
+}
+
+bool settle_nodes(const NodesOption& nodes, const Topology& topology, TextWriter* problem) {
+  const auto complain = [&](std::string_view what) {
+    problem->text("NUMAHEAP_NODES=");
+    write_nodes(*problem, nodes);
+    problem->text(what);
+  };
+  // The first node counts as having memory where none does.
+  if (topology.left_out().has(topology.node(0).node())) {
+    complain(": no node with memory is left; it is ignored");
+    return false;
+  }
+  NodeSet missing = nodes.list.nodes;
+  for (unsigned i = 0; i < topology.node_count(); i++) missing.remove(topology.node(i).node());
+  if (!missing.empty() && !topology.truncated()) {
+    complain(": the machine has no node ");
+    write_node_list(*problem, missing);
+  }
+  return true;
+}
+
 Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
                            const Topology& topology, TextWriter* problem) {
   const Placement fallback = inherited_placement(inherited, topology);
@@ -97,7 +125,8 @@ Placement settle_placement(const PolicyOption& policy, bool given, const Inherit
   }
   const NodeSet usable = usable_nodes(inherited, topology);
   if (policy.where.all) {
-    placement.nodes = usable;
+    placement.nodes = intersection(topology.allowed_nodes(true), usable);
+    if (placement.nodes.empty()) placement.nodes = usable;
     return placement;
   }
   if (policy.where.nodes.empty()) {

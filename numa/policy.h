@@ -32,6 +32,12 @@ struct InheritedPolicy {
 };
 InheritedPolicy read_inherited_policy();
 
+// What NUMAHEAP_NODES takes out, for Topology::leave_out() before it is filled.
+NodeSet nodes_left_out(const NodesOption& nodes);
+// And afterwards: what the option names and the machine has not is said in *problem. false where nothing was left, and the
+// topology has to be filled again without it.
+bool settle_nodes(const NodesOption& nodes, const Topology& topology, TextWriter* problem);
+
 enum class PlacementKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
 
 // The policy in force.
@@ -45,13 +51,13 @@ struct Placement {
 //   - NUMAHEAP_POLICY not given: the inherited policy, if any, else local;
 //   - nodes outside the cpuset, an inherited binding, or the machine's nodes with memory are dropped; where none is
 //     left the option is ignored;
-//   - a bare "interleave" means the ordinary nodes, "all" means the memory-only ones too.
+//   - a bare "interleave" means the nodes with CPUs, "all" means all but device memory.
 // What had to be dropped is said in *problem (one line, empty where all is well; may be nullptr).
 Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
                            const Topology& topology, TextWriter* problem);
 
 // The nodes that a single request may ask for, never empty: those with memory that the cpuset and an inherited binding
-// leave, and of these the ones that a binding in force names.
+// leave, device memory included, and of these the ones that a binding in force names.
 NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology);
 
 // The heap of the node that a request from this CPU tries first: the nearest of the nodes that the placement names. Interleaved

@@ -28,23 +28,13 @@ const char* topology_source_name(TopologySource source) {
   return "unknown";
 }
 
-const char* memory_kind_name(MemoryKind kind) {
-  switch (kind) {
-    case MemoryKind::kUnknown: return "unknown";
-    case MemoryKind::kDram: return "DRAM";
-    case MemoryKind::kHighBandwidth: return "HBM";
-    case MemoryKind::kPersistent: return "NVM";
-    case MemoryKind::kCxl: return "CXL";
-  }
-  return "unknown";
-}
-
 void Topology::clear() {
   // Row by row, as far as the last machine filled it: a blanket memset would touch all pages of the arrays.
   for (unsigned i = 0; i < node_count_; i++) {
     std::memset(distance_[i], 0, sizeof distance_[i]);
     for (unsigned rank = 0; rank < heap_count_; rank++) order_[i][rank].store(0, std::memory_order_relaxed);
     allowed_[i].store(false, std::memory_order_relaxed);
+    helps_[i].store(false, std::memory_order_relaxed);
     nodes_[i] = NodeInfo();
   }
   for (int cpu = 0; cpu < static_cast<int>(cpu_limit_); cpu++) {
@@ -57,10 +47,13 @@ void Topology::clear() {
   source_ = TopologySource::kSingleNode;
   truncated_ = false;
   node_count_ = heap_count_ = cpu_limit_ = 0;
-  allowed_heap_count_.store(0, std::memory_order_relaxed);
+  helper_count_.store(0, std::memory_order_relaxed);
 }
 
-bool Topology::add_node(const NodeInfo& node) {
+bool Topology::add_node(const NodeInfo& as_found) {
+  NodeInfo node = as_found;
+  node.has_memory &= !left_out_.has(node.node());
+  node.cpus = 0;
   if (node.id < 0 || node.id >= int{NodeSet::kBits} || index_of(node.node()) < node_count_) return false;
   if (node_count_ == kMaxNodes) {
     truncated_ = true;
@@ -69,13 +62,22 @@ bool Topology::add_node(const NodeInfo& node) {
   unsigned at = node_count_++;
   for (; at > 0 && stands_before(node, nodes_[at - 1]); at--) nodes_[at] = nodes_[at - 1];
   nodes_[at] = node;
-  nodes_[at].cpus = 0;
   if (node.has_memory) heap_count_++;
   return true;
 }
 
+bool Topology::leaves_out_nodes() const {
+  for (unsigned i = 0; i < node_count_; i++) {
+    if (left_out_.has(nodes_[i].node())) return true;
+  }
+  return false;
+}
+
 void Topology::add_possible_cpu(CpuId cpu) {
-  if (!CpuSet::holds(cpu)) return;
+  if (!CpuSet::holds(cpu)) {
+    truncated_ = true;
+    return;
+  }
   possible_.add(cpu);
   cpu_limit_ = std::max(cpu_limit_, static_cast<unsigned>(cpu.value) + 1);
 }
@@ -97,6 +99,16 @@ void Topology::set_distance(NodeId from, NodeId to, std::uint8_t distance) {
   if (i < node_count_ && j < node_count_) distance_[i][j] = distance;
 }
 
+void Topology::describe_memory(NodeId node, const MemoryFacts& facts) {
+  const unsigned index = index_of(node);
+  if (index == node_count_) return;
+  NodeInfo& ours = nodes_[index];
+  if (facts.named != KindReason::kNone) ours.named = facts.named;
+  if (facts.tier != 0) ours.tier = facts.tier;
+  if (facts.bandwidth != 0) ours.bandwidth = facts.bandwidth;
+  if (facts.latency != 0) ours.latency = facts.latency;
+}
+
 void Topology::finish(TopologySource source) {
   if (node_count_ == 0) {
     NodeInfo only;
@@ -109,6 +121,7 @@ void Topology::finish(TopologySource source) {
   }
   if (cpu_limit_ == 0) add_possible_cpu(CpuId(0));
   source_ = source;
+  settle_kinds();
   set_allowed(NodeSet());
 }
 
@@ -118,7 +131,7 @@ void Topology::set_allowed(const NodeSet& nodes) {
   for (unsigned h = 0; h < heap_count_; h++) {
     allowed_[h].store(count == 0 || nodes.has(nodes_[h].node()), std::memory_order_relaxed);
   }
-  allowed_heap_count_.store(count == 0 ? heap_count_ : count, std::memory_order_relaxed);
+  settle_helpers();
   compute_orders();
 }
 
@@ -149,13 +162,14 @@ bool Topology::refine(const Topology& other) {
   for (unsigned i = 0; i < node_count_; i++) {
     const NodeInfo& theirs = other.nodes_[i];
     if (theirs.memory_bytes != 0) nodes_[i].memory_bytes = theirs.memory_bytes;
-    if (theirs.tier != 0) nodes_[i].tier = theirs.tier;
-    if (theirs.kind != MemoryKind::kUnknown) nodes_[i].kind = theirs.kind;
+    describe_memory(theirs.node(), {theirs.named, theirs.tier, theirs.bandwidth, theirs.latency});
     for (unsigned j = 0; j < node_count_; j++) {
       if (other.distance_[i][j] != 0) distance_[i][j] = other.distance_[i][j];
     }
   }
   source_ = other.source_;
+  settle_kinds();
+  settle_helpers();
   compute_orders();
   return true;
 }
@@ -164,22 +178,29 @@ void Topology::compute_orders() {
   for (unsigned i = 0; i < node_count_; i++) compute_order_of(i);
 }
 
+std::uint64_t Topology::order_key(unsigned node_index, unsigned h) const {
+  const std::uint64_t denied = allowed_[h].load(std::memory_order_relaxed) ? 0 : 1;
+  const std::uint64_t other = h == node_index ? 0 : 1;
+  const std::uint64_t on_request = helps_out(HeapId(h)) ? 0 : 1;
+  const auto kind = static_cast<std::uint64_t>(nodes_[h].kind);
+  const std::uint64_t far = distance(node_index, h);
+  const std::uint64_t memory_only = nodes_[h].memory_only() ? 1 : 0;
+  const auto steps_up = static_cast<std::uint64_t>(nodes_[h].id - nodes_[node_index].id) % NodeSet::kBits;
+  return denied << 48 | other << 44 | on_request << 40 | kind << 36 | far << 28 | memory_only << 24 | steps_up << 8 | h;
+}
+
 void Topology::compute_order_of(unsigned node_index) {
-  // One number per heap whose size is its place: the parts of the rule from the weightiest bits down.
   std::uint64_t keys[kMaxNodes];
-  const int own = nodes_[node_index].id;
-  for (unsigned h = 0; h < heap_count_; h++) {
-    const std::uint64_t denied = allowed_[h].load(std::memory_order_relaxed) ? 0 : 1;
-    const std::uint64_t other = h == node_index ? 0 : 1;
-    const std::uint64_t far = distance(node_index, h);
-    const std::uint64_t memory_only = nodes_[h].memory_only() ? 1 : 0;
-    const auto steps_up = static_cast<std::uint64_t>(nodes_[h].id - own) % NodeSet::kBits;
-    keys[h] = denied << 40 | other << 36 | far << 28 | memory_only << 24 | steps_up << 8 | h;
-  }
+  for (unsigned h = 0; h < heap_count_; h++) keys[h] = order_key(node_index, h);
   std::sort(keys, keys + heap_count_);
   for (unsigned rank = 0; rank < heap_count_; rank++) {
     order_[node_index][rank].store(static_cast<std::uint8_t>(keys[rank] & 0xff), std::memory_order_relaxed);
   }
+}
+
+unsigned Topology::fallback_count(unsigned node_index) const {
+  const bool serves_itself = node_index < heap_count_ && allowed_[node_index].load(std::memory_order_relaxed);
+  return helper_count() + (serves_itself && !helps_out(HeapId(node_index)) ? 1 : 0);
 }
 
 unsigned Topology::index_of(NodeId node) const {
@@ -216,13 +237,24 @@ bool Topology::is_allowed(NodeId node) const {
 }
 
 NodeSet Topology::allowed_nodes(bool with_memory_only) const {
-  NodeSet ordinary, all;
+  NodeSet with_cpus, host, all;
   for (unsigned h = 0; h < heap_count_; h++) {
+    const NodeInfo& node = nodes_[h];
     if (!allowed_[h].load(std::memory_order_relaxed)) continue;
-    all.add(nodes_[h].node());
-    if (!nodes_[h].memory_only()) ordinary.add(nodes_[h].node());
+    all.add(node.node());
+    if (node.kind != NodeKind::kDevice) host.add(node.node());
+    if (!node.memory_only()) with_cpus.add(node.node());
   }
-  return with_memory_only || ordinary.empty() ? all : ordinary;
+  if (!with_memory_only && !with_cpus.empty()) return with_cpus;
+  return host.empty() ? all : host;
+}
+
+NodeSet Topology::requestable_nodes() const {
+  NodeSet nodes;
+  for (unsigned h = 0; h < heap_count_; h++) {
+    if (allowed_[h].load(std::memory_order_relaxed)) nodes.add(nodes_[h].node());
+  }
+  return nodes;
 }
 
 CpuSet Topology::cpus_of_node(unsigned index) const {
@@ -248,18 +280,21 @@ bool Topology::check() const {
   }
   if (cpu_limit_ == 0 || !possible_.has(CpuId(static_cast<int>(cpu_limit_) - 1))) return false;
   if (possible_.next(CpuId(static_cast<int>(cpu_limit_))).valid()) return false;
-  // Every order names every heap once, the allowed ones first.
-  const unsigned allowed = allowed_heap_count();
-  if (allowed == 0 || allowed > heap_count_) return false;
+  if (helper_count() == 0 || helper_count() > heap_count_) return false;
+  // Every order names every heap once: its own node's, those that help out, other allowed ones, the rest.
   for (unsigned i = 0; i < node_count_; i++) {
     bool seen[kMaxNodes] = {};
+    std::uint64_t before = 0;
     for (unsigned rank = 0; rank < heap_count_; rank++) {
       const unsigned h = fallback(i, rank).value;
-      if (h >= heap_count_ || seen[h]) return false;
+      if (h >= heap_count_ || seen[h] || order_key(i, h) < before) return false;
       seen[h] = true;
-      if (allowed_[h].load(std::memory_order_relaxed) != (rank < allowed)) return false;
+      before = order_key(i, h);
+      if ((rank < fallback_count(i)) != (helps_out(HeapId(h)) || (h == i && allowed_[h].load(std::memory_order_relaxed)))) {
+        return false;
+      }
     }
-    if (i < heap_count_ && allowed_[i].load(std::memory_order_relaxed) && fallback(i, 0).value != i) return false;
+    if (nodes_[i].kind != NodeKind::kOrdinary && !nodes_[i].memory_only()) return false;
   }
   return true;
 }

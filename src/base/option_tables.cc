@@ -88,6 +88,7 @@ void write_option_value(TextWriter& out, const Options& options, OptionId id) {
     case OptionKind::kText:
     case OptionKind::kBorrowed: out.text(text_of(options, info)); break;
     case OptionKind::kPolicy: write_policy(out, *reinterpret_cast<const PolicyOption*>(at)); break;
+    case OptionKind::kNodes: write_nodes(out, *reinterpret_cast<const NodesOption*>(at)); break;
   }
 }
 
@@ -110,6 +111,7 @@ void write_option_accepts(TextWriter& out, OptionId id) {
     case OptionKind::kWords:
     case OptionKind::kBorrowed: out.text(form.words); break;
     case OptionKind::kText: out.text(form.words).text(" (").dec(form.max - 1).text(" characters at most)"); break;
+    case OptionKind::kNodes: out.text("NODES|!NODES|all"); break;
     case OptionKind::kPolicy: out.text("local|interleave|interleave:NODES|bind:NODES|preferred:NODE"); break;
   }
 }

@@ -34,10 +34,19 @@ struct NodeList {
   bool operator==(const NodeList&) const = default;
 };
 
+// The nodes that may be used: LIST, or all but those of !LIST.
+struct NodesOption {
+  bool except = false;
+  NodeList list{.all = true, .nodes = {}};
+  bool operator==(const NodesOption&) const = default;
+
+  bool allows(NodeId node) const { return list.all || list.nodes.has(node) != except; }
+};
+
 enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
 
 // local | interleave | interleave:LIST | bind:LIST | preferred:N. "interleave" alone leaves `where` empty: all nodes
-// that have CPUs, whereas "interleave:all" includes memory-only ones.
+// that have CPUs, whereas "interleave:all" includes memory-only ones other than devices.
 struct PolicyOption {
   PolicyKind kind = PolicyKind::kLocal;
   NodeList where;
@@ -91,7 +100,7 @@ struct OptionProblems {
   char line[kMaxLines][kLineBytes];
 };
 
-enum class OptionKind : std::uint8_t { kBool, kSize, kDuration, kWords, kText, kBorrowed, kPolicy };
+enum class OptionKind : std::uint8_t { kBool, kSize, kDuration, kWords, kText, kBorrowed, kPolicy, kNodes };
 
 struct OptionForm {
   OptionKind kind;
@@ -129,10 +138,12 @@ bool parse_size(std::string_view s, std::uint64_t* bytes);         // 4096, 64K,
 bool parse_duration(std::string_view s, std::uint64_t* ms);        // 250, 250ms, 5s, 2m
 bool parse_bool(std::string_view s, bool* value);                  // 1/0, true/false, yes/no, on/off
 bool parse_node_list(std::string_view s, NodeList* list);          // 0-3,5 or all
+bool parse_nodes(std::string_view s, NodesOption* nodes);          // 0-3,5 or !0-3,5 or all
 bool parse_policy(std::string_view s, PolicyOption* policy);
 void write_size(TextWriter& out, std::uint64_t bytes);             // the shortest form that parses back: 2M, 4097
 void write_duration(TextWriter& out, std::uint64_t ms);
 void write_node_list(TextWriter& out, const NodeSet& nodes);       // 0-3,5; "none" when empty
+void write_nodes(TextWriter& out, const NodesOption& nodes);
 void write_policy(TextWriter& out, const PolicyOption& policy);
 // The value as the parser would take it; "" for a text that is not set.
 void write_option_value(TextWriter& out, const Options& options, OptionId id);

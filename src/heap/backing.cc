@@ -242,6 +242,8 @@ int Backer::map_plain(const Run& run, bool thp) const {
   const bool advises = config_.kind != HeapKind::kTouchedPages || os_->thp_mode() == 2;
   const bool advised = advises && os_->advise_thp(run.at(0), bytes, thp) == 0 && thp;
   set_mapped(run, advised ? UnitKind::kThp : UnitKind::kBase);
+  // Each fault then takes the nearest of the nodes.
+  if (config_.keeps_to_nodes && !has_policy()) bind(run.at(0), bytes, BindMode::kBind);
   return 0;
 }
 

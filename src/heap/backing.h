@@ -56,6 +56,7 @@ class Backer {
     std::uint64_t most_bytes = UINT64_MAX;  // what these hold in all, as far as it is known
     bool strict = false;             // never from another node
     bool policy_places = false;      // first touch: a policy of the process decides on which node, not who touches
+    bool keeps_to_nodes = false;     // no policy, but bound to `nodes`: others that the kernel would take are left out
     bool reservations_hold = true;   // first touch: no policy or cpuset makes a reservation worthless
     bool cpuset_limits = false;      // the process may not use all nodes, whatever policy memory has
   };

@@ -91,7 +91,7 @@ void refuse_missing_pages(const Options& options) {
 // A fork child keeps the key, exec draws a new one. Odd, so that no mark is a null pointer or the address of an object.
 void draw_free_key() { g_free_key = random_word() | 1; }
 
-void find_topology(const Options& options, Topology* topology) {
+void load_topology(const Options& options, Topology* topology) {
   // Only our own form can be read this early. Files and synthetic descriptions take hwloc, which allocates: they are for
   // the tool, which hands them on in our form.
   if (!options.topology.empty() && !is_of_another_machine(options.topology.text, SysfsRoot())) {
@@ -106,6 +106,22 @@ void find_topology(const Options& options, Topology* topology) {
     cannot_honour(options, line.c_str());
   }
   load_sysfs_topology(SysfsRoot(), topology);
+}
+
+void find_topology(const Options& options, Topology* topology) {
+  topology->leave_out(nodes_left_out(options.nodes));
+  load_topology(options, topology);
+  Text<300> problem;
+  if (!settle_nodes(options.nodes, *topology, &problem)) {
+    topology->leave_out(NodeSet());
+    load_topology(options, topology);
+  }
+  if (problem.size() != 0) cannot_honour(options, problem.c_str());
+  if (!topology->truncated() || options.quiet) return;
+  problem.clear();
+  problem.text("the machine has more than ").dec(kMaxNodes).text(" nodes or ").dec(kMaxCpus);
+  problem.text(" CPUs; the nodes beyond are left out, and their CPUs use the nearest of the others");
+  warn_line(problem.c_str());
 }
 
 InheritedPolicy settle_policy(Process& p) {

@@ -15,5 +15,7 @@ void cannot_honour(const Options& options, const char* line);
 // The parts of start.cc that lie in start_heaps.cc. False: no address space.
 bool set_up_address_space(Process& p);
 bool set_up_heaps(Process& p, const InheritedPolicy& inherited);
+// Which heaps help which, by the topology as it is now.
+void set_up_fallbacks(Process& p);
 
 }  // namespace nh

@@ -55,6 +55,11 @@ HeapId original_of(const Process& p, HeapId id) {
   return id > p.interleaved ? HeapId(id.value - p.interleaved.value - 1) : id;
 }
 
+// A heap's own data lies on its node, but for memory of devices, where there is to be nothing that nobody asked for.
+bool keeps_own_data(const Topology& topology, HeapId node_heap) {
+  return topology.node(node_heap.value).kind != NodeKind::kDevice;
+}
+
 void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   const Topology& topology = p.topology;
   const bool many = topology.heap_count() > 1;
@@ -69,7 +74,7 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   if (like < p.first_touch) {
     backing.kind = HeapKind::kNode;
     config.node = topology.node_of_heap(like);
-    config.bind_metadata = many;
+    config.bind_metadata = many && keeps_own_data(topology, like);
     backing.nodes = NodeSet::of(config.node);
     if (many) backing.policy = BindMode::kBind;
   } else if (like == p.first_touch) {
@@ -77,9 +82,10 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     backing.policy_places = policy_places(inherited);
     backing.nodes = topology.allowed_nodes(false);
     backing.serving = p.nearest.nodes;
+    backing.keeps_to_nodes = topology.leaves_out_nodes();
     // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
-    backing.cpuset_limits = topology.allowed_nodes(true).count() != topology.heap_count();
-    backing.reservations_hold = !inherited.is_set() && !backing.cpuset_limits;
+    backing.cpuset_limits = topology.requestable_nodes().count() != topology.heap_count();
+    backing.reservations_hold = !inherited.is_set() && !backing.keeps_to_nodes && !backing.cpuset_limits;
   } else {
     backing.kind = HeapKind::kInterleaved;
     backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
@@ -99,15 +105,20 @@ void set_fallbacks(Process& p, HeapId id) {
   // Twins help twins.
   const unsigned first = id > p.interleaved && !touched ? p.interleaved.value + 1 : 0;
   const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
-  for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
+  for (unsigned rank = 0; rank < t.heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);
-    if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
+    // A binding names nodes: they help each other, of whatever kind they are.
+    if (p.bound ? !p.placement.nodes.has(t.node_of_heap(other)) : rank >= t.fallback_count(from)) continue;
     const unsigned helper = first + other.value;
     if (helper != id.value && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(helper);
   }
 }
 
 }  // namespace
+
+void set_up_fallbacks(Process& p) {
+  for (unsigned i = 0; i < heap_count(p); i++) set_fallbacks(p, HeapId(i));
+}
 
 bool set_up_address_space(Process& p) {
   AddressSpace::Config config;
@@ -133,15 +144,13 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
   // Each on its node, though it is this thread that writes to all of them first. A refusal is said by the first arena.
   for (unsigned i = 0; nodes > 1 && i < count; i++) {
     const HeapId like = original_of(p, HeapId(i));
-    if (!(like < p.first_touch)) continue;
+    if (!(like < p.first_touch) || !keeps_own_data(p.topology, like)) continue;
     os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(like)));
   }
   p.heaps.init(heaps, count, &p.space);
   p.heaps.set_home_of_cpu(home_of_cpu);
-  for (unsigned i = 0; i < count; i++) {
-    init_heap(p, HeapId(i), inherited);
-    set_fallbacks(p, HeapId(i));
-  }
+  for (unsigned i = 0; i < count; i++) init_heap(p, HeapId(i), inherited);
+  set_up_fallbacks(p);
   return true;
 }
 

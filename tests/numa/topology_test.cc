@@ -35,8 +35,9 @@ std::unique_ptr<Topology> ring(int count) {
 // The order in which a node's heaps are tried, as node numbers; only the allowed ones.
 std::vector<int> order(const Topology& t, int from) {
   std::vector<int> ids;
-  for (unsigned rank = 0; rank < t.allowed_heap_count(); rank++) {
-    ids.push_back(t.node_of_heap(t.fallback(t.index_of(NodeId(from)), rank)).value);
+  const unsigned index = t.index_of(NodeId(from));
+  for (unsigned rank = 0; rank < t.fallback_count(index); rank++) {
+    ids.push_back(t.node_of_heap(t.fallback(index, rank)).value);
   }
   return ids;
 }
@@ -126,7 +127,7 @@ TEST(Topology, MemoryOnlyNodesWaitForTheirTurn) {
   t.add_cpu(CpuId(1), NodeId(2));
   t.set_distance(NodeId(0), NodeId(1), 15);
   t.finish(TopologySource::kSysfs);
-  EXPECT_EQ(order(t, 0), (Ids{0, 1, 2})) << "nearer: its turn is before the other package";
+  EXPECT_EQ(order(t, 0), (Ids{0, 2, 1})) << "kind before distance";
   EXPECT_EQ(t.allowed_nodes(false), nodes({0, 2}));
   EXPECT_EQ(t.allowed_nodes(true), nodes({0, 1, 2}));
 }
@@ -147,7 +148,7 @@ TEST(Topology, CpusOfANodeWithoutMemoryUseTheNearest) {
 TEST(Topology, ForbiddenNodesComeLastAndComeBack) {
   const auto t = ring(4);
   t->set_allowed(nodes({1, 3, 900}));
-  EXPECT_EQ(t->allowed_heap_count(), 2u);
+  EXPECT_EQ(t->helper_count(), 2u);
   EXPECT_EQ(order(*t, 0), (Ids{1, 3}));
   EXPECT_EQ(order(*t, 3), (Ids{3, 1}));
   EXPECT_EQ(t->node_of_heap(t->heap_of_cpu(CpuId(2))), NodeId(3));
@@ -158,7 +159,7 @@ TEST(Topology, ForbiddenNodesComeLastAndComeBack) {
   t->set_allowed(nodes({0, 1, 2, 3}));
   EXPECT_EQ(order(*t, 0), (Ids{0, 1, 2, 3}));
   t->set_allowed(nodes({17}));
-  EXPECT_EQ(t->allowed_heap_count(), 4u) << "a set that names none of ours says nothing";
+  EXPECT_EQ(t->helper_count(), 4u) << "a set that names none of ours says nothing";
   EXPECT_TRUE(t->check());
 }
 
@@ -221,7 +222,8 @@ TEST(Topology, RefineTakesWhatSysfsDoesNotKnow) {
   for (int n = 0; n < 2; n++) {
     NodeInfo info = node(n);
     info.memory_bytes = 5 * GiB;
-    info.kind = n == 1 ? MemoryKind::kHighBandwidth : MemoryKind::kUnknown;
+    info.tier = static_cast<std::uint8_t>(n + 1);
+    info.bandwidth = 100'000;
     better.add_node(info);
   }
   better.add_cpu(CpuId(0), NodeId(0));  // CPU 1 is offline just now
@@ -230,7 +232,9 @@ TEST(Topology, RefineTakesWhatSysfsDoesNotKnow) {
   ASSERT_TRUE(t->refine(better));
   EXPECT_EQ(t->source(), TopologySource::kHwloc);
   EXPECT_EQ(t->node(0).memory_bytes, 5 * GiB);
-  EXPECT_EQ(t->node(1).kind, MemoryKind::kHighBandwidth);
+  EXPECT_EQ(t->node(1).tier, 2);
+  EXPECT_EQ(t->node(1).bandwidth, 100'000u);
+  EXPECT_EQ(t->node(1).kind, NodeKind::kOrdinary) << "it has a CPU";
   EXPECT_EQ(t->distance(0, 1), 14);
   EXPECT_EQ(t->distance(1, 0), 20);
   EXPECT_EQ(t->node(1).cpus, 1u);
@@ -272,7 +276,7 @@ TEST(Topology, ReadersBesideAChangeSeeHeapsThatExist) {
       for (int cpu = 0; cpu < 16; cpu++) {
         if (t->heap_of_cpu(CpuId(cpu)).value >= 16) wrong++;
       }
-      if (t->allowed_heap_count() == 0 || t->allowed_nodes(true).count() > 16) wrong++;
+      if (t->helper_count() == 0 || t->allowed_nodes(true).count() > 16) wrong++;
     }
   });
   for (int i = 0; i < 2000; i++) t->set_allowed(i % 2 == 0 ? nodes({3, 4}) : nodes({0, 15, 7}));

@@ -37,12 +37,14 @@ TEST_P(TopologyTextOf, ComesBackWhole) {
   EXPECT_EQ(text_of(*copy), text);
   // What is not in the text follows from it: orders, and the cpuset of this very process.
   EXPECT_EQ(copy->heap_count(), original->heap_count());
-  EXPECT_EQ(copy->allowed_heap_count(), original->allowed_heap_count());
+  EXPECT_EQ(copy->helper_count(), original->helper_count());
   EXPECT_EQ(copy->possible_cpu_limit(), original->possible_cpu_limit());
   for (unsigned i = 0; i < original->node_count(); i++) {
     for (unsigned rank = 0; rank < original->heap_count(); rank++) {
       ASSERT_EQ(copy->fallback(i, rank), original->fallback(i, rank));
     }
+    EXPECT_EQ(copy->node(i).kind, original->node(i).kind);
+    EXPECT_EQ(copy->node(i).reason, original->node(i).reason);
   }
 }
 
@@ -62,9 +64,9 @@ TEST(TopologyText, DescribedMachinesIgnoreTheCpusetOfThisOne) {
   Topology t;
   Text<64> why;
   ASSERT_TRUE(load_serialised_topology("nh1:d" + rest, SysfsRoot{tree.path()}, &t, &why));
-  EXPECT_EQ(t.allowed_heap_count(), 2u);
+  EXPECT_EQ(t.helper_count(), 2u);
   ASSERT_TRUE(load_serialised_topology("nh1:r" + rest, SysfsRoot{tree.path()}, &t, &why));
-  EXPECT_EQ(t.allowed_heap_count(), 1u);
+  EXPECT_EQ(t.helper_count(), 1u);
 }
 
 constexpr char kBootId[] = "01234567-89ab-cdef-0123-456789abcdef";
@@ -121,6 +123,8 @@ TEST(TopologyText, RefusesWhatItWouldNotWrite) {
       "nh1:r/p0/n0:1:m:256:0:0/d10", "nh1:r/p0/n0:1:m:0:9:0/d10", "nh1:r/p0/n0:1:m:0:0:3-1/d10",
       "nh1:r/b/p0/n0:1:m:0:0:0/d10", "nh1:r/b0123/p0/n0:1:m:0:0:0/d10", "nh1:r/b",
       "nh1:r/p0/n0:18446744073709551615:m:0:0:0/d10", "nh1:r/px/n0:1:m:0:0:0/d10",
+      "nh1:r/p0/n0:1:m:0:5:0/d10", "nh1:r/p0/n0:1:m:0:0,:0/d10", "nh1:r/p0/n0:1:m:0:0,1:0/d10",
+      "nh1:r/p0/n0:1:m:0:0,1,2,3:0/d10", "nh1:r/p0/n0:1:m:0:0,4294967296,1:0/d10",
   };
   for (const char* const text : kBad) {
     Topology t;

@@ -107,6 +107,15 @@ def nobody_loads_hwloc_where_the_topology_was_passed_on(bench):
 
 
 @case
+def a_machine_with_too_many_cpus_is_said_once(bench):
+    status, said, stats, _ = bench.run(described("").replace("p0-1", "p0-9999"))
+    expect(status == 0 and stats["topology"] == "inherited", f"{end_of(status)}, {stats}")
+    expect([line for line in said if "more than 256 nodes or 8192 CPUs" in line] == said[:1], f"{said}")
+    _, said, _, _ = bench.run(described("").replace("p0-1", "p0-9999"), "NUMAHEAP_QUIET=1")
+    expect(said == [], f"{said}")
+
+
+@case
 def topology_that_is_none(bench):
     bench.not_honoured("NUMAHEAP_TOPOLOGY cannot be used", "NUMAHEAP_TOPOLOGY=nh1:nonsense")
     bench.not_honoured("NUMAHEAP_TOPOLOGY cannot be used", "NUMAHEAP_TOPOLOGY=pack:2 numa:2 pu:2")
@@ -118,6 +127,21 @@ def policy_that_names_no_node(bench):
         bench.not_honoured(r"NUMAHEAP_POLICY=" + policy + ".* only; the ", f"NUMAHEAP_POLICY={policy}")
     bench.accepted("NUMAHEAP_POLICY=local")
     bench.accepted("NUMAHEAP_POLICY=interleave:all")
+
+
+@case
+def nodes_that_may_be_used(bench):
+    bench.accepted("NUMAHEAP_NODES=0")
+    bench.accepted("NUMAHEAP_NODES=all")
+    for nodes in ("!0", "7", "!0-1023"):
+        bench.not_honoured(f"NUMAHEAP_NODES={nodes}: no node with memory is left; it is ignored", f"NUMAHEAP_NODES={nodes}")
+    bench.not_honoured("NUMAHEAP_NODES=0,1000: the machine has no node 1000", "NUMAHEAP_NODES=0,1000")
+    for nodes in ("!", "!all", "0-", "-1", "1024"):
+        bench.not_honoured(f"NUMAHEAP_NODES={nodes}: accepts NODES", f"NUMAHEAP_NODES={nodes}")
+    # A node, and the heaps for first touch and interleaving.
+    for nodes, node in (("!1", 0), ("1", 1)):
+        _, _, stats, _ = bench.run(described(""), f"NUMAHEAP_NODES={nodes}", "NUMAHEAP_QUIET=1")
+        expect([heap["id"] for heap in stats["nodes"]] == [node, -1, -1], str(stats["nodes"]))
 
 
 @case

@@ -15,23 +15,36 @@
 #include "process/process.h"
 #include "process/stats.h"
 #include "process/upkeep.h"
+#include "base/bits.h"
 #include "base/check.h"
 #include "base/stderr.h"
+#include "os/os.h"
 
 namespace nh {
 namespace {
 
 Lock g_lock{LockRank::kInit};
-// The JSON object of a heap takes about 550 bytes, what is in RAM on a node, five parts of it, 150.
-char g_buffer[kMaxHeaps / 2 * 900];
+// What a text takes: beside the head the JSON object of a heap, about 550 bytes, and what is in RAM on a node, five parts of
+// it, 150.
+constexpr std::size_t kHeadBytes = 4 * KiB;
+constexpr std::size_t kBytesPerHeap = 900;
+// Enough for a machine with few nodes. Others map more for the moment, since a buffer for the largest would count in the
+// virtual size of every process.
+char g_buffer[16 * KiB];
 
 // Builds a text with `write` and hands it to `use`.
 template <typename Write, typename Use>
 void with_text(Write&& write, Use&& use) {
   LockGuard guard(g_lock);
-  TextWriter out(g_buffer, sizeof g_buffer);
+  const OsOps& os = linux_os();
+  const std::size_t wanted = align_up(kHeadBytes + g_process.heaps.count() / 2 * kBytesPerHeap, kOsPageSize);
+  void* memory = wanted <= sizeof g_buffer ? nullptr : os.reserve(wanted, kOsPageSize);
+  // Without memory the text is cut.
+  const bool mapped = memory != nullptr && os.make_writable(memory, wanted) == 0;
+  TextWriter out(mapped ? static_cast<char*>(memory) : g_buffer, mapped ? wanted : sizeof g_buffer);
   write(out);
   use(out.view());
+  if (memory != nullptr) os.unmap(memory, wanted);
 }
 
 int copy_out(std::string_view text, char* buffer, std::size_t capacity) {

@@ -150,7 +150,7 @@ void write_option_value(TextWriter& out, const Options& options, OptionId id);
 // What the option accepts: "auto|2m|1g|thp|off", "size 0..1G", "DIR".
 void write_option_accepts(TextWriter& out, OptionId id);
 
-// The whole table: for terminals (with the values in force where they differ from the default), for the README, and as
+// The whole table: for terminals (with the values in force where they differ from the default), for docs/options.md, and as
 // the OPTIONS part of a man page.
 void write_options_text(TextWriter& out, const Options& current);
 void write_options_markdown(TextWriter& out);

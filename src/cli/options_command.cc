@@ -12,7 +12,7 @@ namespace nh::cli {
 const char kOptionsHelp[] =
     R"(usage: numaheap options              the NUMAHEAP_ variables: what each accepts,
                                      [default], value now, meaning
-       numaheap options --markdown   the table of the README
+       numaheap options --markdown   the table of docs/options.md
        numaheap options --man        the man page
 )";
 

@@ -209,6 +209,11 @@ class Drawing(unittest.TestCase):
         self.assertEqual([words.count(name) for name in ("x", "y", "1", "2")], [1, 1, 2, 1])
         self.assertTrue(any("C & Co" in word for word in words))
 
+        head = xml.etree.ElementTree.fromstring(svg.draw_summary("<title>", *tables, described, "note"))
+        words = [element.text for element in head.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertIn("<title>", words)
+        self.assertEqual([words.count(name) for name in ("x", "y", "1", "2")], [0, 0, 0, 0])
+
     def test_colours_differ_by_side(self):
         fills = [svg.colour(ratio)[0] for ratio in (0.01, 0.5, 1.0, 1.25, 4.0, 1000.0)]
         self.assertEqual(len(set(fills)), len(fills))

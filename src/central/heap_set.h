@@ -56,7 +56,8 @@ class HeapSet {
   // untouched: as for MCentral::fetch().
   Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched = nullptr);
   // The heap that serves instead of h because h's node was found full a moment ago; h itself where there is none. Whoever is
-  // served by it asks h again once ends_substitute() says true, and calls drop_substitute() where it is full as well.
+  // served by it asks h again once ends_substitute() says true, and calls drop_substitute() where it is full as well. Hints,
+  // so that their order does not matter: with an old one a heap is asked a little too early or too late.
   HeapId substitute_of(HeapId h) const {
     const std::uint32_t other = heaps_[h.value].substitute.load(std::memory_order_relaxed);
     return other == 0 ? h : HeapId(other - 1);

@@ -88,6 +88,7 @@ void write_option_value(TextWriter& out, const Options& options, OptionId id) {
     case OptionKind::kText:
     case OptionKind::kBorrowed: out.text(text_of(options, info)); break;
     case OptionKind::kPolicy: write_policy(out, *reinterpret_cast<const PolicyOption*>(at)); break;
+    case OptionKind::kLarge: write_large(out, *reinterpret_cast<const LargeOption*>(at)); break;
   }
 }
 
@@ -110,7 +111,12 @@ void write_option_accepts(TextWriter& out, OptionId id) {
     case OptionKind::kWords:
     case OptionKind::kBorrowed: out.text(form.words); break;
     case OptionKind::kText: out.text(form.words).text(" (").dec(form.max - 1).text(" characters at most)"); break;
-    case OptionKind::kPolicy: out.text("local|interleave|interleave:NODES|bind:NODES|preferred:NODE"); break;
+    case OptionKind::kPolicy:
+      out.text("local|interleave[:NODES]|weighted[:NODES]|bind:NODES|preferred:NODES|bandwidth|latency|capacity");
+      break;
+    case OptionKind::kLarge:
+      out.text("firsttouch|local|interleave|weighted|bandwidth[:SIZES]|latency[:SIZES]|capacity[:SIZES]");
+      break;
   }
 }
 

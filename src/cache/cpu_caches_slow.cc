@@ -136,14 +136,14 @@ void CpuCaches::keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batc
 }
 
 template <typename Access>
-void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
+void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, Help help, bool* untouched) {
   void* object;
   if (access.pop(list_of(access.cache(), h, c), &object)) return object;
-  return alloc_with(access, h, c, strict, untouched);
+  return alloc_with(access, h, c, help, untouched);
 }
 
 template <typename Access>
-void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
+void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, Help help, bool* untouched) {
   CpuCache& cache = access.cache();
   FreeList& list = list_of(cache, h, c);
   // A miss: too few objects go around on this CPU.
@@ -152,7 +152,7 @@ void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict, 
   const unsigned batch = batch_objects(c);
   const unsigned wanted = cap == 0 ? 1 : cap < batch ? cap : batch;
   HeapId from = h;
-  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), strict, untouched);
+  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), help, untouched);
   count_one(&cache.refills);
   // The link of an untouched object, which comes alone, is not even read.
   if (got.head == nullptr || got.count == 1) return got.head;
@@ -194,8 +194,8 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   return true;
 }
 
-void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched) {
-  return heaps_->fetch(&h, c, 1, current_cpu(), strict, untouched).head;
+void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, Help help, bool* untouched) {
+  return heaps_->fetch(&h, c, 1, current_cpu(), help, untouched).head;
 }
 
 void* CpuCaches::alloc(SpanClass c, bool* untouched) {
@@ -203,26 +203,26 @@ void* CpuCaches::alloc(SpanClass c, bool* untouched) {
     void* object;
     if (rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
     RseqAccess access(*this);
-    if (access.usable()) return alloc_with(access, access.cache().local, c, config_.strict, untouched);
+    if (access.usable()) return alloc_with(access, access.cache().local, c, config_.help, untouched);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, access.cache().local, c, config_.strict, untouched);
+    if (access.usable()) return serve(access, access.cache().local, c, config_.help, untouched);
   }
-  return alloc_uncached(local_heap(), c, config_.strict, untouched);
+  return alloc_uncached(local_heap(), c, config_.help, untouched);
 }
 
 // A thread that moves to a CPU of another node in between takes its object from there: as if it had moved a moment later.
-void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap()), c, config_.strict); }
+void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap()), c, config_.help); }
 
-void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
+void* CpuCaches::alloc_from(HeapId h, SpanClass c, Help help) {
   if (has_sequences()) {
     RseqAccess access(*this);
-    if (access.usable()) return serve(access, h, c, strict, nullptr);
+    if (access.usable()) return serve(access, h, c, help, nullptr);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, h, c, strict, nullptr);
+    if (access.usable()) return serve(access, h, c, help, nullptr);
   }
-  return alloc_uncached(h, c, strict, nullptr);
+  return alloc_uncached(h, c, help, nullptr);
 }
 
 void CpuCaches::free(void* p, SpanClass c, HeapId h) {

@@ -55,9 +55,11 @@ bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
   HugePool pool;
   if (!os_->huge_pool(page_bytes, NodeId(), &pool)) return false;
   const bool interleaved = config_.policy == BindMode::kInterleave;
-  const bool everywhere = first_touch() || interleaved;
+  // By weights the share of a node may be nearly all.
+  const bool all_of_it = first_touch() || config_.policy == BindMode::kWeighted;
+  const bool everywhere = all_of_it || interleaved;
   const std::size_t pages = div_up(bytes, page_bytes);
-  const std::size_t wanted = first_touch() ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
+  const std::size_t wanted = all_of_it ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
   if (pool.available() + pool.overcommit < wanted) return false;
   if (first_touch() && !pool.reservations_work) return false;
   if (!has_policy() && config_.nodes.count() <= 1) return true;
@@ -84,7 +86,8 @@ bool Backer::node_lacks_room(std::size_t bytes) const {
 }
 
 int Backer::decide(Request* request, bool unmapped) const {
-  const bool may_hugetlb = unmapped && !pool_is_left() && config_.kind != HeapKind::kPaged && wants_hugetlb(config_.huge_pages);
+  const bool off_pool = pool_is_left() || config_.kind == HeapKind::kPaged || config_.turns != nullptr;
+  const bool may_hugetlb = unmapped && !off_pool && wants_hugetlb(config_.huge_pages);
   if (may_hugetlb) {
     // Children lose what a fork cannot take off the pool, and must not lose the small objects that their next step needs.
     const bool has = pool_has(kHugeSize, request->bytes);
@@ -217,7 +220,7 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
   }
   if (!has_room && node_lacks_room(bytes)) return ENOMEM;
   const bool bound = bind(run.at(0), bytes, config_.policy) == 0;
-  const int error = os_->populate(run.at(0), bytes);
+  const int error = config_.turns != nullptr ? populate_in_turns(run) : os_->populate(run.at(0), bytes);
   // Without the call plain memory is faulted in by use: slower the first time, as safe.
   if (error != 0 && error != EINVAL) {
     os_->discard(run.at(0), bytes);  // what was to be had would be nobody's
@@ -230,6 +233,22 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
   }
   set_all(run, UnitState::kBacked);
   return 0;
+}
+
+// Preferred, since nothing proves that a node has room for its turns. The policy of all goes back over each part at once, so
+// that the mappings merge again; hugetlb mappings would not.
+int Backer::populate_in_turns(const Run& run) const {
+  const auto node_of = [&](std::size_t i) { return config_.turns->of((run.start >> kHugeShift) + i); };
+  int error = 0;
+  for (std::size_t i = 0, end; i < run.count && error == 0; i = end) {
+    for (end = i + 1; end < run.count && node_of(end) == node_of(i);) end++;
+    const Run part = run.part(i, end - i);
+    const std::size_t bytes = part.count * kHugeSize;
+    const bool placed = os_->bind(part.at(0), bytes, BindMode::kPreferred, NodeSet::of(node_of(i))) == 0;
+    error = os_->populate(part.at(0), bytes);
+    if (placed) os_->bind(part.at(0), bytes, config_.policy, config_.nodes);
+  }
+  return error;
 }
 
 int Backer::back(const Run& run, std::size_t needed, const Request& request) const {
@@ -318,6 +337,7 @@ void Backer::forget_unbacked(const Run& run) const {
 bool Backer::map_1g(const Run& group) const {
   NH_ASSERT(group.count * kHugeSize == GiB && is_aligned(group.start, GiB));
   if (config_.huge_pages != HugePagesOption::k1G || config_.kind == HeapKind::kPaged || pool_is_left()) return false;
+  if (config_.turns != nullptr) return false;
   if (first_touch() && !reservations_hold(GiB)) return false;
   if (!pool_has(GiB, GiB)) {
     note_fallback(Fallback::kHugetlbDry, true);

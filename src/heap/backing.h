@@ -15,6 +15,7 @@
 #include "base/units.h"
 #include "heap/fallback.h"
 #include "heap/unit.h"
+#include "numa/weights.h"
 #include "os/os.h"
 
 namespace nh {
@@ -28,7 +29,7 @@ bool pool_is_left();
 enum class HeapKind : std::uint8_t {
   kNode,         // bound to a node and proven to lie there; the pool first
   kFirstTouch,   // lies where the program first writes; objects of whole units, so that no two owners meet in one
-  kInterleaved,  // unit by unit over several nodes, proven
+  kInterleaved,  // unit by unit over several nodes, evenly or by weights, proven
   // For memory on which programs make calls that take single OS pages (mprotect, madvise): never hugetlb. Otherwise as the
   // heap whose twin it is.
   kPaged,
@@ -43,6 +44,7 @@ class Backer {
     // The policy of its memory, over `nodes`. kDefault: no policy, because there is one node or the program's faults decide.
     BindMode policy = BindMode::kDefault;
     NodeSet nodes;                   // of the policy; without one those that may serve
+    const UnitTurns* turns = nullptr;  // kInterleave: units lie on the nodes whose turn it is. Then never hugetlb
     bool strict = false;             // never from another node
     bool policy_places = false;      // first touch: a policy of the process decides on which node, not who touches
     bool reservations_hold = true;   // first touch: no policy or cpuset makes a reservation worthless
@@ -101,6 +103,7 @@ class Backer {
   int replace_with_thp(const Run& unit) const;
   int prove_hugetlb(const Run& run) const;
   int prove_plain(const Run& run, bool has_room) const;
+  int populate_in_turns(const Run& run) const;
   bool unmap(const Run& run) const;
   unsigned allowed_nodes() const;
   bool node_is_gone() const;

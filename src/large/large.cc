@@ -47,15 +47,15 @@ MSpan* take_extent(std::size_t size, bool noscan, std::size_t alignment) {
   return nullptr;
 }
 
-MSpan* allocate_from_heaps(HeapId heap, std::size_t size, std::size_t alignment, bool noscan) {
-  return g_process.heaps.alloc_large(heap, size, alignment, noscan, g_process.no_other_node, current_node());
+MSpan* allocate_from_heaps(HeapChoice from, std::size_t size, std::size_t alignment, bool noscan) {
+  return g_process.heaps.alloc_large(from.heap, size, alignment, noscan, from.help, current_node());
 }
 
 // bytes: what the heap is asked for. What CPUs keep comes before new memory.
-MSpan* allocate_span_from(HeapId heap, std::size_t bytes, std::size_t alignment, bool noscan) {
-  if (g_process.heaps[heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(heap, bytes);
-  MSpan* span = allocate_from_heaps(heap, bytes, alignment, noscan);
-  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(heap, bytes, alignment, noscan);
+MSpan* allocate_span_from(HeapChoice from, std::size_t bytes, std::size_t alignment, bool noscan) {
+  if (g_process.heaps[from.heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(from.heap, bytes);
+  MSpan* span = allocate_from_heaps(from, bytes, alignment, noscan);
+  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(from, bytes, alignment, noscan);
   if (span == nullptr) return nullptr;
   g_caches.large_missed(*span);
   // The memory may have been an object that was freed, and what is no bin becomes one when it shrinks. Fresh pages have no
@@ -117,9 +117,13 @@ void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool nosca
 
 void* allocate_large_paged(std::size_t size, std::size_t alignment, bool noscan) {
   void* p;
-  if (alignment <= kPageSize && size > kMaxSmallSize && mcache_alloc_bin(size, noscan, &p, g_hot.twin_lists)) return p;
+  const bool best = g_large_route.is_best(size);
+  const bool in_bin = alignment <= kPageSize && size > kMaxSmallSize && !best;
+  if (in_bin && mcache_alloc_bin(size, noscan, &p, g_hot.twin_lists)) return p;
   if (alignment < kPageSize) alignment = kPageSize;
-  return start_or_error(allocate_span_from(paged_twin(g_caches.local_heap()), size == 0 ? 1 : size, alignment, noscan));
+  HeapChoice from = best ? heap_for_large(size) : HeapChoice{g_caches.local_heap(), g_process.help};
+  from.heap = paged_twin(from.heap);
+  return start_or_error(allocate_span_from(from, size == 0 ? 1 : size, alignment, noscan));
 }
 
 void free_large(MSpan* span) {

@@ -55,8 +55,10 @@ constexpr ReallocPlan plan_realloc(const ReallocObject& object, std::size_t size
   // First-touch memory comes in units of 2 MiB, and what fills less than half of one belongs to other heaps. Placed objects
   // remain where they were asked for.
   const bool leaves = object.first_touch && !object.placed && size < route.extent_min && size <= kHugeSize / 2;
+  // What grows into the sizes that have memory of their own moves there.
+  const bool enters = !object.placed && route.is_best(size) && object.usable < route.best_min;
   const bool by_pages = object.usable > kMaxSmallSize && size >= kMinByPages;
-  if (by_pages && !leaves) plan.resize_to = as_large(size);
+  if (by_pages && !leaves && !enters) plan.resize_to = as_large(size);
   return plan;
 }
 

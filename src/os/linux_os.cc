@@ -96,6 +96,8 @@ int move_mapping(void* from, void* to, std::size_t bytes) {
 
 // ---- placement -------------------------------------------------------------------------------------------------
 
+constexpr int kWeightedInterleave = 6;  // MPOL_WEIGHTED_INTERLEAVE, Linux 6.9
+
 int bind(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes) {
   const ErrnoKeeper keep;
   NodeSet one;
@@ -105,6 +107,7 @@ int bind(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes) {
     case BindMode::kDefault: set = nullptr; break;
     case BindMode::kBind: policy = MPOL_BIND; break;
     case BindMode::kInterleave: policy = MPOL_INTERLEAVE; break;
+    case BindMode::kWeighted: policy = kWeightedInterleave; break;
     case BindMode::kPreferred:
       policy = MPOL_PREFERRED;
       // An empty set would mean "local", which the caller did not say.
@@ -243,6 +246,12 @@ constexpr OsOps kLinuxOs = {
 const OsOps& linux_os() { return kLinuxOs; }
 
 void configure_linux_os(const OsConfig& config) { detail::g_config = config; }
+
+bool kernel_has_weights() {
+  const linux_os_detail::ErrnoKeeper keep;
+  // The mode is judged before the range, and an empty range is none.
+  return ::syscall(SYS_mbind, nullptr, 0UL, linux_os_detail::kWeightedInterleave, nullptr, 0UL, 0) == 0;
+}
 
 std::uint64_t machine_memory_bytes() {
   const detail::ErrnoKeeper keep;

@@ -40,6 +40,7 @@ enum class BindMode : std::uint8_t {
   kBind,        // only these nodes (MPOL_BIND)
   kPreferred,   // this node, others when it is full (MPOL_PREFERRED; the first of the set)
   kInterleave,  // page by page over the set (MPOL_INTERLEAVE)
+  kWeighted,    // the same by the kernel's weights (MPOL_WEIGHTED_INTERLEAVE); EINVAL without kernel_has_weights()
 };
 
 // The counters of one hugetlb pool, in pages.
@@ -160,6 +161,9 @@ void configure_linux_os(const OsConfig& config);
 
 // The memory of the machine; 0: the kernel does not tell. No file is read.
 std::uint64_t machine_memory_bytes();
+
+// Whether the kernel has weights for interleaved memory (Linux 6.9).
+bool kernel_has_weights();
 
 // To be called in a fork child, whose parent's other threads may have been inside of this layer.
 void repair_os_after_fork();

@@ -3,6 +3,7 @@
 #include <cerrno>
 
 #include "base/check.h"
+#include "cache/large_route.h"
 #include "numa/sysfs_topology.h"
 #include "process/start.h"
 #include "process/upkeep.h"
@@ -54,27 +55,67 @@ HeapId nearest_heap() {
   return first_heap(g_process.nearest, topology_for(cpu), cpu);
 }
 
+HeapId best_heap(NodeQuality quality) {
+  const CpuId cpu = g_caches.current_cpu();
+  Placement best = g_process.nearest;
+  best.kind = PlacementKind::kBest;
+  best.quality = quality;
+  return first_heap(best, topology_for(cpu), cpu);
+}
+
+unsigned helpers_of(Help help, HeapId h, CpuId cpu, HeapId* out) {
+  const Process& p = g_process;
+  const Topology& t = topology_for(cpu);
+  Placement placement = help == Help::kPolicy ? p.placement : p.nearest;
+  if (help != Help::kPolicy) {
+    placement.kind = PlacementKind::kBest;
+    placement.quality = help == Help::kLatency ? NodeQuality::kLatency
+                        : help == Help::kCapacity ? NodeQuality::kCapacity : NodeQuality::kBandwidth;
+  }
+  const unsigned all = heaps_in_order(placement, t, t.index_of(t.node_of_cpu(cpu)), out);
+  unsigned count = 0;
+  for (unsigned i = 0; i < all; i++) {
+    if (help == Help::kFast && t.node(out[i].value).kind != NodeKind::kFast) continue;
+    // Twins help twins.
+    out[count++] = h.value < p.originals ? out[i] : paged_twin(out[i]);
+  }
+  return count;
+}
+
 NodeId current_node() { return g_process.topology.node_of_heap(home_of_cpu(g_caches.current_cpu())); }
 
 HeapId heap_of_cpu(CpuId cpu) {
   const Process& p = g_process;
   if (p.placement.kind == PlacementKind::kInterleave) return p.interleaved;
+  if (p.placement.kind == PlacementKind::kWeighted) return p.weighted;
   return first_heap(p.placement, topology_for(cpu), cpu);
 }
 
-HeapId heap_for_large(std::size_t bytes) {
+HeapId usual_heap_for_large(std::size_t bytes) {
   const Process& p = g_process;
   if (bytes >= p.large_min) {
-    switch (p.options.large) {
-      case LargeOption::kFirstTouch:
-        // A placement that was asked for by name counts for large objects too, unless NUMAHEAP_LARGE was given.
-        if (p.placement.kind != PlacementKind::kLocal && !p.placement.inherited && !p.options.given(OptionId::kLarge)) break;
-        return p.first_touch;
-      case LargeOption::kInterleave: return p.interleaved;
-      case LargeOption::kLocal: break;
+    switch (p.options.large.kind) {
+      case LargeKind::kInterleave: return p.interleaved;
+      case LargeKind::kWeighted: return p.weighted;
+      case LargeKind::kLocal: break;
+      case LargeKind::kFirstTouch:
+        if (p.options.given(OptionId::kLarge)) return p.first_touch;
+        [[fallthrough]];
+      default:
+        // A placement that was asked for by name counts for large objects too.
+        if (p.placement.kind == PlacementKind::kLocal || p.placement.inherited) return p.first_touch;
     }
   }
   return heap_of_cpu(g_caches.current_cpu());
+}
+
+HeapChoice heap_for_large(std::size_t bytes) {
+  if (!g_large_route.is_best(bytes)) return {usual_heap_for_large(bytes), g_process.help};
+  switch (g_process.options.large.kind) {
+    case LargeKind::kLatency: return {best_heap(NodeQuality::kLatency), Help::kLatency};
+    case LargeKind::kCapacity: return {best_heap(NodeQuality::kCapacity), Help::kCapacity};
+    default: return {best_heap(NodeQuality::kBandwidth), Help::kBandwidth};
+  }
 }
 
 // Before the program's own constructors where the linker lets us; the first allocation may have come earlier still.

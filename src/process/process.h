@@ -11,6 +11,7 @@
 #include "heap/address_space.h"
 #include "numa/policy.h"
 #include "numa/topology.h"
+#include "numa/weights.h"
 
 namespace nh {
 
@@ -18,13 +19,19 @@ struct Process {
   Options options;
   Topology topology;
   Placement placement;
-  Placement nearest;  // as if local were asked for: the nearest of the nodes that single requests may name
+  Placement nearest;  // as if local were asked for: the nearest of the nodes that requests are for where they name none
+  NodeSet requestable;  // these, and device memory: nodes that a request may name
+  NodeSet weighted_nodes;
+  UnitTurns turns;      // of weighted memory, where the kernel has no weights
   AddressSpace space;
   HeapSet heaps;
   HeapId first_touch;
   HeapId interleaved;
+  HeapId weighted;          // machines with one node: the interleaved heap
+  HeapId interleaved_fast;  // over the nodes with fast memory; where there are not several, the interleaved heap
+  unsigned originals = 0;   // heaps that are nobody's twin
   bool bound = false;          // NUMAHEAP_POLICY=bind: only the nodes that it names serve
-  bool no_other_node = false;  // it names one
+  Help help = Help::kNeighbours;  // whom the policy lets help out
   std::size_t large_min = 0;
 };
 
@@ -36,7 +43,7 @@ bool ensure_started();
 bool started();
 
 // The heap for memory like that of another, but never on hugetlb pages.
-inline HeapId paged_twin(HeapId h) { return HeapId(h.value + g_process.interleaved.value + 1); }
+inline HeapId paged_twin(HeapId h) { return HeapId(h.value + g_process.originals); }
 
 // The node of the running CPU, or the one with memory that is nearest to it.
 NodeId current_node();
@@ -44,9 +51,19 @@ NodeId current_node();
 HeapId home_of_cpu(CpuId cpu);
 // The heap nearest to the running CPU of those that single requests may name.
 HeapId nearest_heap();
+// The first heap for it that requests for something try, of the same.
+HeapId best_heap(NodeQuality quality);
+// See HelpersOf.
+unsigned helpers_of(Help help, HeapId h, CpuId cpu, HeapId* out);
 // The heap that objects below NUMAHEAP_LARGE_MIN come from on this CPU.
 HeapId heap_of_cpu(CpuId cpu);
-// The heap that large objects of this size go to.
-HeapId heap_for_large(std::size_t bytes);
+// The heap that large objects go to, and who helps it out.
+struct HeapChoice {
+  HeapId heap;
+  Help help;
+};
+HeapChoice heap_for_large(std::size_t bytes);
+// The same without regard to sizes that NUMAHEAP_LARGE has for the best memory.
+HeapId usual_heap_for_large(std::size_t bytes);
 
 }  // namespace nh

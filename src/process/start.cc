@@ -117,11 +117,38 @@ InheritedPolicy settle_policy(Process& p) {
   p.placement = settle_placement(p.options.policy, p.options.given(OptionId::kPolicy), inherited, p.topology, &problem);
   if (problem.size() != 0) cannot_honour(p.options, problem.c_str());
   p.bound = p.placement.kind == PlacementKind::kBind;
-  p.no_other_node = p.bound && p.placement.nodes.count() == 1;
+  const bool ordered = p.placement.kind >= PlacementKind::kBind;
+  p.help = p.bound && p.placement.nodes.count() == 1 ? Help::kNobody : ordered ? Help::kPolicy : Help::kNeighbours;
   p.nearest.kind = PlacementKind::kPreferred;
   p.nearest.nodes = nodes_for_requests(p.placement, inherited, p.topology);
+  p.requestable = nodes_to_name(p.placement, inherited, p.topology);
   p.large_min = p.options.large_min;
   return inherited;
+}
+
+// What NUMAHEAP_LARGE asks for and this machine does not have.
+void settle_large(Process& p) {
+  if (p.options.large.kind < LargeKind::kBandwidth || differ(p.nearest.nodes, p.topology)) return;
+  Text<200> problem;
+  problem.text("NUMAHEAP_LARGE=");
+  write_large(problem, p.options.large);
+  problem.text(": the memory that this process may use is all of one kind (`numaheap topo`); large objects lie as by default");
+  cannot_honour(p.options, problem.c_str());
+  p.options.large = LargeOption();
+  p.options.forget(OptionId::kLarge);
+}
+
+void settle_weights(Process& p) {
+  p.weighted_nodes = p.placement.kind == PlacementKind::kWeighted ? p.placement.nodes : p.nearest.nodes;
+  if (p.topology.heap_count() == 1 || kernel_has_weights()) return;
+  if (turns_by_bandwidth(p.weighted_nodes, p.topology, &p.turns)) return;
+  const bool policy = p.options.given(OptionId::kPolicy) && p.options.policy.kind == PolicyKind::kWeighted;
+  if (!policy && p.options.large.kind != LargeKind::kWeighted) return;
+  cannot_honour(p.options, policy
+      ? "NUMAHEAP_POLICY=weighted: neither has the kernel weights (Linux 6.9) nor does the machine tell bandwidths; memory is "
+        "spread evenly"
+      : "NUMAHEAP_LARGE=weighted: neither has the kernel weights (Linux 6.9) nor does the machine tell bandwidths; memory is "
+        "spread evenly");
 }
 
 CacheMode start_rseq(const Options& options) {
@@ -151,9 +178,9 @@ bool set_up_caches(Process& p) {
   cache.cpus = p.topology.possible_cpu_limit();
   if (cache.cpus < kernel_cpus) cache.cpus = kernel_cpus;
   cache.bytes_per_cpu = p.options.cpu_cache;
-  cache.strict = p.no_other_node;
-  cache.twins = p.interleaved.value + 1;
-  if (heap_for_large(SIZE_MAX) == p.first_touch) cache.extent_heap = p.first_touch.value;
+  cache.help = p.help;
+  cache.twins = p.originals;
+  if (usual_heap_for_large(SIZE_MAX) == p.first_touch) cache.extent_heap = p.first_touch.value;
   if (!g_caches.init(linux_os(), p.heaps, cache, heap_of_cpu)) return false;
   const CacheMode mode = start_rseq(p.options);
   g_caches.set_mode(mode);
@@ -164,13 +191,26 @@ bool set_up_caches(Process& p) {
 
 // Which sizes the CPU caches are asked for.
 void route_large_objects() {
-  const HeapId heap = heap_for_large(SIZE_MAX);
+  const Process& p = g_process;
+  LargeRoute& route = g_large_route;
+  const HeapId heap = usual_heap_for_large(SIZE_MAX);
   // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
-  const bool own = heap != g_process.first_touch && (heap != g_process.interleaved || heap_for_large(0) == heap);
-  g_large_route.bin_max = own || g_process.large_min > kMaxBinBytes ? kMaxBinBytes : g_process.large_min - 1;
-  if (heap != g_process.first_touch) return;
-  g_large_route.extent_min = g_process.large_min;
-  g_large_route.extent_max = kMaxKeptUnits * kHugeSize;
+  const bool own = heap < p.first_touch || heap == usual_heap_for_large(0);
+  route.bin_max = own || p.large_min > kMaxBinBytes ? kMaxBinBytes : p.large_min - 1;
+  if (heap == p.first_touch) {
+    route.extent_min = p.large_min;
+    route.extent_max = kMaxKeptUnits * kHugeSize;
+  }
+  const LargeOption& large = p.options.large;
+  if (large.kind < LargeKind::kBandwidth) return;
+  route.best_min = large.from != 0 ? large.from : p.large_min;
+  route.best_max = large.to;
+  if (route.bin_max >= route.best_min) route.bin_max = route.best_min - 1;
+  if (route.best_min > route.extent_min) {
+    if (route.extent_max >= route.best_min) route.extent_max = route.best_min - 1;
+  } else if (route.best_max >= route.extent_min) {
+    route.extent_min = route.best_max == SIZE_MAX ? SIZE_MAX : route.best_max + 1;
+  }
 }
 
 }  // namespace
@@ -184,6 +224,8 @@ bool start_process() {
   draw_free_key();
   find_topology(p.options, &p.topology);
   const InheritedPolicy inherited = settle_policy(p);
+  settle_large(p);
+  settle_weights(p);
   if (!set_up_address_space(p) || !set_up_heaps(p, inherited) || !set_up_caches(p)) return false;
   route_large_objects();
   return true;

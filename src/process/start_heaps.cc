@@ -1,4 +1,4 @@
-// The memory's part of the start: address space, one heap per node and the two of the whole machine, their twins, who helps
+// The memory's part of the start: address space, one heap per node and those of the whole machine, their twins, who helps
 // whom.
 #include "base/bits.h"
 #include "process/start.h"
@@ -13,8 +13,25 @@ constexpr std::size_t kMostWindow = 48 * TiB;
 // Where processes have less address space than usual.
 constexpr std::size_t kSmallestWindow = 64 * GiB;
 
-// One heap per node, the first-touch heap, the interleaved heap; and a twin of each.
-unsigned heap_count(const Process& p) { return 2 * (p.topology.heap_count() + 2); }
+NodeSet fast_nodes(const Process& p) {
+  NodeSet fast;
+  for (unsigned h = 0; h < p.topology.heap_count(); h++) {
+    const NodeInfo& node = p.topology.node(h);
+    if (node.kind == NodeKind::kFast && p.nearest.nodes.has(node.node())) fast.add(node.node());
+  }
+  return fast;
+}
+
+// One heap per node, the first-touch heap, those that spread memory; and a twin of each.
+void number_heaps(Process& p) {
+  unsigned next = p.topology.heap_count();
+  p.first_touch = HeapId(next++);
+  p.interleaved = HeapId(next++);
+  p.weighted = p.topology.heap_count() > 1 ? HeapId(next++) : p.interleaved;
+  p.interleaved_fast = fast_nodes(p).count() > 1 ? HeapId(next++) : p.interleaved;
+  p.originals = next;
+}
+unsigned heap_count(const Process& p) { return 2 * p.originals; }
 
 std::size_t wanted_window(const Topology& topology) {
   std::uint64_t memory = 0;
@@ -40,7 +57,7 @@ NodeSet interleaved_nodes(const Process& p) {
 
 // Of a twin the heap that it is the twin of.
 HeapId original_of(const Process& p, HeapId id) {
-  return id > p.interleaved ? HeapId(id.value - p.interleaved.value - 1) : id;
+  return id.value >= p.originals ? HeapId(id.value - p.originals) : id;
 }
 
 void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
@@ -69,8 +86,16 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     backing.reservations_hold = !inherited.is_set() && allowed.count() == topology.heap_count();
   } else {
     backing.kind = HeapKind::kInterleaved;
-    backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
-    if (many) backing.policy = BindMode::kInterleave;
+    const bool by_kernel = like == p.weighted && kernel_has_weights();
+    if (many) backing.policy = by_kernel ? BindMode::kWeighted : BindMode::kInterleave;
+    if (like == p.interleaved) {
+      backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
+    } else if (like == p.weighted) {
+      backing.nodes = p.weighted_nodes;
+      if (p.turns.count != 0) backing.turns = &p.turns;
+    } else {
+      backing.nodes = fast_nodes(p);
+    }
   }
   if (like != id) backing.kind = HeapKind::kPaged;
   p.heaps[id].heap.init(linux_os(), p.space, config);
@@ -80,11 +105,13 @@ void set_fallbacks(Process& p, HeapId id) {
   NodeHeap& n = p.heaps[id];
   const Topology& t = p.topology;
   n.fallbacks = 0;
-  n.serves_all_nodes = id == p.first_touch || id == p.interleaved;
+  n.serves_all_nodes = id >= p.first_touch && id.value < p.originals;
   // Twins help twins.
-  const unsigned first = id > p.interleaved ? p.interleaved.value + 1 : 0;
+  const unsigned first = id.value < p.originals ? 0 : p.originals;
   const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
-  for (unsigned rank = 0; rank < t.fallback_count(from); rank++) {
+  // What a policy names helps those that it names, whatever its kind.
+  const unsigned ranks = p.bound ? t.heap_count() : t.fallback_count(from);
+  for (unsigned rank = 0; rank < ranks; rank++) {
     const HeapId other = t.fallback(from, rank);
     if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
     const unsigned helper = first + other.value;
@@ -95,6 +122,7 @@ void set_fallbacks(Process& p, HeapId id) {
 }  // namespace
 
 bool set_up_address_space(Process& p) {
+  number_heaps(p);
   AddressSpace::Config config;
   config.heaps = heap_count(p);
   for (config.bytes = wanted_window(p.topology); config.bytes >= kSmallestWindow; config.bytes /= 4) {
@@ -108,8 +136,6 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
   const OsOps& os = linux_os();
   const unsigned nodes = p.topology.heap_count();
   const unsigned count = heap_count(p);
-  p.first_touch = HeapId(nodes);
-  p.interleaved = HeapId(nodes + 1);
   const std::size_t bytes = align_up(count * sizeof(NodeHeap), kOsPageSize);
   void* memory = os.reserve(bytes, kOsPageSize);
   if (memory == nullptr || os.make_writable(memory, bytes) != 0) return false;
@@ -123,6 +149,7 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
   }
   p.heaps.init(heaps, count, &p.space);
   p.heaps.set_home_of_cpu(home_of_cpu);
+  p.heaps.set_helpers(helpers_of);
   for (unsigned i = 0; i < count; i++) {
     init_heap(p, HeapId(i), inherited);
     set_fallbacks(p, HeapId(i));

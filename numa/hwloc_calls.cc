@@ -12,6 +12,7 @@ namespace {
 bool find_functions(HwlocCalls* calls, TextWriter*) {
 #define NH_TAKE(name) calls->name = &hwloc_##name;
   NH_HWLOC_FUNCTIONS(NH_TAKE)
+  NH_HWLOC_NEWER_FUNCTIONS(NH_TAKE)
 #undef NH_TAKE
   return true;
 }
@@ -32,14 +33,18 @@ bool find_functions(HwlocCalls* calls, TextWriter* why) {
     why->text(kLibrary).text(" cannot be loaded");
     return false;
   }
+#define NH_FIND(name) \
+  calls->name = reinterpret_cast<decltype(&hwloc_##name)>(find_symbol(calls->library, "hwloc_" #name));
 #define NH_TAKE(name)                                                                                   \
-  calls->name = reinterpret_cast<decltype(&hwloc_##name)>(find_symbol(calls->library, "hwloc_" #name)); \
+  NH_FIND(name)                                                                                         \
   if (calls->name == nullptr) {                                                                         \
     why->text(kLibrary).text(" has no hwloc_" #name);                                                   \
     return false;                                                                                       \
   }
   NH_HWLOC_FUNCTIONS(NH_TAKE)
+  NH_HWLOC_NEWER_FUNCTIONS(NH_FIND)
 #undef NH_TAKE
+#undef NH_FIND
   return true;
 }
 

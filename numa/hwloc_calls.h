@@ -31,9 +31,17 @@ namespace nh {
   F(bitmap_weight)              \
   F(bitmap_isincluded)
 
+// What 2.x before 2.3 lacks: null where the library does.
+#if HWLOC_API_VERSION >= 0x00020300
+#define NH_HWLOC_NEWER_FUNCTIONS(F) F(memattr_get_best_initiator)
+#else
+#define NH_HWLOC_NEWER_FUNCTIONS(F)
+#endif
+
 struct HwlocCalls {
 #define NH_DECLARE(name) decltype(&hwloc_##name) name = nullptr;
   NH_HWLOC_FUNCTIONS(NH_DECLARE)
+  NH_HWLOC_NEWER_FUNCTIONS(NH_DECLARE)
 #undef NH_DECLARE
   void* library = nullptr;  // from dlopen; nullptr where linked
 };

@@ -8,6 +8,7 @@
 
 #include "base/scan.h"
 #include "numa/hwloc_calls.h"
+#include "numa/sysfs_memory.h"
 #include "os/procfs.h"
 
 namespace nh {
@@ -33,6 +34,8 @@ class HwlocEnvironment {
     add("HWLOC_PLUGINS_PATH=/nonexistent");
     // Firmware with contradicting tables makes hwloc print a page to stderr, from every process of a job.
     add("HWLOC_HIDE_ERRORS=2");
+    // Without this the nodes of GPUs are missing, and hwloc's machine is another one than the kernel's.
+    add("HWLOC_KEEP_NVIDIA_GPU_NUMA_NODES=1");
     if (fs_root[0] != '\0') {
       root_.text("HWLOC_FSROOT=").text(fs_root);
       add(root_.c_str());
@@ -69,12 +72,14 @@ KindReason kind_named(const char* name) {
 }
 
 KindReason name_of_memory(hwloc_obj_t node) {
-  const KindReason kind = kind_named(node->subtype);
-  if (kind != KindReason::kNone) return kind;
-  for (unsigned i = 0; i < node->infos_count; i++) {  // hwloc 2.10 and later
-    if (std::strcmp(node->infos[i].name, "MemoryTier") == 0) return kind_named(node->infos[i].value);
+  KindReason named = kind_named(node->subtype);
+  for (unsigned i = 0; i < node->infos_count && named == KindReason::kNone; i++) {
+    const std::string_view name(node->infos[i].name), value(node->infos[i].value);
+    if (name == "MemoryTier") named = kind_named(value.data());  // hwloc 2.10 and later
+    if (name == "DAXType" && value == "NVM") named = KindReason::kPersistent;
+    if (name == "DAXParent") named = name_of_dax(value);
   }
-  return KindReason::kNone;
+  return named;
 }
 
 class Loader {
@@ -95,6 +100,7 @@ class Loader {
       return false;
     }
     add_cpus();
+    add_performance();
     const bool distances_known = add_distances();
     // A synthetic description has no distances: go by what the nodes have in common. The machine's are never guessed.
     if (!distances_known && input != HwlocInput::kMachine) guess_distances();
@@ -119,6 +125,13 @@ class Loader {
     // What guess_distances() looks at. (NUMA nodes and PUs cannot be filtered out.)
     calls_.topology_set_type_filter(topology_, HWLOC_OBJ_PACKAGE, HWLOC_TYPE_FILTER_KEEP_ALL);
     calls_.topology_set_type_filter(topology_, HWLOC_OBJ_GROUP, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
+    // In a description a node has the CPUs of the object that it is attached to. Were that left out, it would get those
+    // of the next larger one, and share them with its neighbours.
+    for (const hwloc_obj_type_t type : {HWLOC_OBJ_DIE, HWLOC_OBJ_L5CACHE, HWLOC_OBJ_L4CACHE, HWLOC_OBJ_L3CACHE,
+                                        HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L1CACHE, HWLOC_OBJ_CORE}) {
+      if (input == HwlocInput::kMachine) break;
+      calls_.topology_set_type_filter(topology_, type, HWLOC_TYPE_FILTER_KEEP_STRUCTURE);
+    }
     // A cpuset may change while we run; what it forbids now is kept apart in Topology::set_allowed().
     calls_.topology_set_flags(topology_, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
     if (input == HwlocInput::kXml && calls_.topology_set_xml(topology_, text) != 0) {
@@ -144,14 +157,17 @@ class Loader {
     // A description may leave sizes out altogether; that is no machine without memory.
     bool sizes_known = false;
     for (unsigned i = 0; i < count; i++) sizes_known |= numa_node(i)->attr->numanode.local_memory != 0;
-    for (unsigned i = 0; i < count; i++) {
-      const hwloc_obj_t object = numa_node(i);
-      NodeInfo node;
-      node.id = static_cast<int>(object->os_index);
-      node.memory_bytes = object->attr->numanode.local_memory;
-      node.has_memory = !sizes_known || node.memory_bytes != 0;
-      node.named = name_of_memory(object);
-      if (out_->add_node(node)) nodes_[node_count_++] = object;
+    // Nodes with memory before the others, should there be too many.
+    for (const bool has_memory : {true, false}) {
+      for (unsigned i = 0; i < count; i++) {
+        const hwloc_obj_t object = numa_node(i);
+        NodeInfo node;
+        node.id = static_cast<int>(object->os_index);
+        node.memory_bytes = object->attr->numanode.local_memory;
+        node.has_memory = !sizes_known || node.memory_bytes != 0;
+        node.named = name_of_memory(object);
+        if (node.has_memory == has_memory && out_->add_node(node)) nodes_[node_count_++] = object;
+      }
     }
   }
 
@@ -173,8 +189,39 @@ class Loader {
       const NodeId node = id_of(by_claim[i]);
       for_each_cpu(by_claim[i]->cpuset, [&](CpuId cpu) { out_->add_cpu(cpu, node); });  // the first claim stays
     }
+    if (out_->truncated()) add_cpus_of_nodes_left_out();
     const hwloc_obj_t machine = calls_.get_obj_by_depth(topology_, 0, 0);
     for_each_cpu(machine->complete_cpuset, [&](CpuId cpu) { out_->add_possible_cpu(cpu); });
+  }
+
+  // To the nearest node that is kept. hwloc numbers neighbours one after the other.
+  void add_cpus_of_nodes_left_out() {
+    const auto count = static_cast<unsigned>(calls_.get_nbobjs_by_depth(topology_, HWLOC_TYPE_DEPTH_NUMANODE));
+    NodeId nearest = id_of(nodes_[0]);
+    for (unsigned i = 0; i < count; i++) {
+      const NodeId node = id_of(numa_node(i));
+      if (out_->index_of(node) < out_->node_count()) {
+        nearest = node;
+      } else {
+        for_each_cpu(numa_node(i)->cpuset, [&](CpuId cpu) { out_->add_cpu(cpu, nearest); });
+      }
+    }
+  }
+
+  void add_performance() {
+#if HWLOC_API_VERSION >= 0x00020300
+    if (calls_.memattr_get_best_initiator == nullptr) return;
+    const auto best = [this](hwloc_obj_t node, hwloc_memattr_id_t attribute) {
+      hwloc_location initiator;
+      hwloc_uint64_t value = 0;
+      const bool known = calls_.memattr_get_best_initiator(topology_, attribute, node, 0, &initiator, &value) == 0;
+      return known && value <= ~0u ? static_cast<std::uint32_t>(value) : 0;
+    };
+    for (unsigned i = 0; i < node_count_; i++) {
+      out_->describe_memory(id_of(nodes_[i]), {.bandwidth = best(nodes_[i], HWLOC_MEMATTR_ID_BANDWIDTH),
+                                               .latency = best(nodes_[i], HWLOC_MEMATTR_ID_LATENCY)});
+    }
+#endif
   }
 
   template <typename Visit>
@@ -207,8 +254,10 @@ class Loader {
     for (unsigned i = 0; i < node_count_; i++) {
       for (unsigned j = 0; j < node_count_; j++) {
         if (i == j) continue;
-        const bool nested = calls_.bitmap_isincluded(nodes_[i]->cpuset, nodes_[j]->cpuset) != 0 ||
-                            calls_.bitmap_isincluded(nodes_[j]->cpuset, nodes_[i]->cpuset) != 0;
+        // A node may be near no CPU at all; such a set is part of every other.
+        const bool near_cpus = calls_.bitmap_weight(nodes_[i]->cpuset) != 0 && calls_.bitmap_weight(nodes_[j]->cpuset) != 0;
+        const bool nested = near_cpus && (calls_.bitmap_isincluded(nodes_[i]->cpuset, nodes_[j]->cpuset) != 0 ||
+                                          calls_.bitmap_isincluded(nodes_[j]->cpuset, nodes_[i]->cpuset) != 0);
         std::uint8_t distance = kElsewhere;
         if (share_more_than_machine(nodes_[i], nodes_[j])) distance = kSamePackage;
         if (nested) distance = kSameCpus;

@@ -5,55 +5,20 @@
 
 #include "base/format.h"
 #include "base/scan.h"
-#include "numa/cpu_list.h"
+#include "numa/sysfs_file.h"
+#include "numa/sysfs_memory.h"
 #include "os/os.h"
-#include "os/procfs.h"
 
 namespace nh {
 namespace {
 
-// Lists of a fragmented machine can be long (8192 CPUs, every second one: 20 KiB). Longer text is cut, which shows as a
-// malformed or shorter list.
+// Lists of a fragmented machine can be long (8192 CPUs, every second one: 20 KiB).
 constexpr std::size_t kFileBytes = 24 * KiB;
-
-// One file of the tree at a time. On the stack: a heap does not exist yet.
-class File {
- public:
-  explicit File(const SysfsRoot& root) : root_(root) {}
-
-  // The text of <root><path>; false where it cannot be read.
-  bool read(std::string_view path) {
-    Text<512> full;
-    full.text(root_.path).text(path);
-    return !full.truncated() && read_path(full.c_str());
-  }
-  // The same for /sys/devices/system/node/node<id>/<name>.
-  bool read_of_node(NodeId node, std::string_view name) {
-    Text<512> full;
-    full.text(root_.path).text("/sys/devices/system/node/node").dec(static_cast<std::uint64_t>(node.value));
-    full.ch('/').text(name);
-    return !full.truncated() && read_path(full.c_str());
-  }
-  std::string_view text() const { return {buffer_, size_}; }
-
- private:
-  bool read_path(const char* path) {
-    const long n = read_file(path, buffer_, sizeof buffer_);
-    size_ = n > 0 ? static_cast<std::size_t>(n) : 0;
-    return n >= 0;
-  }
-
-  const SysfsRoot& root_;
-  std::size_t size_ = 0;
-  char buffer_[kFileBytes];
-};
-
-bool read_node_list(File& file, std::string_view path, NodeSet* nodes) {
-  return file.read(path) && parse_node_id_list(file.text(), nodes);
-}
+// A distance for each of 1024 nodes.
+constexpr std::size_t kSmallFileBytes = 3 * KiB;
 
 // "Node 0 MemTotal:       24631280 kB"
-std::uint64_t read_memory_bytes(File& file, NodeId node) {
+std::uint64_t read_memory_bytes(SysfsFile& file, NodeId node) {
   if (!file.read_of_node(node, "meminfo")) return 0;
   std::string_view text = file.text();
   for (std::string_view line; take_line(&text, &line);) {
@@ -67,44 +32,51 @@ std::uint64_t read_memory_bytes(File& file, NodeId node) {
   return 0;
 }
 
-// The i-th number of the file stands for the i-th online node.
-void read_distances(File& file, const NodeSet& online, NodeId from, Topology* topology) {
+// Calls visit(to, distance) for each node that the file names a distance to: its i-th number stands for the i-th online
+// node.
+template <typename Visit>
+void for_each_distance(SysfsFile& file, const NodeSet& online, NodeId from, Visit visit) {
   if (!file.read_of_node(from, "distance")) return;
   std::string_view text = trimmed(file.text());
   for (NodeId to = online.first(); to.valid(); to = online.next(NodeId(to.value + 1))) {
     std::uint64_t distance = 0;
     if (!take_decimal(&text, &distance)) return;
-    if (distance >= 1 && distance <= 255) topology->set_distance(from, to, static_cast<std::uint8_t>(distance));
+    if (distance >= 1 && distance <= 255) visit(to, static_cast<std::uint8_t>(distance));
     text = trimmed(text);
   }
 }
 
-// The kernel's tiers (since 6.1): memory_tier<N>, a lower N being faster memory. Which N exist varies; the rank counts.
-struct Tiers {
-  static constexpr unsigned kMax = 16;
-  NodeSet nodes[kMax];
-  unsigned count = 0;
+// Of the nodes that the topology has, the one nearest to a node that it has not; the first where that is not known.
+NodeId nearest_known(SysfsFile& file, const NodeSet& online, NodeId stranger, const Topology& topology) {
+  NodeId nearest = topology.node(0).node();
+  unsigned least = 256;
+  for_each_distance(file, online, stranger, [&](NodeId to, std::uint8_t distance) {
+    if (distance >= least || topology.index_of(to) >= topology.heap_count()) return;
+    least = distance;
+    nearest = to;
+  });
+  return nearest;
+}
 
-  void read(File& file) {
-    // Abstract distances start at 0 and the usual DRAM tier is 4; device tiers lie within a few hundred.
-    constexpr unsigned kHighest = 64;
-    if (!file.read("/sys/devices/virtual/memory_tiering/uevent")) return;
-    for (unsigned n = 0; n < kHighest && count < kMax; n++) {
-      Text<96> path;
-      path.text("/sys/devices/virtual/memory_tiering/memory_tier").dec(n).text("/nodelist");
-      if (read_node_list(file, path.view(), &nodes[count]) && !nodes[count].empty()) count++;
+// Node directories tell as much where a kernel has no list of nodes.
+bool read_online(SysfsFile& file, NodeSet* online) {
+  if (file.read_nodes("/sys/devices/system/node/online", online) && !online->empty()) return true;
+  *online = NodeSet();
+  SysfsPath directory(file.root(), "/sys/devices/system/node");
+  if (directory.truncated()) return false;
+  for_each_entry(directory.c_str(), [](void* set, const char* name) {
+    std::string_view text(name);
+    std::uint64_t id = 0;
+    if (take(&text, "node") && parse_number(text, &id) && id < NodeSet::kBits) {
+      static_cast<NodeSet*>(set)->add(NodeId(static_cast<int>(id)));
     }
-  }
-  std::uint8_t rank_of(NodeId node) const {
-    for (unsigned i = 0; i < count; i++) {
-      if (nodes[i].has(node)) return static_cast<std::uint8_t>(i + 1);
-    }
-    return 0;
-  }
-};
+    return true;
+  }, online);
+  return !online->empty();
+}
 
 // The list after "<key>:" in /proc/self/status.
-bool find_in_status(File& file, std::string_view key, std::string_view* value) {
+bool find_in_status(SysfsFile& file, std::string_view key, std::string_view* value) {
   if (!file.read("/proc/self/status")) return false;
   std::string_view text = file.text();
   for (std::string_view line; take_line(&text, &line);) {
@@ -115,7 +87,7 @@ bool find_in_status(File& file, std::string_view key, std::string_view* value) {
   return false;
 }
 
-bool read_allowed_nodes(File& file, NodeSet* nodes) {
+bool read_allowed_nodes(SysfsFile& file, NodeSet* nodes) {
   *nodes = NodeSet();
   std::string_view list;
   return find_in_status(file, "Mems_allowed_list", &list) && parse_node_id_list(list, nodes);
@@ -123,10 +95,10 @@ bool read_allowed_nodes(File& file, NodeSet* nodes) {
 
 // Which nodes have memory. Kernels without has_memory (it came with memory hotplug) have has_normal_memory; where
 // neither can be read, sizes decide, and without those every node is taken to have some.
-NodeSet read_nodes_with_memory(File& file, const NodeSet& online) {
+NodeSet read_nodes_with_memory(SysfsFile& file, const NodeSet& online) {
   NodeSet nodes;
-  if (read_node_list(file, "/sys/devices/system/node/has_memory", &nodes)) return nodes;
-  if (read_node_list(file, "/sys/devices/system/node/has_normal_memory", &nodes)) return nodes;
+  if (file.read_nodes("/sys/devices/system/node/has_memory", &nodes)) return nodes;
+  if (file.read_nodes("/sys/devices/system/node/has_normal_memory", &nodes)) return nodes;
   nodes = NodeSet();
   for (NodeId n = online.first(); n.valid(); n = online.next(NodeId(n.value + 1))) {
     if (read_memory_bytes(file, n) != 0) nodes.add(n);
@@ -134,18 +106,45 @@ NodeSet read_nodes_with_memory(File& file, const NodeSet& online) {
   return nodes.empty() ? online : nodes;
 }
 
-void read_possible_cpus(File& file, Topology* topology) {
+// The last number of a list, which is its highest.
+std::uint64_t last_number(std::string_view list) {
+  std::uint64_t value = 0;
+  while (!list.empty()) {
+    if (!take_decimal(&list, &value)) list.remove_prefix(1);
+  }
+  return value;
+}
+
+void read_possible_cpus(SysfsFile& file, Topology* topology) {
   CpuSet cpus;
   const bool known = (file.read("/sys/devices/system/cpu/possible") && parse_cpu_list(file.text(), &cpus)) ||
                      (file.read("/sys/devices/system/cpu/present") && parse_cpu_list(file.text(), &cpus));
   if (!known) return;
+  if (last_number(file.text()) >= kMaxCpus) topology->add_possible_cpu(CpuId(int{kMaxCpus}));
   for (CpuId c = cpus.first(); c.valid(); c = cpus.next(CpuId(c.value + 1))) topology->add_possible_cpu(c);
 }
 
-void read_cpus_of_node(File& file, NodeId node, Topology* topology) {
+// `home`: the node, or one that stands in for it.
+void read_cpus_of_node(SysfsFile& file, NodeId node, NodeId home, Topology* topology) {
   CpuSet cpus;
   if (!file.read_of_node(node, "cpulist") || !parse_cpu_list(file.text(), &cpus)) return;
-  for (CpuId c = cpus.first(); c.valid(); c = cpus.next(CpuId(c.value + 1))) topology->add_cpu(c, node);
+  for (CpuId c = cpus.first(); c.valid(); c = cpus.next(CpuId(c.value + 1))) topology->add_cpu(c, home);
+}
+
+// The node that /sys names for a CPU; invalid where it names none.
+NodeId read_node_of_cpu(const SysfsFile& file, CpuId cpu) {
+  SysfsPath directory(file.root(), "/sys/devices/system/cpu/cpu");
+  directory.dec(static_cast<std::uint64_t>(cpu.value));
+  NodeId found;
+  if (directory.truncated()) return found;
+  for_each_entry(directory.c_str(), [](void* node, const char* name) {
+    std::string_view text(name);
+    std::uint64_t id = 0;
+    if (!take(&text, "node") || !parse_number(text, &id) || id >= NodeSet::kBits) return true;
+    *static_cast<NodeId*>(node) = NodeId(static_cast<int>(id));
+    return false;
+  }, &found);
+  return found;
 }
 
 }  // namespace
@@ -163,32 +162,37 @@ bool read_boot_id(const SysfsRoot& root, BootId* id) {
 }
 
 void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
-  File file(root);
+  char buffer[kFileBytes];
+  SysfsFile file(root, buffer, sizeof buffer);
   topology->clear();
   NodeSet online;
-  const bool readable = read_node_list(file, "/sys/devices/system/node/online", &online) && !online.empty();
+  const bool readable = read_online(file, &online);
   if (!readable) online = NodeSet::of(NodeId(0));
   const bool several = online.count() > 1;
 
   const NodeSet with_memory = several ? read_nodes_with_memory(file, online) : online;
-  Tiers tiers;
-  if (several) tiers.read(file);
-  for (NodeId n = online.first(); n.valid(); n = online.next(NodeId(n.value + 1))) {
-    NodeInfo node;
-    node.id = n.value;
-    node.has_memory = with_memory.has(n);
-    node.tier = tiers.rank_of(n);
-    // The only node of this machine has all of its memory, and that takes no file.
-    const bool all = !several && root.path[0] == '\0';
-    if (node.has_memory) node.memory_bytes = all ? machine_memory_bytes() : read_memory_bytes(file, n);
-    topology->add_node(node);
+  // Nodes with memory before the others, should there be too many.
+  for (const bool has_memory : {true, false}) {
+    for (NodeId n = online.first(); n.valid(); n = online.next(NodeId(n.value + 1))) {
+      if (with_memory.has(n) != has_memory) continue;
+      NodeInfo node;
+      node.id = n.value;
+      node.has_memory = has_memory;
+      // The only node of this machine has all of its memory, and that takes no file.
+      const bool all = !several && root.path[0] == '\0';
+      if (has_memory) node.memory_bytes = all ? machine_memory_bytes() : read_memory_bytes(file, n);
+      topology->add_node(node);
+    }
   }
   read_possible_cpus(file, topology);
   if (several) {
     for (NodeId n = online.first(); n.valid(); n = online.next(NodeId(n.value + 1))) {
-      read_cpus_of_node(file, n, topology);
-      read_distances(file, online, n, topology);
+      const bool kept = topology->index_of(n) < topology->node_count();
+      read_cpus_of_node(file, n, kept ? n : nearest_known(file, online, n, *topology), topology);
+      if (!kept) continue;
+      for_each_distance(file, online, n, [&](NodeId to, std::uint8_t d) { topology->set_distance(n, to, d); });
     }
+    read_memory_of_nodes(file, topology);
   } else {
     const CpuSet all = topology->possible_cpus();
     for (CpuId c = all.first(); c.valid(); c = all.next(CpuId(c.value + 1))) topology->add_cpu(c, online.first());
@@ -200,25 +204,24 @@ void load_sysfs_topology(const SysfsRoot& root, Topology* topology) {
 }
 
 void settle_cpu_by_sysfs(const SysfsRoot& root, CpuId cpu, Topology* topology) {
-  NodeId found = topology->node(0).node();
-  for (unsigned i = 0; i < topology->node_count(); i++) {
-    Text<512> link;
-    link.text(root.path).text("/sys/devices/system/cpu/cpu").dec(static_cast<std::uint64_t>(cpu.value));
-    link.text("/node").dec(static_cast<std::uint64_t>(topology->node(i).id));
-    if (link.truncated() || !path_exists(link.c_str())) continue;
-    found = topology->node(i).node();
-    break;
-  }
-  topology->settle_cpu(cpu, found);
+  char buffer[kSmallFileBytes];
+  SysfsFile file(root, buffer, sizeof buffer);
+  NodeId node = read_node_of_cpu(file, cpu);
+  NodeSet online;
+  const bool stranger = node.valid() && topology->index_of(node) == topology->node_count();
+  if (stranger && read_online(file, &online)) node = nearest_known(file, online, node, *topology);
+  topology->settle_cpu(cpu, node);
 }
 
 bool read_allowed_nodes(const SysfsRoot& root, NodeSet* nodes) {
-  File file(root);
+  char buffer[kFileBytes];
+  SysfsFile file(root, buffer, sizeof buffer);
   return read_allowed_nodes(file, nodes);
 }
 
 bool read_allowed_cpus(const SysfsRoot& root, CpuSet* cpus) {
-  File file(root);
+  char buffer[kFileBytes];
+  SysfsFile file(root, buffer, sizeof buffer);
   *cpus = CpuSet();
   std::string_view list;
   return find_in_status(file, "Cpus_allowed_list", &list) && parse_cpu_list(list, cpus);

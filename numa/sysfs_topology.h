@@ -25,11 +25,13 @@ bool read_boot_id(const SysfsRoot& root, BootId* id);
 
 // Fills *topology, the allowed nodes included, and always leaves a usable one: where /sys cannot be read (a container
 // without it, a kernel without NUMA) one node holds everything, source kSingleNode. Where a file is missing or garbled,
-// what it would have said is left out: distances at their defaults, sizes 0, CPUs with the first node.
+// what it would have said is left out: distances at their defaults, sizes 0, CPUs with the first node. Of more nodes than
+// we can describe those with memory are kept before others; CPUs of nodes left out go to the nearest one that is kept.
 void load_sysfs_topology(const SysfsRoot& root, Topology* topology);
 
-// Settles a CPU that was offline when the topology was filled: asks /sys for its node now. For slow paths: it takes little
-// stack and makes a system call for each node. Where /sys does not tell the CPU goes to the first node and stays there.
+// Settles a CPU that was offline when the topology was filled: asks /sys for its node now. For slow paths: it takes less
+// than 4 KiB of stack. The CPU of a node that came later goes to the nearest one that we know; where /sys does not tell,
+// it goes to the first. There it stays.
 void settle_cpu_by_sysfs(const SysfsRoot& root, CpuId cpu, Topology* topology);
 
 // The nodes from which cpuset and cgroup let this process take memory (Mems_allowed_list). false, and an empty set,

@@ -65,7 +65,10 @@ bool Topology::add_node(const NodeInfo& node) {
 }
 
 void Topology::add_possible_cpu(CpuId cpu) {
-  if (!CpuSet::holds(cpu)) return;
+  if (!CpuSet::holds(cpu)) {
+    truncated_ = true;
+    return;
+  }
   possible_.add(cpu);
   cpu_limit_ = std::max(cpu_limit_, static_cast<unsigned>(cpu.value) + 1);
 }
@@ -85,6 +88,16 @@ void Topology::set_distance(NodeId from, NodeId to, std::uint8_t distance) {
   const unsigned i = index_of(from);
   const unsigned j = index_of(to);
   if (i < node_count_ && j < node_count_) distance_[i][j] = distance;
+}
+
+void Topology::describe_memory(NodeId node, const MemoryFacts& facts) {
+  const unsigned index = index_of(node);
+  if (index == node_count_) return;
+  NodeInfo& ours = nodes_[index];
+  if (facts.named != KindReason::kNone) ours.named = facts.named;
+  if (facts.tier != 0) ours.tier = facts.tier;
+  if (facts.bandwidth != 0) ours.bandwidth = facts.bandwidth;
+  if (facts.latency != 0) ours.latency = facts.latency;
 }
 
 void Topology::finish(TopologySource source) {
@@ -140,10 +153,7 @@ bool Topology::refine(const Topology& other) {
   for (unsigned i = 0; i < node_count_; i++) {
     const NodeInfo& theirs = other.nodes_[i];
     if (theirs.memory_bytes != 0) nodes_[i].memory_bytes = theirs.memory_bytes;
-    if (theirs.tier != 0) nodes_[i].tier = theirs.tier;
-    if (theirs.named != KindReason::kNone) nodes_[i].named = theirs.named;
-    if (theirs.bandwidth != 0) nodes_[i].bandwidth = theirs.bandwidth;
-    if (theirs.latency != 0) nodes_[i].latency = theirs.latency;
+    describe_memory(theirs.node(), {theirs.named, theirs.tier, theirs.bandwidth, theirs.latency});
     for (unsigned j = 0; j < node_count_; j++) {
       if (other.distance_[i][j] != 0) distance_[i][j] = other.distance_[i][j];
     }

@@ -59,11 +59,19 @@ const char* kind_reason_text(KindReason reason);  // "the kernel's memory tier"
 // What memory can be asked for by.
 enum class NodeQuality : std::uint8_t { kBandwidth, kLatency, kCapacity };
 
+// What somebody says of a node's memory; zeros where he says nothing.
+struct MemoryFacts {
+  KindReason named = KindReason::kNone;  // what it is called outright: kNone .. kGpu
+  std::uint8_t tier = 0;
+  std::uint32_t bandwidth = 0;
+  std::uint32_t latency = 0;
+};
+
 struct NodeInfo {
   int id = 0;                         // the kernel's number
   bool has_memory = false;
   std::uint8_t tier = 0;              // rank among the kernel's memory tiers, 1 = fastest; 0 = unknown
-  KindReason named = KindReason::kNone;  // what somebody called it outright: kNone .. kGpu
+  KindReason named = KindReason::kNone;  // as in MemoryFacts
   NodeKind kind = NodeKind::kOrdinary;   // from finish() on, as is the reason
   KindReason reason = KindReason::kNone;
   std::uint32_t bandwidth = 0;        // MB/s from its nearest initiators, the mean of reads and writes; 0 = unknown
@@ -82,12 +90,14 @@ class Topology {
   void clear();
   // Adds a node; false where it is known already, or past kMaxNodes nodes (then truncated() turns true).
   bool add_node(const NodeInfo& node);
-  // Names a CPU that exists or may come to exist. CPUs past kMaxCpus are left out.
+  // Names a CPU that exists or may come to exist. One past kMaxCpus is left out (truncated() turns true).
   void add_possible_cpu(CpuId cpu);
   // Makes a CPU one of a node. The first node named for a CPU stays; false for an unknown node or CPU number.
   bool add_cpu(CpuId cpu, NodeId node);
   // As in the ACPI SLIT: 10 is a node's distance to itself. Unset distances are 10 within a node and 20 between two.
   void set_distance(NodeId from, NodeId to, std::uint8_t distance);
+  // Adds what is known of a node's memory to what is known already; a node that is not one of ours does not matter.
+  void describe_memory(NodeId node, const MemoryFacts& facts);
   // Works out kinds, and the order in which nodes are tried, with all nodes allowed. Where no node has memory the first
   // one (or a node 0, where there is none) is taken to have some, so that there always is a heap.
   void finish(TopologySource source);
@@ -167,7 +177,7 @@ class Topology {
   // CPUs known to belong to a node, and those of one node.
   const CpuSet& known_cpus() const { return known_; }
   CpuSet cpus_of_node(unsigned index) const;
-  // The machine has more nodes than kMaxNodes, and some were left out.
+  // The machine has more than kMaxNodes nodes or kMaxCpus CPUs, and some were left out.
   bool truncated() const { return truncated_; }
 
   // Audit: the arrays agree with each other.

@@ -23,18 +23,24 @@ struct NodeText {
 };
 
 bool parse_node(std::string_view s, NodeText* node) {
-  constexpr std::uint64_t kMaxKind = static_cast<std::uint64_t>(KindReason::kGpu);
-  std::uint64_t id = 0, kib = 0, tier = 0, kind = 0;
+  constexpr std::uint64_t kMaxName = static_cast<std::uint64_t>(KindReason::kGpu), kMaxFigure = ~std::uint32_t{0};
+  std::uint64_t id = 0, kib = 0, tier = 0, name = 0, bandwidth = 0, latency = 0;
   if (!take(&s, "n") || !take_small(&s, NodeSet::kBits - 1, &id) || !take(&s, ":")) return false;
   if (!take_small(&s, ~std::uint64_t{0} / KiB, &kib) || !take(&s, ":")) return false;
   const bool has_memory = take(&s, "m");
   if ((!has_memory && !take(&s, "-")) || !take(&s, ":")) return false;
-  if (!take_small(&s, 255, &tier) || !take(&s, ":") || !take_small(&s, kMaxKind, &kind) || !take(&s, ":")) return false;
+  if (!take_small(&s, 255, &tier) || !take(&s, ":") || !take_small(&s, kMaxName, &name)) return false;
+  if (take(&s, ",") && (!take_small(&s, kMaxFigure, &bandwidth) || !take(&s, ",") || !take_small(&s, kMaxFigure, &latency))) {
+    return false;
+  }
+  if (!take(&s, ":")) return false;
   node->info.id = static_cast<int>(id);
   node->info.has_memory = has_memory;
   node->info.memory_bytes = kib * KiB;
   node->info.tier = static_cast<std::uint8_t>(tier);
-  node->info.named = static_cast<KindReason>(kind);
+  node->info.named = static_cast<KindReason>(name);
+  node->info.bandwidth = static_cast<std::uint32_t>(bandwidth);
+  node->info.latency = static_cast<std::uint32_t>(latency);
   node->cpus = s;
   return true;
 }
@@ -84,7 +90,9 @@ void write_topology_text(TextWriter& out, const Topology& topology, std::string_
   for (unsigned i = 0; i < count; i++) {
     const NodeInfo& node = topology.node(i);
     out.text("/n").dec(static_cast<std::uint64_t>(node.id)).ch(':').dec(node.memory_bytes / KiB);
-    out.text(node.has_memory ? ":m:" : ":-:").dec(node.tier).ch(':').dec(static_cast<std::uint64_t>(node.named)).ch(':');
+    out.text(node.has_memory ? ":m:" : ":-:").dec(node.tier).ch(':').dec(static_cast<std::uint64_t>(node.named));
+    if (node.bandwidth != 0 || node.latency != 0) out.ch(',').dec(node.bandwidth).ch(',').dec(node.latency);
+    out.ch(':');
     write_cpu_list(out, topology.cpus_of_node(i));
   }
   out.text("/d");

@@ -5,7 +5,8 @@
 //   r or d       the real machine, or one described by the user
 //   b<boot id>   may be missing; a text with another machine's is none of ours (srun and mpiexec pass the environment on)
 //   p<cpus>      possible CPUs
-//   n<id>:<KiB>:<m or ->:<tier>:<kind>:<cpus>   a node; m = has memory; kind = number of MemoryKind
+//   n<id>:<KiB>:<m or ->:<tier>:<name>:<cpus>   a node; m = has memory; name = what its memory is called, a KindReason,
+//                                               or <name>,<MB/s>,<ns> where its bandwidth or latency is known
 //   d<matrix>    distances, nodes in the order of the text, row by row; <d>x<n> stands for n equal ones
 //
 // Reading allocates nothing and needs no hwloc: it can serve the first allocation of a process.

@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -13,6 +14,15 @@ namespace nh {
 namespace {
 
 using linux_os_detail::ErrnoKeeper;
+
+// As getdents64() lays it out.
+struct Entry {
+  std::uint64_t inode;
+  std::int64_t next;
+  std::uint16_t bytes;
+  std::uint8_t type;
+  char name[1];
+};
 
 // These return -errno. EINTR is retried: SA_RESTART is the program's choice, not ours.
 int open_for_reading(const char* path) {
@@ -106,6 +116,34 @@ bool read_number(const char* path, std::uint64_t* out) {
 bool path_exists(const char* path) {
   const ErrnoKeeper keep;
   return ::syscall(SYS_faccessat, AT_FDCWD, path, F_OK) == 0;
+}
+
+bool for_each_entry(const char* directory, bool (*visit)(void* argument, const char* name), void* argument) {
+  const ErrnoKeeper keep;
+  const long fd = ::syscall(SYS_openat, AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+  if (fd < 0) return false;
+  alignas(Entry) char buffer[1024];
+  bool more = true;
+  long n = 0;
+  while (more && (n = ::syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0) {
+    for (long at = 0; more && at < n;) {
+      const char* const name = buffer + at + offsetof(Entry, name);
+      std::uint16_t bytes;
+      std::memcpy(&bytes, buffer + at + offsetof(Entry, bytes), sizeof bytes);
+      at += bytes;
+      more = visit(argument, name);
+    }
+  }
+  close_file(static_cast<int>(fd));
+  return n >= 0;
+}
+
+bool read_link(const char* path, char* buffer, std::size_t capacity) {
+  const ErrnoKeeper keep;
+  const long n = ::syscall(SYS_readlinkat, AT_FDCWD, path, buffer, capacity);
+  if (n < 0 || static_cast<std::size_t>(n) >= capacity) return false;
+  buffer[n] = '\0';
+  return true;
 }
 
 LineReader::LineReader(const char* path) : short_read_ends_(is_sysfs(path)) {

@@ -17,6 +17,13 @@ long read_file(const char* path, char* buffer, std::size_t capacity);
 // Whether a file or directory of this name exists and can be looked up.
 bool path_exists(const char* path);
 
+// Calls visit(argument, name) for each entry of a directory, "." and ".." included, until it returns false. The name is
+// valid during the call. false where the directory cannot be read to its end.
+bool for_each_entry(const char* directory, bool (*visit)(void* argument, const char* name), void* argument);
+
+// Where a symbolic link points to, as it is written there, NUL-terminated; false where it cannot be read or does not fit.
+bool read_link(const char* path, char* buffer, std::size_t capacity);
+
 // Parses decimal digits that fill all of text, white space at both ends aside. false for anything else, empty text, a
 // sign and overflow included.
 bool parse_number(std::string_view text, std::uint64_t* out);

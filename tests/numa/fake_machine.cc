@@ -27,6 +27,25 @@ std::string mask_text(const std::vector<int>& numbers) {
   return text + "\n";
 }
 
+std::string cpu_text(const FakeMachine& machine, int cpu) {
+  std::string text = "processor\t: " + std::to_string(cpu) + "\nvendor_id\t: GenuineIntel\n";
+  if (machine.cpu_model != 0) text += "cpu family\t: 6\nmodel\t\t: " + std::to_string(machine.cpu_model) + "\n";
+  return text + "\n";
+}
+
+// By distance; the first of equals.
+std::size_t nearest_with_cpus(const FakeMachine& machine, const FakeNode& node) {
+  const auto from = static_cast<std::size_t>(&node - machine.nodes.data());
+  std::size_t nearest = from;
+  for (std::size_t to = 0; to < machine.nodes.size(); to++) {
+    if (machine.nodes[to].cpus.empty()) continue;
+    const bool better = machine.nodes[nearest].cpus.empty() ||
+                        (!machine.distances.empty() && machine.distances[from][to] < machine.distances[from][nearest]);
+    if (better) nearest = to;
+  }
+  return nearest;
+}
+
 }  // namespace
 
 std::string list_text(const std::vector<int>& numbers) {
@@ -102,19 +121,48 @@ FakeTree::FakeTree(const FakeMachine& machine, bool for_hwloc) : FakeTree() {
   write(cpu_lists + "online", list_text(cpus) + "\n");
   write(cpu_lists + "present", list_text(cpus) + "\n");
   write(cpu_lists + "possible", (machine.possible_cpus.empty() ? list_text(cpus) : machine.possible_cpus) + "\n");
-  if (for_hwloc) write_cpus_for_hwloc(machine);
   write("/proc/self/status",
         "Name:\tcat\nUmask:\t0022\nCpus_allowed_list:\t" +
             (machine.cpus_allowed.empty() ? list_text(cpus) : machine.cpus_allowed) + "\nMems_allowed_list:\t" +
             (machine.mems_allowed.empty() ? list_text(ids) : machine.mems_allowed) + "\nvoluntary_ctxt_switches:\t1\n");
-  if (!machine.memory_tiers.empty()) {
-    write("/sys/devices/virtual/memory_tiering/uevent", "");
-    for (std::size_t i = 0; i < machine.memory_tiers.size(); i++) {
-      // Their numbers say the order, not more: DRAM is tier 4 on most machines.
-      write("/sys/devices/virtual/memory_tiering/memory_tier" + std::to_string(3 * i + 1) + "/nodelist",
-            machine.memory_tiers[i] + "\n");
-    }
+  write_memory(machine);
+  if (for_hwloc) write_cpus_for_hwloc(machine);
+}
+
+void FakeTree::write_memory(const FakeMachine& machine) {
+  for (std::size_t i = 0; i < machine.memory_tiers.size(); i++) {
+    // Their numbers say the order, not more: DRAM is tier 4 on most machines.
+    const std::string number = std::to_string(static_cast<int>(3 * i) + machine.first_tier);
+    write("/sys/devices/virtual/memory_tiering/memory_tier" + number + "/nodelist", machine.memory_tiers[i] + "\n");
   }
+  std::vector<int> initiators;
+  int devices = 0;
+  for (const FakeNode& node : machine.nodes) {
+    const std::string id = std::to_string(node.id);
+    if (node.generic_initiator) initiators.push_back(node.id);
+    if (node.bandwidth != 0) {
+      // Writes are slower than reads: the mean counts.
+      for (const std::string access : {"0", "1"}) {
+        const std::string dir = "/sys/devices/system/node/node" + id + "/access" + access + "/initiators/";
+        write(dir + "read_bandwidth", std::to_string(node.bandwidth + 1000) + "\n");
+        write(dir + "write_bandwidth", std::to_string(node.bandwidth - 1000) + "\n");
+        write(dir + "read_latency", std::to_string(node.latency) + "\n");
+        write(dir + "write_latency", std::to_string(node.latency) + "\n");
+        const int nearest = machine.nodes[nearest_with_cpus(machine, node)].id;
+        link(dir + "node" + std::to_string(nearest), "../../../node" + std::to_string(nearest));
+      }
+    }
+    if (!node.dax.empty()) {
+      const std::string name = "dax" + std::to_string(devices++) + ".0";
+      write("/sys/devices/" + node.dax + "/" + name + "/target_node", id + "\n");
+      link("/sys/bus/dax/devices/" + name, "../../../devices/" + node.dax + "/" + name);
+      link("/sys/bus/dax/drivers/kmem/" + name, "../../../../devices/" + node.dax + "/" + name);
+    }
+    if (!node.gpu.empty()) write("/proc/driver/nvidia/gpus/" + node.gpu + "/numa_status", "Node:        " + id + "\nStatus:      online\n");
+  }
+  if (!initiators.empty()) write("/sys/devices/system/node/has_generic_initiator", list_text(initiators) + "\n");
+  // hwloc asks a page of each CPU; we need the first.
+  if (machine.cpu_model != 0) write("/proc/cpuinfo", cpu_text(machine, 0));
 }
 
 void FakeTree::write_cpus_for_hwloc(const FakeMachine& machine) {
@@ -128,7 +176,7 @@ void FakeTree::write_cpus_for_hwloc(const FakeMachine& machine) {
       write(dir + "package_cpus", mask_text(node.cpus));
       write(dir + "thread_siblings", mask_text({cpu}));
       write(dir + "core_cpus", mask_text({cpu}));
-      cpuinfo += "processor\t: " + std::to_string(cpu) + "\nvendor_id\t: GenuineIntel\n\n";
+      cpuinfo += cpu_text(machine, cpu);
     }
   }
   write("/proc/cpuinfo", cpuinfo);
@@ -146,6 +194,12 @@ void FakeTree::write(const std::string& path, const std::string& text) {
   out << text;
   out.close();
   if (!out) std::abort();
+}
+
+void FakeTree::link(const std::string& path, const std::string& target) {
+  const std::filesystem::path from = path_ + path;
+  std::filesystem::create_directories(from.parent_path());
+  std::filesystem::create_symlink(target, from);
 }
 
 void FakeTree::remove(const std::string& path) { std::filesystem::remove_all(path_ + path); }

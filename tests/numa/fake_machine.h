@@ -12,6 +12,11 @@ struct FakeNode {
   int id = 0;
   std::vector<int> cpus;
   std::size_t memory_kib = 16 << 20;  // 0: a node without memory
+  int bandwidth = 0;                  // MB/s and ns from its nearest CPUs, where the firmware has an HMAT; 0: no word
+  int latency = 0;
+  std::string dax = {};                  // where below /sys/devices its dax device lies, if kmem has made it of one
+  std::string gpu = {};                  // the PCI address of the NVIDIA GPU whose memory it is
+  bool generic_initiator = false;
 };
 
 struct FakeMachine {
@@ -22,6 +27,8 @@ struct FakeMachine {
   std::string cpus_allowed;                 // "" = all CPUs
   std::vector<std::string> memory_tiers;    // node lists, fastest first; empty: a kernel before 6.1
   bool has_memory_file = true;              // false: an old kernel
+  int first_tier = 1;                       // the number of the fastest; the others follow at steps of 3
+  int cpu_model = 0;                        // Intel's, family 6
 
   // count nodes of cpus_each consecutive CPUs, distance 10 and `remote`.
   static FakeMachine uniform(int count, int cpus_each, int remote = 21);
@@ -40,9 +47,11 @@ class FakeTree {
   const char* path() const { return path_.c_str(); }
   // path starts with a slash; directories are made as needed.
   void write(const std::string& path, const std::string& text);
+  void link(const std::string& path, const std::string& target);
   void remove(const std::string& path);
 
  private:
+  void write_memory(const FakeMachine& machine);
   void write_cpus_for_hwloc(const FakeMachine& machine);
   std::string path_;
 };

@@ -51,6 +51,15 @@ TEST_P(HwlocAgrees, WithSysfs) {
     EXPECT_EQ(theirs->cpus_of_node(i), ours->cpus_of_node(i));
     for (unsigned j = 0; j < ours->node_count(); j++) EXPECT_EQ(theirs->distance(i, j), ours->distance(i, j));
   }
+  // What hwloc (2.9) does not read: generic initiators and the kernel's tiers. Knights Landing it knows by more than the
+  // tree holds.
+  const std::string name = GetParam().name;
+  const bool knows_kinds = name != "GraceHopperWithoutDriver" && name != "ThreeKindsOfMemory" && name != "KnightsLanding";
+  for (unsigned i = 0; knows_kinds && i < ours->node_count(); i++) {
+    EXPECT_EQ(theirs->node(i).kind, ours->node(i).kind) << ours->node(i).id;
+    EXPECT_EQ(theirs->node(i).bandwidth, ours->node(i).bandwidth) << ours->node(i).id;
+    EXPECT_EQ(theirs->node(i).latency, ours->node(i).latency) << ours->node(i).id;
+  }
   auto both = std::make_unique<Topology>(), scratch = std::make_unique<Topology>();
   load_sysfs_topology(SysfsRoot{tree.path()}, both.get());
   Text<256> why;
@@ -206,7 +215,7 @@ std::string exported(const FakeTree& machine, FakeTree& into) {
 }
 
 TEST(HwlocXml, IsReadBack) {
-  for (const FakeMachine& machine : {sub_numa_clusters(), quadrants_with_fast_memory(), nodes_without_memory()}) {
+  for (const FakeMachine& machine : {sub_numa_clusters(), knights_landing(), nodes_without_memory()}) {
     const FakeTree tree(machine, true);
     FakeTree files;
     const auto t = load(HwlocInput::kXml, exported(tree, files).c_str());
@@ -218,6 +227,44 @@ TEST(HwlocXml, IsReadBack) {
       for (unsigned j = 0; j < direct->node_count(); j++) EXPECT_EQ(t->distance(i, j), direct->distance(i, j));
     }
   }
+}
+
+// Written by lstopo for a processor each of whose caches is a node of its own.
+TEST(HwlocXml, NodesBelowACacheKeepTheirCpus) {
+  hwloc_topology_t topology;
+  hwloc_topology_init(&topology);
+  hwloc_topology_set_synthetic(topology, "pack:2 l3:4 [numa(memory=1GB)] core:2 pu:1");
+  hwloc_topology_load(topology);
+  FakeTree files;
+  const std::string file = std::string(files.path()) + "/machine.xml";
+  ASSERT_EQ(hwloc_topology_export_xml(topology, file.c_str(), 0), 0);
+  hwloc_topology_destroy(topology);
+  const auto t = load(HwlocInput::kXml, file.c_str());
+  ASSERT_EQ(t->heap_count(), 8u);
+  for (unsigned i = 0; i < 8; i++) {
+    EXPECT_EQ(t->node(i).cpus, 2u) << i;
+    EXPECT_EQ(t->node_of_cpu(CpuId(static_cast<int>(2 * i))).value, static_cast<int>(i));
+  }
+  EXPECT_LT(t->distance(0, 1), t->distance(0, 4)) << "of one package";
+}
+
+TEST(HwlocXml, ANodeNearNoCpuIsNotTheNearestOfAll) {
+  FakeTree tree(expander_memory(), true);
+  for (const char* const node : {"0", "1", "2"}) tree.remove(std::string("/sys/devices/system/node/node") + node + "/distance");
+  FakeTree files;
+  const auto t = load(HwlocInput::kXml, exported(tree, files).c_str());
+  ASSERT_EQ(t->heap_count(), 3u);
+  EXPECT_TRUE(t->node(2).memory_only());
+  EXPECT_GE(t->distance(0, 2), t->distance(0, 1));
+}
+
+TEST(HwlocSynthetic, CpusOfNodesLeftOutGoToTheNearestThatIsKept) {
+  const auto t = load(HwlocInput::kSynthetic, "numa:300 pu:2");
+  EXPECT_TRUE(t->truncated());
+  EXPECT_EQ(t->node_count(), kMaxNodes);
+  EXPECT_EQ(t->node_of_cpu(CpuId(2 * 255 + 1)), NodeId(255));
+  EXPECT_EQ(t->node_of_cpu(CpuId(599)), NodeId(255));
+  EXPECT_EQ(t->known_cpus().count(), 600u);
 }
 
 TEST(HwlocXml, BrokenFilesAreRefusedWithAReason) {

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "fake_machine.h"
+#include "memory_machines.h"
 
 namespace nh {
 
@@ -74,26 +75,6 @@ inline FakeMachine round_robin_cpus() {
   return machine;
 }
 
-// Four quadrants with DDR, and in front of each MCDRAM as a node of its own without CPUs (Knights Landing, SNC-4 flat).
-inline FakeMachine quadrants_with_fast_memory() {
-  FakeMachine machine = FakeMachine::uniform(4, 8);
-  for (int n = 4; n < 8; n++) machine.nodes.push_back({n, {}, 4 << 20});
-  machine.distances.assign(8, std::vector<int>(8, 21));
-  for (std::size_t i = 0; i < 8; i++) {
-    for (std::size_t j = 0; j < 8; j++) {
-      if (i == j) {
-        machine.distances[i][j] = 10;
-      } else if (i % 4 == j % 4) {
-        machine.distances[i][j] = 31;  // the firmware's way of keeping MCDRAM from filling up by accident
-      } else if (i >= 4 || j >= 4) {
-        machine.distances[i][j] = 41;
-      }
-    }
-  }
-  machine.memory_tiers = {"4-7", "0-3"};
-  return machine;
-}
-
 // Two packages, and one expander behind package 0 whose distance equals that of the other package.
 inline FakeMachine expander_memory() {
   FakeMachine machine = FakeMachine::uniform(2, 4, 21);
@@ -108,15 +89,6 @@ inline FakeMachine nodes_without_memory() {
   FakeMachine machine = FakeMachine::uniform(4, 4, 32);
   machine.nodes[1].memory_kib = machine.nodes[3].memory_kib = 0;
   machine.distances = {{10, 16, 32, 32}, {16, 10, 32, 32}, {32, 32, 10, 16}, {32, 32, 16, 10}};
-  return machine;
-}
-
-// POWER-like: numbers 0 and 8 for packages, and 252-255 for device memory.
-inline FakeMachine sparse_numbers() {
-  FakeMachine machine;
-  machine.nodes = {{0, range(0, 8)}, {8, range(64, 8)}, {252, {}, 16 << 20}, {255, {}, 16 << 20}};
-  machine.distances = {{10, 40, 80, 80}, {40, 10, 80, 80}, {80, 80, 10, 80}, {80, 80, 80, 10}};
-  machine.possible_cpus = "0-127";
   return machine;
 }
 
@@ -142,10 +114,20 @@ inline std::vector<NamedMachine> all_machines() {
       {"ThreeKindsOfMemory", three_kinds_of_memory()},
       {"TwoRowsOfSiblings", two_rows_of_siblings()},
       {"RoundRobinCpus", round_robin_cpus()},
-      {"QuadrantsWithFastMemory", quadrants_with_fast_memory()},
       {"ExpanderMemory", expander_memory()},
       {"NodesWithoutMemory", nodes_without_memory()},
-      {"SparseNumbers", sparse_numbers()},
+      {"Power9WithGpus", power9_with_gpus()},
+      {"GraceHopper", grace_hopper()},
+      {"GraceHopperWithoutDriver", grace_hopper(false)},
+      {"FourGraceHoppers", four_grace_hoppers()},
+      {"Mi300a", mi300a()},
+      {"XeonMaxFlat", xeon_max_flat()},
+      {"KnightsLanding", knights_landing()},
+      {"XeonWithOptane", xeon_with_optane()},
+      {"XeonWithCxl", xeon_with_cxl()},
+      {"XeonWithCxlFromFirmware", xeon_with_cxl_from_firmware()},
+      {"A64fx", a64fx()},
+      {"SixtyFourSparse", sixty_four_sparse()},
       {"WithoutNodeZero", without_node_zero()},
   };
   FakeMachine hotplug = FakeMachine::uniform(2, 4);

@@ -79,11 +79,11 @@ TEST(Policy, PreferredStartsThereFromEverywhere) {
 }
 
 TEST(Policy, InterleaveAloneSparesMemoryOnlyNodes) {
-  const auto t = load(quadrants_with_fast_memory());
+  const auto t = load(knights_landing());
   EXPECT_EQ(settle("interleave", *t).placement.nodes, nodes({0, 1, 2, 3}));
   EXPECT_EQ(settle("interleave:all", *t).placement.nodes, nodes({0, 1, 2, 3, 4, 5, 6, 7}));
   EXPECT_EQ(settle("bind:4-7", *t).placement.nodes, nodes({4, 5, 6, 7}));
-  EXPECT_EQ(first(settle("bind:4-7", *t).placement, *t, 8), 5) << "the MCDRAM of the own quadrant";
+  EXPECT_EQ(first(settle("bind:4-7", *t).placement, *t, 16), 5) << "the MCDRAM of the own quadrant";
 }
 
 TEST(Policy, NodesThatDoNotExistAreNamed) {
@@ -120,7 +120,7 @@ TEST(Policy, RequestsStayWithinCpusetAndBindings) {
   machine.mems_allowed = "1-2";
   const auto small = load(machine);
   EXPECT_EQ(nodes_for_requests(settle(nullptr, *small).placement, none, *small), nodes({1, 2}));
-  const auto fast = load(quadrants_with_fast_memory());
+  const auto fast = load(knights_landing());
   EXPECT_TRUE(nodes_for_requests(settle(nullptr, *fast).placement, none, *fast).has(NodeId(7))) << "if asked for";
 }
 

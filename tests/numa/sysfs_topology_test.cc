@@ -1,6 +1,8 @@
 #include "numa/sysfs_topology.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
@@ -49,14 +51,17 @@ TEST(CpusThatComeLater, GetTheirNodeFromSysfsThen) {
   EXPECT_TRUE(t->is_settled(late));
   EXPECT_EQ(t->node_of_cpu(late), NodeId(1));
   EXPECT_EQ(home(*t, 10), 1);
-  // What /sys does not tell, or tells of a node that came later, is not asked for again and again.
+  // What /sys does not tell is not asked for again and again.
   settle_cpu_by_sysfs(root, unnamed, t.get());
+  EXPECT_TRUE(t->is_settled(unnamed));
+  EXPECT_EQ(t->node_of_cpu(unnamed), NodeId(0));
+  // The CPU of a node that came later goes to the nearest of those that were there.
+  tree.write("/sys/devices/system/node/online", "0-3,77\n");
+  tree.write("/sys/devices/system/node/node77/distance", "30 30 20 30 10\n");
   tree.write("/sys/devices/system/cpu/cpu12/node77/cpulist", "12\n");
   settle_cpu_by_sysfs(root, elsewhere, t.get());
-  for (const CpuId cpu : {unnamed, elsewhere}) {
-    EXPECT_TRUE(t->is_settled(cpu));
-    EXPECT_EQ(t->node_of_cpu(cpu), NodeId(0));
-  }
+  EXPECT_TRUE(t->is_settled(elsewhere));
+  EXPECT_EQ(home(*t, 12), 2);
   // Others are as they were, and the next filling starts afresh.
   EXPECT_EQ(home(*t, 8), 1);
   EXPECT_FALSE(t->is_settled(CpuId(9)));
@@ -97,7 +102,7 @@ TEST_P(EveryMachine, IsReadAsItWasWritten) {
     EXPECT_EQ(node.has_memory, expected.memory_kib != 0);
     EXPECT_EQ(node.memory_bytes, expected.memory_kib * KiB);
     EXPECT_EQ(node.cpus, expected.cpus.size());
-    EXPECT_EQ(node.memory_only(), expected.cpus.empty());
+    EXPECT_EQ(node.memory_only(), expected.cpus.empty() && expected.memory_kib != 0);
     for (const int cpu : expected.cpus) {
       EXPECT_EQ(t->node_of_cpu(CpuId(cpu)).value, expected.id) << cpu;
       EXPECT_TRUE(t->cpus_of_node(index).has(CpuId(cpu)));
@@ -129,15 +134,6 @@ TEST_P(EveryMachine, OrdersNeverStepOverANearerHeap) {
       }
     }
   }
-}
-
-TEST(SysfsTopology, FastMemoryServesNobodyWhoDoesNotAsk) {
-  const auto t = load(quadrants_with_fast_memory());
-  for (int cpu = 0; cpu < 32; cpu++) EXPECT_EQ(home(*t, cpu), cpu / 8);
-  EXPECT_EQ(order(*t, 1), (Ids{1, 2, 3, 0}));
-  EXPECT_EQ(t->node(t->index_of(NodeId(5))).tier, 1);
-  EXPECT_EQ(t->node(t->index_of(NodeId(1))).tier, 2);
-  EXPECT_EQ(t->allowed_nodes(false).count(), 4u);
 }
 
 TEST(SysfsTopology, ExpanderAtTheDistanceOfTheOtherPackageComesAfterIt) {
@@ -256,6 +252,76 @@ TEST(SysfsTopology, ACpuCountWithoutNodesStillCounts) {
   const auto t = load(tree);
   EXPECT_EQ(t->source(), TopologySource::kSingleNode);
   EXPECT_EQ(t->possible_cpu_limit(), 96u);
+}
+
+// Kernels before 4.0 end lists with a NUL.
+TEST(SysfsTopology, ListsMayEndWithANul) {
+  FakeTree tree(FakeMachine::uniform(4, 4));
+  const std::string nul(1, '\0');
+  tree.write("/sys/devices/system/node/online", "0-3\n" + nul);
+  tree.write("/sys/devices/system/node/has_memory", "0-3\n" + nul);
+  tree.write("/sys/devices/system/node/node3/cpulist", "12-15\n" + nul);
+  tree.write("/sys/devices/system/node/node3/distance", "40 30 20 10\n" + nul);
+  tree.write("/sys/devices/system/cpu/possible", "0-15\n" + nul + nul);
+  const auto t = load(tree);
+  EXPECT_EQ(t->heap_count(), 4u);
+  EXPECT_EQ(home(*t, 15), 3);
+  EXPECT_EQ(order(*t, 3), (Ids{3, 2, 1, 0}));
+  EXPECT_EQ(t->possible_cpu_limit(), 16u);
+}
+
+TEST(SysfsTopology, WithoutAListOfNodesTheirDirectoriesCount) {
+  FakeTree tree(sixty_four_sparse());
+  tree.remove("/sys/devices/system/node/online");
+  tree.write("/sys/devices/system/node/node_of_something/cpulist", "0\n");
+  tree.write("/sys/devices/system/node/node99999/cpulist", "0\n");
+  const auto t = load(tree);
+  EXPECT_EQ(t->source(), TopologySource::kSysfs);
+  EXPECT_EQ(t->heap_count(), 64u);
+  EXPECT_EQ(home(*t, 127), 252);
+}
+
+// 300 nodes in a row of which 44 cannot be described; a node is nearest to those beside it.
+TEST(SysfsTopology, CpusOfNodesLeftOutGoToTheNearestThatIsKept) {
+  FakeMachine machine = FakeMachine::uniform(300, 1);
+  for (int i = 0; i < 300; i++) {
+    for (int j = 0; j < 300; j++) {
+      machine.distances[static_cast<std::size_t>(i)][static_cast<std::size_t>(j)] = std::min(10 + std::abs(i - j), 255);
+    }
+  }
+  machine.nodes[7].memory_kib = 0;
+  const auto t = load(machine);
+  EXPECT_TRUE(t->truncated());
+  EXPECT_EQ(t->node_count(), kMaxNodes);
+  EXPECT_EQ(t->heap_count(), kMaxNodes) << "nodes without memory are the first to be left out";
+  EXPECT_EQ(home(*t, 299), 256);
+  EXPECT_EQ(home(*t, 7), 6) << "6 and 8 are equally near";
+  EXPECT_EQ(t->known_cpus().count(), 300u);
+}
+
+TEST(SysfsTopology, MoreCpusThanWeCanDescribe) {
+  FakeTree tree(FakeMachine::uniform(2, 4));
+  EXPECT_FALSE(load(tree)->truncated());
+  tree.write("/sys/devices/system/cpu/possible", "0-8191\n");
+  EXPECT_FALSE(load(tree)->truncated());
+  tree.write("/sys/devices/system/cpu/possible", "0-9999\n");
+  const auto t = load(tree);
+  EXPECT_TRUE(t->truncated());
+  EXPECT_EQ(t->possible_cpu_limit(), kMaxCpus);
+  EXPECT_EQ(home(*t, 9000), 0);
+}
+
+// A cpuset that says nothing, and memory that went offline: such a node is one without memory, whoever is allowed.
+TEST(SysfsTopology, EmptyCpusetsAndOfflineMemory) {
+  FakeTree tree(FakeMachine::uniform(4, 4));
+  tree.write("/proc/self/status", "Cpus_allowed_list:\t\nMems_allowed_list:\t\n");
+  EXPECT_EQ(load(tree)->helper_count(), 4u);
+  tree.write("/sys/devices/system/node/has_memory", "0,2-3\n");
+  tree.write("/proc/self/status", "Mems_allowed_list:\t0,2-3\n");
+  const auto t = load(tree);
+  EXPECT_EQ(t->heap_count(), 3u);
+  EXPECT_EQ(t->helper_count(), 3u);
+  EXPECT_EQ(home(*t, 5), 2);
 }
 
 TEST(SysfsTopology, MissingPiecesAreLeftOut) {

@@ -43,6 +43,8 @@ TEST_P(TopologyTextOf, ComesBackWhole) {
     for (unsigned rank = 0; rank < original->heap_count(); rank++) {
       ASSERT_EQ(copy->fallback(i, rank), original->fallback(i, rank));
     }
+    EXPECT_EQ(copy->node(i).kind, original->node(i).kind);
+    EXPECT_EQ(copy->node(i).reason, original->node(i).reason);
   }
 }
 
@@ -121,6 +123,8 @@ TEST(TopologyText, RefusesWhatItWouldNotWrite) {
       "nh1:r/p0/n0:1:m:256:0:0/d10", "nh1:r/p0/n0:1:m:0:9:0/d10", "nh1:r/p0/n0:1:m:0:0:3-1/d10",
       "nh1:r/b/p0/n0:1:m:0:0:0/d10", "nh1:r/b0123/p0/n0:1:m:0:0:0/d10", "nh1:r/b",
       "nh1:r/p0/n0:18446744073709551615:m:0:0:0/d10", "nh1:r/px/n0:1:m:0:0:0/d10",
+      "nh1:r/p0/n0:1:m:0:5:0/d10", "nh1:r/p0/n0:1:m:0:0,:0/d10", "nh1:r/p0/n0:1:m:0:0,1:0/d10",
+      "nh1:r/p0/n0:1:m:0:0,1,2,3:0/d10", "nh1:r/p0/n0:1:m:0:0,4294967296,1:0/d10",
   };
   for (const char* const text : kBad) {
     Topology t;

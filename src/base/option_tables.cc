@@ -111,12 +111,9 @@ void write_option_accepts(TextWriter& out, OptionId id) {
     case OptionKind::kWords:
     case OptionKind::kBorrowed: out.text(form.words); break;
     case OptionKind::kText: out.text(form.words).text(" (").dec(form.max - 1).text(" characters at most)"); break;
-    case OptionKind::kPolicy:
-      out.text("local|interleave[:NODES]|weighted[:NODES]|bind:NODES|preferred:NODES|bandwidth|latency|capacity");
-      break;
-    case OptionKind::kLarge:
-      out.text("firsttouch|local|interleave|weighted|bandwidth[:SIZES]|latency[:SIZES]|capacity[:SIZES]");
-      break;
+    // The list may follow any of the four words before it, sizes any of the three.
+    case OptionKind::kPolicy: out.text("local|interleave|weighted|bind|preferred[:NODES]|bandwidth|latency|capacity"); break;
+    case OptionKind::kLarge: out.text("firsttouch|local|interleave|weighted|bandwidth|latency|capacity[:SIZES]"); break;
   }
 }
 

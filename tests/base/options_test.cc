@@ -96,10 +96,10 @@ TEST(Options, PlacesForLargeObjects) {
   EXPECT_TRUE(parse({"NUMAHEAP_LARGE=bandwidth:1M-4G"}).options.given(OptionId::kLarge));
   const Parsed p = parse({"NUMAHEAP_LARGE=capacity:4K-1M", "NUMAHEAP_POLICY=preferred:all"});
   ASSERT_EQ(p.problems.size(), 2u);
-  EXPECT_EQ(p.problems[0], "NUMAHEAP_LARGE=capacity:4K-1M: accepts firsttouch|local|interleave|weighted|bandwidth[:SIZES]|"
-                           "latency[:SIZES]|capacity[:SIZES]; capacity:64K-1M is used instead");
-  EXPECT_EQ(p.problems[1], "NUMAHEAP_POLICY=preferred:all: accepts local|interleave[:NODES]|weighted[:NODES]|bind:NODES|"
-                           "preferred:NODES|bandwidth|latency|capacity; local is used instead");
+  EXPECT_EQ(p.problems[0], "NUMAHEAP_LARGE=capacity:4K-1M: accepts firsttouch|local|interleave|weighted|bandwidth|"
+                           "latency|capacity[:SIZES]; capacity:64K-1M is used instead");
+  EXPECT_EQ(p.problems[1], "NUMAHEAP_POLICY=preferred:all: accepts local|interleave|weighted|bind|preferred[:NODES]|"
+                           "bandwidth|latency|capacity; local is used instead");
   EXPECT_EQ(parse({"NUMAHEAP_LARGE=latency:1K-2K"}).options.large, (LargeOption{LargeKind::kLatency, 64 * KiB, 64 * KiB}));
 }
 

@@ -94,6 +94,37 @@ TEST_F(ThreeNodes, LargeObjectsGoTheSameWay) {
   EXPECT_TRUE(w_.heaps.check());
 }
 
+// An order that is neither the ring's nor by number: as for a node of its own, and of the heap that is asked not a word.
+unsigned helpers(Help help, HeapId h, CpuId cpu, HeapId* out) {
+  EXPECT_EQ(h, HeapId(1));
+  EXPECT_EQ(cpu, CpuId(0));
+  out[0] = HeapId(1);
+  out[1] = HeapId(0);
+  if (help == Help::kFast) return 2;
+  out[0] = HeapId(0);
+  out[1] = HeapId(1);
+  out[2] = HeapId(2);
+  return 3;
+}
+
+TEST_F(ThreeNodes, RequestsForSomethingHaveAnOrderOfTheirOwn) {
+  w_.heaps.set_helpers(helpers);
+  exhaust(1);
+  unsigned from = 1;
+  ASSERT_NE(fetch(&from, Help::kNeighbours).count, 0u);
+  EXPECT_EQ(from, 2u) << "the ring";
+  from = 1;
+  ASSERT_NE(fetch(&from, Help::kBandwidth).count, 0u);
+  EXPECT_EQ(from, 0u);
+  exhaust(0);
+  from = 1;
+  ASSERT_NE(fetch(&from, Help::kPolicy).count, 0u);
+  EXPECT_EQ(from, 2u);
+  from = 1;
+  EXPECT_EQ(fetch(&from, Help::kFast).count, 0u) << "nobody but those two";
+  EXPECT_TRUE(w_.heaps.check());
+}
+
 TEST_F(ThreeNodes, ObjectsThatComeFromAfarAreCounted) {
   unsigned from = 0;
   const Batch b = fetch(&from, Help::kNeighbours);

@@ -23,6 +23,7 @@ bool load_described_topology(const char* description, const SysfsRoot& root, Top
 }
 
 bool refine_with_hwloc(const SysfsRoot& root, Topology* topology, Topology* scratch, TextWriter* why) {
+  scratch->leave_out(topology->left_out());
   if (!load_hwloc_topology(HwlocInput::kMachine, root.path, scratch, why)) return false;
   if (topology->refine(*scratch)) return true;
   why->text("hwloc and /sys name different nodes or CPUs; /sys counts");

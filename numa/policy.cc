@@ -21,16 +21,12 @@ NodeSet intersection(const NodeSet& a, const NodeSet& b) {
   return both;
 }
 
-// Of these nodes the ones that an inherited binding leaves.
-NodeSet within_binding(const NodeSet& nodes, const InheritedPolicy& inherited) {
-  if (inherited.mode != InheritedPolicy::Mode::kBind) return nodes;
-  const NodeSet bound = intersection(nodes, inherited.nodes);
-  return bound.empty() ? nodes : bound;
-}
-
-// The nodes that may be used without being named: with memory, in the cpuset, in an inherited binding.
+// The nodes that may be used at all: with memory, in the cpuset, in an inherited binding.
 NodeSet usable_nodes(const InheritedPolicy& inherited, const Topology& topology) {
-  return within_binding(topology.allowed_nodes(true), inherited);
+  const NodeSet allowed = topology.requestable_nodes();
+  if (inherited.mode != InheritedPolicy::Mode::kBind) return allowed;
+  const NodeSet bound = intersection(allowed, inherited.nodes);
+  return bound.empty() ? allowed : bound;
 }
 
 NodeQuality quality_of(PolicyKind kind) {
@@ -43,7 +39,7 @@ NodeQuality quality_of(PolicyKind kind) {
 
 Placement inherited_placement(const InheritedPolicy& inherited, const Topology& topology) {
   Placement placement;
-  placement.nodes = intersection(inherited.nodes, within_binding(topology.requestable_nodes(), inherited));
+  placement.nodes = intersection(inherited.nodes, usable_nodes(inherited, topology));
   if (!inherited.is_set() || placement.nodes.empty()) {
     placement.nodes = NodeSet();
     return placement;
@@ -85,6 +81,34 @@ InheritedPolicy read_inherited_policy() {
   return policy;
 }
 
+NodeSet nodes_left_out(const NodesOption& nodes) {
+  NodeSet out;
+  for (int id = 0; id < int{NodeSet::kBits}; id++) {
+    if (!nodes.allows(NodeId(id))) out.add(NodeId(id));
+  }
+  return out;
+}
+
+bool settle_nodes(const NodesOption& nodes, const Topology& topology, TextWriter* problem) {
+  const auto complain = [&](std::string_view what) {
+    problem->text("NUMAHEAP_NODES=");
+    write_nodes(*problem, nodes);
+    problem->text(what);
+  };
+  // The first node counts as having memory where none does.
+  if (topology.left_out().has(topology.node(0).node())) {
+    complain(": no node with memory is left; it is ignored");
+    return false;
+  }
+  NodeSet missing = nodes.list.nodes;
+  for (unsigned i = 0; i < topology.node_count(); i++) missing.remove(topology.node(i).node());
+  if (!missing.empty() && !topology.truncated()) {
+    complain(": the machine has no node ");
+    write_node_list(*problem, missing);
+  }
+  return true;
+}
+
 Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
                            const Topology& topology, TextWriter* problem) {
   const Placement fallback = inherited_placement(inherited, topology);
@@ -115,7 +139,8 @@ Placement settle_placement(const PolicyOption& policy, bool given, const Inherit
       return fallback.kind == PlacementKind::kBind ? fallback : Placement();
   }
   if (policy.where.all) {
-    placement.nodes = usable;
+    placement.nodes = intersection(topology.allowed_nodes(true), usable);
+    if (placement.nodes.empty()) placement.nodes = usable;
     return placement;
   }
   if (policy.where.nodes.empty()) {
@@ -124,13 +149,13 @@ Placement settle_placement(const PolicyOption& policy, bool given, const Inherit
     if (placement.nodes.empty()) placement.nodes = usable;
     return placement;
   }
-  placement.nodes = intersection(policy.where.nodes, within_binding(topology.requestable_nodes(), inherited));
+  placement.nodes = intersection(policy.where.nodes, usable);
   if (placement.nodes == policy.where.nodes) return placement;
   if (problem != nullptr) {
     problem->text("NUMAHEAP_POLICY=");
     write_policy(*problem, policy);
     problem->text(": memory can be had on nodes ");
-    write_node_list(*problem, within_binding(topology.requestable_nodes(), inherited));
+    write_node_list(*problem, usable);
     problem->text(placement.nodes.empty() ? " only; the policy is ignored" : " only; the others are left out");
   }
   return placement.nodes.empty() ? fallback : placement;
@@ -140,7 +165,7 @@ bool differ(const NodeSet& nodes, const Topology& topology) {
   const NodeInfo* first = nullptr;
   for (unsigned h = 0; h < topology.heap_count(); h++) {
     const NodeInfo& node = topology.node(h);
-    if (!nodes.has(node.node())) continue;
+    if (!nodes.has(node.node()) || node.kind == NodeKind::kDevice) continue;
     if (first != nullptr && (node.kind != first->kind || node.tier != first->tier)) return true;
     first = &node;
   }
@@ -151,29 +176,25 @@ NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& in
   return placement.kind == PlacementKind::kBind ? placement.nodes : usable_nodes(inherited, topology);
 }
 
-NodeSet nodes_to_name(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology) {
-  if (placement.kind == PlacementKind::kBind) return placement.nodes;
-  return within_binding(topology.requestable_nodes(), inherited);
-}
-
 unsigned heaps_in_order(const Placement& placement, const Topology& topology, unsigned node_index, HeapId* out) {
   const auto is_named = [&](HeapId heap) { return placement.nodes.has(topology.node_of_heap(heap)); };
+  const bool names = placement.kind >= PlacementKind::kBind;
+  const bool others = !names || placement.kind == PlacementKind::kPreferred;
   unsigned count = 0;
   if (placement.kind == PlacementKind::kBest) {
     const unsigned all = topology.best_heaps(placement.quality, node_index, out);
     for (unsigned i = 0; i < all; i++) {
       if (is_named(out[i])) out[count++] = out[i];
     }
-  } else {
-    const bool names = placement.kind == PlacementKind::kBind || placement.kind == PlacementKind::kPreferred;
-    for (unsigned rank = 0; names && rank < topology.heap_count(); rank++) {
-      if (const HeapId heap = topology.fallback(node_index, rank); is_named(heap)) out[count++] = heap;
-    }
-    for (unsigned rank = 0; placement.kind != PlacementKind::kBind && rank < topology.fallback_count(node_index); rank++) {
-      if (const HeapId heap = topology.fallback(node_index, rank); !names || !is_named(heap)) out[count++] = heap;
-    }
+    // A process may be bound to memory of a device, which is never the best.
+    if (count != 0) return count;
   }
-  // A cpuset may have taken away what was named.
+  for (unsigned rank = 0; names && rank < topology.heap_count(); rank++) {
+    if (const HeapId heap = topology.fallback(node_index, rank); is_named(heap)) out[count++] = heap;
+  }
+  for (unsigned rank = 0; others && rank < topology.fallback_count(node_index); rank++) {
+    if (const HeapId heap = topology.fallback(node_index, rank); !names || !is_named(heap)) out[count++] = heap;
+  }
   if (count == 0) out[count++] = topology.fallback(node_index, 0);
   return count;
 }

@@ -33,6 +33,12 @@ struct InheritedPolicy {
 };
 InheritedPolicy read_inherited_policy();
 
+// What NUMAHEAP_NODES takes out, for Topology::leave_out() before it is filled.
+NodeSet nodes_left_out(const NodesOption& nodes);
+// And afterwards: what the option names and the machine has not is said in *problem. false where nothing was left, and the
+// topology has to be filled again without it.
+bool settle_nodes(const NodesOption& nodes, const Topology& topology, TextWriter* problem);
+
 enum class PlacementKind : std::uint8_t { kLocal, kInterleave, kWeighted, kBind, kPreferred, kBest };
 
 // The policy in force.
@@ -47,21 +53,19 @@ struct Placement {
 //   - NUMAHEAP_POLICY not given: the inherited policy, if any, else local;
 //   - nodes outside the cpuset, an inherited binding, or the machine's nodes with memory are dropped; where none is
 //     left the option is ignored;
-//   - a bare "interleave" means the ordinary nodes, "all" means the memory-only ones too; a bare "weighted" means all of
-//     these, since it is uneven memory that weights are for; device memory has to be named;
+//   - a bare "interleave" means the nodes with CPUs, "all" means all but device memory; so does a bare "weighted", since it is
+//     uneven memory that weights are for;
 //   - "bandwidth" and its like are local where no kind of memory differs from another.
 // What had to be dropped is said in *problem (one line, empty where all is well; may be nullptr).
 Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
                            const Topology& topology, TextWriter* problem);
 
-// Whether some of these nodes are better than others at anything: they are not all of one kind and tier.
+// Whether some of these nodes are better than others at anything: they are not all of one kind and tier, device memory aside.
 bool differ(const NodeSet& nodes, const Topology& topology);
 
-// The nodes that single requests are for where they name none, never empty: those with memory that the cpuset and an inherited binding
-// leave, and of these the ones that a binding in force names.
+// The nodes that a single request may ask for, never empty: those with memory that the cpuset and an inherited binding
+// leave, device memory included, and of these the ones that a binding in force names.
 NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology);
-// The nodes that a single request may name: these, and device memory that they leave.
-NodeSet nodes_to_name(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology);
 
 // The heaps of nodes that a request from a node (by its dense index) tries under a placement, first to last:
 // out[0 .. result - 1], room for heap_count(); at least one. Interleaved memory has heaps of its own, which are not this

@@ -50,7 +50,10 @@ void Topology::clear() {
   helper_count_.store(0, std::memory_order_relaxed);
 }
 
-bool Topology::add_node(const NodeInfo& node) {
+bool Topology::add_node(const NodeInfo& as_found) {
+  NodeInfo node = as_found;
+  node.has_memory &= !left_out_.has(node.node());
+  node.cpus = 0;
   if (node.id < 0 || node.id >= int{NodeSet::kBits} || index_of(node.node()) < node_count_) return false;
   if (node_count_ == kMaxNodes) {
     truncated_ = true;
@@ -59,7 +62,6 @@ bool Topology::add_node(const NodeInfo& node) {
   unsigned at = node_count_++;
   for (; at > 0 && stands_before(node, nodes_[at - 1]); at--) nodes_[at] = nodes_[at - 1];
   nodes_[at] = node;
-  nodes_[at].cpus = 0;
   if (node.has_memory) heap_count_++;
   return true;
 }

@@ -85,6 +85,10 @@ struct NodeInfo {
 
 class Topology {
  public:
+  // Nodes that count as having no memory, in every filling from now on.
+  void leave_out(const NodeSet& nodes) { left_out_ = nodes; }
+  const NodeSet& left_out() const { return left_out_; }
+
   // ---- filling: clear(), all nodes, then CPUs and distances, then finish() ------------------------------------------
 
   void clear();
@@ -200,6 +204,7 @@ class Topology {
   unsigned heap_count_ = 0;
   unsigned cpu_limit_ = 0;
   std::atomic<unsigned> helper_count_{0};
+  NodeSet left_out_;
   CpuSet possible_;
   CpuSet known_;
   NodeInfo nodes_[kMaxNodes];                          // those with memory first, each part by number

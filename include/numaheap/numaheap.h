@@ -133,8 +133,8 @@ void* numaheap_malloc_local(size_t size);
  *   ENOMEM  no address space for a heap */
 int numaheap_verify(const void* p, size_t size, const numaheap_placement* placement);
 
-/* The nodes that may be asked for: those with memory in the cpuset and the binding of this process, by number; memory of
- * GPUs may be asked for, but is not counted here. 0: no address space for a heap. */
+/* The nodes that may be asked for: those with memory in the cpuset and the binding of this process, by number. 0: no
+ * address space for a heap. Nodes of device memory (a GPU's) are not listed, but may be asked for, too. */
 unsigned numaheap_node_count(void);
 /* The number of the index-th of them; -1 and EINVAL past the last one. */
 int numaheap_node_id(unsigned index);

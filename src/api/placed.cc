@@ -30,7 +30,7 @@ int find_heap(const numaheap_placement& placement, std::size_t size, HeapChoice*
       HeapId heap;
       const NodeId node(placement.node);
       if (!p.topology.heap_of_node(node, &heap)) return EINVAL;
-      return p.requestable.has(node) ? choose(heap, neighbours()) : EPERM;
+      return p.nearest.nodes.has(node) ? choose(heap, neighbours()) : EPERM;
     }
     case NUMAHEAP_INTERLEAVED: return choose(p.interleaved, neighbours());
     case NUMAHEAP_WEIGHTED: return choose(p.weighted, neighbours());
@@ -185,14 +185,24 @@ NH_EXPORT void* numaheap_malloc_local(size_t size) {
 
 // ---- nodes -------------------------------------------------------------------------------------------------------
 
-NH_EXPORT unsigned numaheap_node_count() { return ensure_started() ? g_process.nearest.nodes.count() : 0; }
+// Whoever allocates on each node in turn does not mean devices. They are listed where there is nothing else.
+static NodeSet listed_nodes() {
+  const Topology& topology = g_process.topology;
+  NodeSet listed = g_process.nearest.nodes;
+  for (unsigned h = 0; h < topology.heap_count(); h++) {
+    if (topology.node(h).kind == NodeKind::kDevice) listed.remove(topology.node(h).node());
+  }
+  return listed.empty() ? g_process.nearest.nodes : listed;
+}
+
+NH_EXPORT unsigned numaheap_node_count() { return ensure_started() ? listed_nodes().count() : 0; }
 
 NH_EXPORT int numaheap_node_id(unsigned index) {
   if (index >= numaheap_node_count()) {
     errno = EINVAL;
     return -1;
   }
-  const NodeSet& nodes = g_process.nearest.nodes;
+  const NodeSet nodes = listed_nodes();
   NodeId node = nodes.first();
   while (index-- > 0) node = nodes.next(NodeId(node.value + 1));
   return node.value;

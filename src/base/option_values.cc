@@ -93,6 +93,14 @@ bool parse_node_list(std::string_view s, NodeList* list) {
   return true;
 }
 
+bool parse_nodes(std::string_view s, NodesOption* nodes) {
+  NodesOption parsed;
+  parsed.except = take(&s, "!");
+  if (!parse_node_list(s, &parsed.list) || (parsed.except && parsed.list.all)) return false;
+  *nodes = parsed;
+  return true;
+}
+
 bool parse_policy(std::string_view s, PolicyOption* policy) {
   PolicyOption parsed;
   const std::string_view word = before(s, ':');
@@ -162,6 +170,15 @@ void write_node_list(TextWriter& out, const NodeSet& nodes) {
     separator = ",";
     first = nodes.next(NodeId(last.value + 1));
   }
+}
+
+void write_nodes(TextWriter& out, const NodesOption& nodes) {
+  if (nodes.list.all) {
+    out.text("all");
+    return;
+  }
+  if (nodes.except) out.ch('!');
+  write_node_list(out, nodes.list.nodes);
 }
 
 void write_policy(TextWriter& out, const PolicyOption& policy) {

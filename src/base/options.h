@@ -31,6 +31,15 @@ struct NodeList {
   bool operator==(const NodeList&) const = default;
 };
 
+// The nodes that may be used: LIST, or all but those of !LIST.
+struct NodesOption {
+  bool except = false;
+  NodeList list{.all = true, .nodes = {}};
+  bool operator==(const NodesOption&) const = default;
+
+  bool allows(NodeId node) const { return list.all || list.nodes.has(node) != except; }
+};
+
 enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kWeighted, kBind, kPreferred, kBandwidth, kLatency, kCapacity };
 
 // local | interleave | interleave:LIST | weighted | weighted:LIST | bind:LIST | preferred:LIST | bandwidth | latency |
@@ -102,7 +111,7 @@ struct OptionProblems {
   char line[kMaxLines][kLineBytes];
 };
 
-enum class OptionKind : std::uint8_t { kBool, kSize, kDuration, kWords, kText, kBorrowed, kPolicy, kLarge };
+enum class OptionKind : std::uint8_t { kBool, kSize, kDuration, kWords, kText, kBorrowed, kPolicy, kLarge, kNodes };
 
 struct OptionForm {
   OptionKind kind;
@@ -140,11 +149,13 @@ bool parse_size(std::string_view s, std::uint64_t* bytes);         // 4096, 64K,
 bool parse_duration(std::string_view s, std::uint64_t* ms);        // 250, 250ms, 5s, 2m
 bool parse_bool(std::string_view s, bool* value);                  // 1/0, true/false, yes/no, on/off
 bool parse_node_list(std::string_view s, NodeList* list);          // 0-3,5 or all
+bool parse_nodes(std::string_view s, NodesOption* nodes);          // 0-3,5 or !0-3,5 or all
 bool parse_policy(std::string_view s, PolicyOption* policy);
 bool parse_large(std::string_view s, LargeOption* large);          // sizes from LargeOption::kLeastFrom on or not
 void write_size(TextWriter& out, std::uint64_t bytes);             // the shortest form that parses back: 2M, 4097
 void write_duration(TextWriter& out, std::uint64_t ms);
 void write_node_list(TextWriter& out, const NodeSet& nodes);       // 0-3,5; "none" when empty
+void write_nodes(TextWriter& out, const NodesOption& nodes);
 void write_policy(TextWriter& out, const PolicyOption& policy);
 void write_large(TextWriter& out, const LargeOption& large);
 // The value as the parser would take it; "" for a text that is not set.

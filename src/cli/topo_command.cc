@@ -9,6 +9,7 @@
 #include "base/options.h"
 #include "base/scan.h"
 #include "cli/cli.h"
+#include "cli/topo_json.h"
 #include "numa/cpu_list.h"
 #include "numa/hwloc_topology.h"
 #include "numa/policy.h"
@@ -19,20 +20,22 @@
 namespace nh::cli {
 
 const char kTopoHelp[] =
-    R"(usage: numaheap topo [--xml FILE | --synthetic DESCRIPTION | --root DIR] [--export]
+    R"(usage: numaheap topo [--xml FILE | --synthetic DESCRIPTION | --root DIR] [--json | --export]
 
-Shows the nodes with their CPUs, memory and huge-page pools, the distances, and the order in which the heaps of other
-nodes are tried when one's own node is full. NUMAHEAP_TOPOLOGY counts as it does for programs.
+Shows the nodes with their CPUs, kinds of memory and huge-page pools, the distances, the order in which the heaps of
+other nodes are tried when one's own node is full, and why. NUMAHEAP_TOPOLOGY and NUMAHEAP_NODES count as they do for
+programs.
 
   --xml FILE               a machine that hwloc saved (lstopo FILE)
   --synthetic DESCRIPTION  one that hwloc makes up, such as "pack:2 numa:2 core:8 pu:2"
   --root DIR               reads DIR/sys and DIR/proc instead of /sys and /proc
+  --json                   prints all of it as JSON
   --export                 prints the one-line form that NUMAHEAP_TOPOLOGY takes
 )";
 
 namespace {
 
-using Out = Text<512 * 1024>;
+using Out = Text<2 * 1024 * 1024>;
 
 struct Asked {
   const char* xml = nullptr;
@@ -40,6 +43,7 @@ struct Asked {
   const char* root = "";
   const char* described = nullptr;  // NUMAHEAP_TOPOLOGY
   bool for_export = false;
+  bool as_json = false;
 
   bool real() const { return xml == nullptr && synthetic == nullptr && described == nullptr; }
 };
@@ -51,6 +55,9 @@ int parse(Words words, Asked* asked) {
     const std::string word = words[at];
     if (word == "--export") {
       asked->for_export = true;
+      at++;
+    } else if (word == "--json") {
+      asked->as_json = true;
       at++;
     } else if (take_value(words, &at, "--xml", &value)) {
       asked->xml = value;
@@ -64,6 +71,7 @@ int parse(Words words, Asked* asked) {
     }
     if (value == nullptr) return complain(kUsage, "topo: " + word + " needs a value");
   }
+  if (asked->as_json && asked->for_export) return complain(kUsage, "topo: one of --json and --export at most");
   if ((asked->xml != nullptr) + (asked->synthetic != nullptr) + root_given > 1) {
     return complain(kUsage, "topo: one of --xml, --synthetic and --root at most");
   }
@@ -73,7 +81,7 @@ int parse(Words words, Asked* asked) {
   return 0;
 }
 
-int load(const Asked& asked, Topology* topology) {
+int fill(const Asked& asked, Topology* topology) {
   Text<256> why;
   bool loaded = true;
   const char* source = "topo";
@@ -95,6 +103,23 @@ int load(const Asked& asked, Topology* topology) {
     }
   }
   return loaded ? 0 : complain(1, std::string(source) + ": " + why.c_str());
+}
+
+// What is exported is for processes that have a NUMAHEAP_NODES of their own.
+int load(const Asked& asked, Topology* topology) {
+  Options options;
+  Text<300> problem;
+  const char* const nodes = std::getenv("NUMAHEAP_NODES");
+  const bool given = nodes != nullptr && nodes[0] != '\0' && !asked.for_export;
+  if (given && !set_option(OptionId::kNodes, nodes, &options, &problem)) complain(0, problem.c_str());
+  topology->leave_out(nodes_left_out(options.nodes));
+  if (const int status = fill(asked, topology); status != 0) return status;
+  problem.clear();
+  const bool some_left = settle_nodes(options.nodes, *topology, &problem);
+  if (problem.size() != 0) complain(0, problem.c_str());
+  if (some_left) return 0;
+  topology->leave_out(NodeSet());
+  return fill(asked, topology);
 }
 
 // The sizes of huge pages that this kernel has pools for, in KiB, ascending.
@@ -136,14 +161,14 @@ std::uint64_t free_bytes(const std::string& root, int node) {
   return 0;
 }
 
-const char* kind_text(const NodeInfo& node) {
-  if (!node.has_memory) return "no memory";
-  return node_kind_name(node.kind);
+// "-" where it is not known.
+void write_figure(TextWriter& out, std::uint32_t value, std::size_t width) {
+  out.right(value != 0 ? std::to_string(value) : "-", width);
 }
 
 void write_nodes(TextWriter& out, const Topology& topology, const Asked& asked) {
   const std::vector<std::uint64_t> sizes = asked.real() ? pool_sizes(asked.root) : std::vector<std::uint64_t>();
-  out.text("node  kind         tier  memory          ");
+  out.text("node  kind       tier    MB/s    ns  memory          ");
   if (asked.real()) out.text("free            ");
   for (const std::uint64_t kib : sizes) {
     Text<32> title;
@@ -155,16 +180,18 @@ void write_nodes(TextWriter& out, const Topology& topology, const Asked& asked) 
   out.text("CPUs\n");
   for (unsigned i = 0; i < topology.node_count(); i++) {
     const NodeInfo& node = topology.node(i);
-    out.right(std::to_string(node.id), 4).text("  ").text(kind_text(node));
-    out.pad_to(19).text(node.tier != 0 ? std::to_string(node.tier) : "-");
-    out.pad_to(25).bytes(node.memory_bytes);
-    out.pad_to(41);
-    if (asked.real()) out.bytes(free_bytes(asked.root, node.id)).pad_to(57);
+    out.right(std::to_string(node.id), 4).text("  ").text(node.has_memory ? node_kind_name(node.kind) : "no memory");
+    out.pad_to(17);
+    write_figure(out, node.tier, 4);
+    write_figure(out, node.bandwidth, 8);
+    write_figure(out, node.latency, 6);
+    out.text("  ").bytes(node.memory_bytes);
+    out.pad_to(53);
+    if (asked.real()) out.bytes(free_bytes(asked.root, node.id)).pad_to(69);
     for (const std::uint64_t kib : sizes) out.right(pool_text(asked.root, node.id, kib), 14).text("  ");
     const CpuSet cpus = topology.cpus_of_node(i);
     if (cpus.empty()) out.ch('-');
     write_cpu_list(out, cpus);
-    if (node.has_memory && !topology.is_allowed(node.node())) out.text("  (forbidden by the cpuset)");
     out.ch('\n');
   }
   if (!sizes.empty()) out.text("(pools: free/all pages)\n");
@@ -190,6 +217,34 @@ void write_orders(TextWriter& out, const Topology& topology) {
     }
     out.ch('\n');
   }
+  out.text("(the node itself, then those that help: ordinary memory before fast, and that before slow; of a kind the nearest)\n");
+}
+
+// Why each node stands where it does.
+void write_reasons(TextWriter& out, const Topology& topology) {
+  out.text("\nkinds\n");
+  for (unsigned i = 0; i < topology.node_count(); i++) {
+    const NodeInfo& node = topology.node(i);
+    out.right(std::to_string(node.id), 4).text(": ");
+    if (node.has_memory) out.text(node_kind_name(node.kind)).text(" (").text(kind_reason_text(node.reason)).text("), ");
+    out.text(role_text(topology, i)).ch('\n');
+  }
+}
+
+// Where there is something to choose from.
+void write_best(TextWriter& out, const Topology& topology) {
+  if (!topology.has_kind(NodeKind::kFast) && !topology.has_kind(NodeKind::kSlow)) return;
+  for (const NodeQuality quality : kQualities) {
+    out.text("\nbest for ").text(quality_name(quality)).ch('\n');
+    for (unsigned i = 0; i < topology.node_count(); i++) {
+      if (topology.node(i).cpus == 0) continue;
+      HeapId heaps[kMaxNodes];
+      const unsigned count = topology.best_heaps(quality, i, heaps);
+      out.right(std::to_string(topology.node(i).id), 4).ch(':');
+      for (unsigned k = 0; k < count; k++) out.ch(' ').dec(static_cast<std::uint64_t>(topology.node_of_heap(heaps[k]).value));
+      out.ch('\n');
+    }
+  }
 }
 
 // The word in brackets: "always [madvise] never".
@@ -199,7 +254,7 @@ std::string chosen_word(const std::string& path) {
   return std::string(before(after(text, '['), ']'));
 }
 
-void write_system(TextWriter& out, const Topology& topology, const Asked& asked) {
+void write_system(TextWriter& out, const Asked& asked) {
   const std::string root = asked.root;
   std::uint64_t balancing = 0;
   const bool known = read_number((root + "/proc/sys/kernel/numa_balancing").c_str(), &balancing);
@@ -232,7 +287,6 @@ void write_system(TextWriter& out, const Topology& topology, const Asked& asked)
     }
     out.ch('\n');
   }
-  if (topology.truncated()) out.text("more nodes than numaheap can use: some are left out\n");
 }
 
 }  // namespace
@@ -248,14 +302,21 @@ int topo_command(Words words) {
     out->ch('\n');
     return print(out->view());
   }
+  if (asked.as_json) {
+    write_topology_json(*out, *topology);
+    return print(out->view());
+  }
   out->dec(topology->node_count()).text(topology->node_count() == 1 ? " node, " : " nodes, ");
   out->dec(topology->known_cpus().count()).text(topology->known_cpus().count() == 1 ? " CPU (" : " CPUs (");
   out->dec(topology->possible_cpus().count()).text(" possible), from ").text(topology_source_name(topology->source()));
+  if (topology->truncated()) out->text("\nmore nodes or CPUs than numaheap can use: the nodes beyond are left out");
   out->text("\n\n");
   write_nodes(*out, *topology, asked);
   write_distances(*out, *topology);
   write_orders(*out, *topology);
-  if (asked.real()) write_system(*out, *topology, asked);
+  if (topology->node_count() > 1) write_reasons(*out, *topology);
+  write_best(*out, *topology);
+  if (asked.real()) write_system(*out, asked);
   return print(out->view());
 }
 

@@ -19,8 +19,7 @@ struct Process {
   Options options;
   Topology topology;
   Placement placement;
-  Placement nearest;  // as if local were asked for: the nearest of the nodes that requests are for where they name none
-  NodeSet requestable;  // these, and device memory: nodes that a request may name
+  Placement nearest;  // as if local were asked for: the nearest of the nodes that single requests may name
   NodeSet weighted_nodes;
   UnitTurns turns;      // of weighted memory, where the kernel has no weights
   AddressSpace space;

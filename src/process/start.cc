@@ -93,7 +93,7 @@ void refuse_missing_pages(const Options& options) {
 // A fork child keeps the key, exec draws a new one. Odd, so that no mark is a null pointer or the address of an object.
 void draw_free_key() { g_free_key = random_word() | 1; }
 
-void find_topology(const Options& options, Topology* topology) {
+void load_topology(const Options& options, Topology* topology) {
   // Only our own form can be read this early. Files and synthetic descriptions take hwloc, which allocates: they are for
   // the tool, which hands them on in our form.
   if (!options.topology.empty() && !is_of_another_machine(options.topology.text, SysfsRoot())) {
@@ -110,6 +110,22 @@ void find_topology(const Options& options, Topology* topology) {
   load_sysfs_topology(SysfsRoot(), topology);
 }
 
+void find_topology(const Options& options, Topology* topology) {
+  topology->leave_out(nodes_left_out(options.nodes));
+  load_topology(options, topology);
+  Text<300> problem;
+  if (!settle_nodes(options.nodes, *topology, &problem)) {
+    topology->leave_out(NodeSet());
+    load_topology(options, topology);
+  }
+  if (problem.size() != 0) cannot_honour(options, problem.c_str());
+  if (!topology->truncated() || options.quiet) return;
+  problem.clear();
+  problem.text("the machine has more than ").dec(kMaxNodes).text(" nodes or ").dec(kMaxCpus);
+  problem.text(" CPUs; the nodes beyond are left out, and their CPUs use the nearest of the others");
+  warn_line(problem.c_str());
+}
+
 InheritedPolicy settle_policy(Process& p) {
   InheritedPolicy inherited;
   if (p.topology.heap_count() > 1) inherited = read_inherited_policy();
@@ -121,7 +137,6 @@ InheritedPolicy settle_policy(Process& p) {
   p.help = p.bound && p.placement.nodes.count() == 1 ? Help::kNobody : ordered ? Help::kPolicy : Help::kNeighbours;
   p.nearest.kind = PlacementKind::kPreferred;
   p.nearest.nodes = nodes_for_requests(p.placement, inherited, p.topology);
-  p.requestable = nodes_to_name(p.placement, inherited, p.topology);
   p.large_min = p.options.large_min;
   return inherited;
 }
@@ -139,7 +154,15 @@ void settle_large(Process& p) {
 }
 
 void settle_weights(Process& p) {
-  p.weighted_nodes = p.placement.kind == PlacementKind::kWeighted ? p.placement.nodes : p.nearest.nodes;
+  p.weighted_nodes = p.placement.nodes;
+  if (p.placement.kind != PlacementKind::kWeighted) {
+    // All that requests may name, but memory of devices if there is other.
+    p.weighted_nodes = p.nearest.nodes;
+    const NodeSet usual = p.topology.allowed_nodes(true);
+    for (NodeId n = p.nearest.nodes.first(); n.valid(); n = p.nearest.nodes.next(NodeId(n.value + 1))) {
+      if (!usual.has(n) && p.weighted_nodes.count() > 1) p.weighted_nodes.remove(n);
+    }
+  }
   if (p.topology.heap_count() == 1 || kernel_has_weights()) return;
   if (turns_by_bandwidth(p.weighted_nodes, p.topology, &p.turns)) return;
   const bool policy = p.options.given(OptionId::kPolicy) && p.options.policy.kind == PolicyKind::kWeighted;

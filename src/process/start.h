@@ -12,5 +12,7 @@ bool start_process();
 // The parts of start.cc that lie in start_heaps.cc. False: no address space.
 bool set_up_address_space(Process& p);
 bool set_up_heaps(Process& p, const InheritedPolicy& inherited);
+// Which heaps help which, by the topology as it is now.
+void set_up_fallbacks(Process& p);
 
 }  // namespace nh

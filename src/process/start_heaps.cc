@@ -60,6 +60,11 @@ HeapId original_of(const Process& p, HeapId id) {
   return id.value >= p.originals ? HeapId(id.value - p.originals) : id;
 }
 
+// A heap's own data lies on its node, but for memory of devices, where there is to be nothing that nobody asked for.
+bool keeps_own_data(const Topology& topology, HeapId node_heap) {
+  return topology.node(node_heap.value).kind != NodeKind::kDevice;
+}
+
 void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   const Topology& topology = p.topology;
   const bool many = topology.heap_count() > 1;
@@ -75,7 +80,7 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   if (like < p.first_touch) {
     backing.kind = HeapKind::kNode;
     config.node = topology.node_of_heap(like);
-    config.bind_metadata = many;
+    config.bind_metadata = many && keeps_own_data(topology, like);
     backing.nodes = NodeSet::of(config.node);
     if (many) backing.policy = BindMode::kBind;
   } else if (like == p.first_touch) {
@@ -109,17 +114,20 @@ void set_fallbacks(Process& p, HeapId id) {
   // Twins help twins.
   const unsigned first = id.value < p.originals ? 0 : p.originals;
   const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
-  // What a policy names helps those that it names, whatever its kind.
-  const unsigned ranks = p.bound ? t.heap_count() : t.fallback_count(from);
-  for (unsigned rank = 0; rank < ranks; rank++) {
+  for (unsigned rank = 0; rank < t.heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);
-    if (p.bound && !p.placement.nodes.has(t.node_of_heap(other))) continue;
+    // A binding names nodes: they help each other, of whatever kind they are.
+    if (p.bound ? !p.placement.nodes.has(t.node_of_heap(other)) : rank >= t.fallback_count(from)) continue;
     const unsigned helper = first + other.value;
     if (helper != id.value && n.fallbacks < kMaxNodes) n.fallback[n.fallbacks++] = static_cast<std::uint16_t>(helper);
   }
 }
 
 }  // namespace
+
+void set_up_fallbacks(Process& p) {
+  for (unsigned i = 0; i < heap_count(p); i++) set_fallbacks(p, HeapId(i));
+}
 
 bool set_up_address_space(Process& p) {
   number_heaps(p);
@@ -144,16 +152,14 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
   // Each on its node, though it is this thread that writes to all of them first. A refusal is said by the first arena.
   for (unsigned i = 0; nodes > 1 && i < count; i++) {
     const HeapId like = original_of(p, HeapId(i));
-    if (!(like < p.first_touch)) continue;
+    if (!(like < p.first_touch) || !keeps_own_data(p.topology, like)) continue;
     os.bind(&heaps[i], sizeof(NodeHeap), BindMode::kPreferred, NodeSet::of(p.topology.node_of_heap(like)));
   }
   p.heaps.init(heaps, count, &p.space);
   p.heaps.set_home_of_cpu(home_of_cpu);
   p.heaps.set_helpers(helpers_of);
-  for (unsigned i = 0; i < count; i++) {
-    init_heap(p, HeapId(i), inherited);
-    set_fallbacks(p, HeapId(i));
-  }
+  for (unsigned i = 0; i < count; i++) init_heap(p, HeapId(i), inherited);
+  set_up_fallbacks(p);
   return true;
 }
 

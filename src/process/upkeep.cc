@@ -6,6 +6,7 @@
 #include "process/fork.h"
 #include "process/memory_limit.h"
 #include "process/process.h"
+#include "process/start.h"
 #include "base/format.h"
 #include "numa/hwloc_topology.h"
 
@@ -23,7 +24,7 @@ void confirm_topology() {
   if (os.make_writable(scratch, bytes) == 0) {
     Text<200> why;
     // Without hwloc the kernel's own word stands; the statistics say where the topology is from.
-    refine_with_hwloc(SysfsRoot(), &topology, static_cast<Topology*>(scratch), &why);
+    if (refine_with_hwloc(SysfsRoot(), &topology, static_cast<Topology*>(scratch), &why)) set_up_fallbacks(g_process);
   }
   os.unmap(scratch, bytes);
 }

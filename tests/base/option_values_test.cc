@@ -139,6 +139,28 @@ TEST(OptionPolicy, RoundTrip) {
   }
 }
 
+TEST(OptionValues, NodesThatMayBeUsed) {
+  NodesOption nodes;
+  EXPECT_TRUE(nodes.allows(NodeId(1023)));
+  ASSERT_TRUE(parse_nodes("0-2,5", &nodes));
+  EXPECT_TRUE(nodes.allows(NodeId(5)));
+  EXPECT_FALSE(nodes.allows(NodeId(4)));
+  ASSERT_TRUE(parse_nodes("!0-2,5", &nodes));
+  EXPECT_FALSE(nodes.allows(NodeId(5)));
+  EXPECT_TRUE(nodes.allows(NodeId(4)));
+  for (const char* const text : {"0-2,5", "!0-2,5", "all"}) {
+    ASSERT_TRUE(parse_nodes(text, &nodes)) << text;
+    Text<64> out;
+    write_nodes(out, nodes);
+    EXPECT_EQ(out.view(), text);
+  }
+  const NodesOption before = nodes;
+  for (const char* const text : {"", "!", "!all", "!!1", "1!", "! 1", "-1", "1024"}) {
+    EXPECT_FALSE(parse_nodes(text, &nodes)) << text;
+    EXPECT_EQ(nodes, before) << text;
+  }
+}
+
 TEST(OptionPolicy, Refuses) {
   for (const char* const text : {"", "locl", "local:0", "bind", "bind:", "bind:x", "preferred", "preferred:",
                                  "preferred:all", "interleave:", "interleave:0,", ":0", "bandwidth:0", "latency:",

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """cli_test.py TOOL CC: the numaheap tool as a user runs it. See README.md."""
+import json
 import os
 import re
 import shlex
@@ -260,15 +261,80 @@ class Topo(unittest.TestCase):
         self.assertEqual(r.returncode, 0)
         lines = [line.split() for line in r.stdout.splitlines()]
         self.assertEqual(" ".join(lines[0][:6]), "2 nodes, 8 CPUs (16 possible),")
-        self.assertIn("0 ordinary - 8.0 GiB 1.0 GiB 500/512 0/4 0-3 (forbidden by the cpuset)".split(), lines)
-        self.assertIn("1 ordinary - 8.0 GiB 2.0 GiB 501/512 1/4 4-7".split(), lines)
-        self.assertIn("node kind tier memory free 2M pages 1G pages CPUs".split(), lines)
+        self.assertIn("0 ordinary - - - 8.0 GiB 1.0 GiB 500/512 0/4 0-3".split(), lines)
+        self.assertIn("1 ordinary - - - 8.0 GiB 2.0 GiB 501/512 1/4 4-7".split(), lines)
+        self.assertIn("node kind tier MB/s ns memory free 2M pages 1G pages CPUs".split(), lines)
+        self.assertIn("   0: ordinary (it has CPUs), not to be had: a cpuset forbids it, or its memory is offline\n", r.stdout)
+        self.assertIn("   1: ordinary (it has CPUs), helps others by distance\n", r.stdout)
         self.assertIn(["0", "10", "21"], lines)
         self.assertIn(["1:", "1"], lines)  # the fallback order holds allowed nodes only
         for text in ("transparent huge pages: madvise\n", "automatic NUMA balancing: on (memory under first touch follows ",
                      "bound and stays)\n", "allowed CPUs: 0-5\n",
                      "allowed nodes: 1\n"):
             self.assertIn(text, r.stdout)
+
+    def add_memory(self):
+        """Node 2: fast by the firmware's figures; node 3: CXL memory, nearer to node 0 than node 1 is; node 4: a GPU's."""
+        nodes = self.root + "/sys/devices/system/node"
+        write(nodes + "/online", "0-4\n")
+        write(nodes + "/has_memory", "0-4\n")
+        for n, row, bandwidth, latency in ((0, "10 21 13 14 80", 80000, 100), (1, "21 10 23 24 80", 80000, 100),
+                                           (2, "13 23 10 24 80", 320000, 130), (3, "14 24 24 10 80", 20000, 250),
+                                           (4, "80 80 80 80 10", 0, 0)):
+            write(f"{nodes}/node{n}/distance", row + "\n")
+            for what, value in (("bandwidth", bandwidth), ("latency", latency)):
+                if value:
+                    for way in ("read", "write"):
+                        write(f"{nodes}/node{n}/access1/initiators/{way}_{what}", f"{value}\n")
+        for n in (2, 3, 4):
+            write(f"{nodes}/node{n}/cpulist", "\n")
+            write(f"{nodes}/node{n}/meminfo", f"Node {n} MemTotal: {8388608 * n} kB\n")
+        device = self.root + "/sys/devices/platform/ACPI0017:00/root0/decoder0.0/region0/dax_region0/dax0.0"
+        write(device + "/target_node", "3\n")
+        for link in ("/sys/bus/dax/devices", "/sys/bus/dax/drivers/kmem"):
+            os.makedirs(self.root + link)
+            os.symlink(device, f"{self.root}{link}/dax0.0")
+        write(self.root + "/proc/driver/nvidia/gpus/0000:01:00.0/numa_status", "Node: 4\nStatus: online\n")
+        write(self.root + "/proc/self/status", "Cpus_allowed_list:\t0-7\nMems_allowed_list:\t0-4\n")
+
+    def test_kinds_of_memory(self):
+        self.add_memory()
+        r = call("topo", "--root", self.root)
+        self.assertEqual(r.returncode, 0)
+        for text in ("   2  fast          -  320000   130  16.0 GiB", "   3  slow          -   20000   250  24.0 GiB",
+                     "   0: 0 1 3\n", "   1: 1 0 3\n", "   2: 2 0 1 3\n",
+                     "   2: fast (its bandwidth and latency), for those who ask for it, and no help to others\n",
+                     "   3: slow (CXL memory), helps others last\n",
+                     "   4: device (a GPU's memory), for those who ask for it, and no help to others\n",
+                     "\nbest for bandwidth\n   0: 2 0 1 3\n   1: 2 1 0 3\n", "\nbest for capacity\n   0: 3 2 0 1\n"):
+            self.assertIn(text, r.stdout)
+
+    def test_json(self):
+        self.add_memory()
+        r = call("topo", "--root", self.root, "--json")
+        found = json.loads(r.stdout)
+        self.assertEqual((found["truncated"], found["known_cpus"], found["possible_cpus"]), (False, 8, 16))
+        nodes = {node["node"]: node for node in found["nodes"]}
+        self.assertEqual([nodes[n]["kind"] for n in range(5)], ["ordinary", "ordinary", "fast", "slow", "device"])
+        self.assertEqual((nodes[2]["bandwidth_mb_per_s"], nodes[2]["latency_ns"], nodes[4]["latency_ns"]), (320000, 130, 0))
+        self.assertEqual((nodes[1]["cpus"], nodes[1]["distances"], nodes[1]["fallback"]), ("4-7", [21, 10, 23, 24, 80], [1, 0, 3]))
+        self.assertEqual((nodes[1]["best_bandwidth"], nodes[1]["best_latency"]), ([2, 1, 0, 3], [1, 0, 2, 3]))
+        self.assertEqual(nodes[3]["reason"], "CXL memory")
+
+    def test_nodes_that_are_left_out(self):
+        self.add_memory()
+        topo = lambda nodes, *words: call("topo", "--root", self.root, *words, env=clean_environment(NUMAHEAP_NODES=nodes))
+        r = topo("!1,3")
+        self.assertEqual((r.returncode, r.stderr.count("NUMAHEAP_NODES")), (0, 0))
+        self.assertIn("\n   1: left out by NUMAHEAP_NODES\n", r.stdout)
+        self.assertIn("fallback order\n   0: 0\n   2: 2 0\n   4: 4 0\n   1: 0\n", r.stdout)
+        self.assertEqual(topo("0,2,4").stdout, r.stdout)
+        self.assertEqual(topo("1", "--export").stdout, call("topo", "--root", self.root, "--export").stdout)
+        r = topo("!0-4")
+        self.assertIn("NUMAHEAP_NODES=!0-4: no node with memory is left; it is ignored", r.stderr)
+        self.assertIn("   0: 0 1 3\n", r.stdout)
+        self.assertIn("NUMAHEAP_NODES=!3,9: the machine has no node 9", topo("!3,9").stderr)
+        self.assertIn("NUMAHEAP_NODES=!all: accepts NODES|!NODES|all; all is used instead", topo("!all").stderr)
 
     def test_numa_balancing(self):
         for value, words in (("0", "off\n"), ("2", "on (between memory tiers only; "), ("3", "on (memory under first touch ")):
@@ -325,7 +391,7 @@ class Topo(unittest.TestCase):
         self.assertEqual((described.returncode, described.stdout), (0, r.stdout))
 
     def test_usage(self):
-        for words in (("--bananas",), ("--xml",), ("--xml", "a", "--synthetic", "b"), ("--root", "a", "--xml", "b")):
+        for words in (("--bananas",), ("--json", "--export"), ("--xml",), ("--xml", "a", "--synthetic", "b"), ("--root", "a", "--xml", "b")):
             r = call("topo", *words)
             self.assertEqual((r.returncode, r.stdout), (2, ""), words)
             self.assertRegex(r.stderr, "^numaheap: topo: ")

@@ -163,8 +163,11 @@ TEST(Policy, DeviceMemoryHasToBeNamed) {
   EXPECT_EQ(order(settle("preferred:1", *t).placement, *t, 0), (Ids{1, 0}));
   EXPECT_EQ(settle("weighted", *t).placement.nodes, nodes({0}));
   EXPECT_EQ(settle("interleave:all", *t).placement.nodes, nodes({0}));
-  EXPECT_EQ(nodes_for_requests(settle(nullptr, *t).placement, none, *t), nodes({0}));
-  EXPECT_EQ(nodes_to_name(settle(nullptr, *t).placement, none, *t), nodes({0, 1}));
+  EXPECT_EQ(nodes_for_requests(settle(nullptr, *t).placement, none, *t), nodes({0, 1}));
+  // Requests for something, in a process that is bound there.
+  Placement best = settle("bind:1", *t).placement;
+  best.kind = PlacementKind::kBest;
+  EXPECT_EQ(order(best, *t, 0), Ids{1});
 }
 
 TEST(Policy, WeightedAloneIsForAllKinds) {
@@ -270,6 +273,74 @@ TEST(Policy, InheritedNodesWithoutMemoryAreDropped) {
   const auto t = load(nodes_without_memory());
   EXPECT_EQ(settle(nullptr, *t, inherited(Mode::kInterleave, nodes({0, 1}))).placement.nodes, nodes({0}));
   EXPECT_EQ(settle(nullptr, *t, inherited(Mode::kPreferred, nodes({1}))).placement.kind, PlacementKind::kLocal);
+}
+
+// What NUMAHEAP_NODES leaves of a machine.
+struct Left {
+  std::unique_ptr<Topology> topology;
+  std::string problem;
+  bool applied = false;
+};
+Left leave(const FakeMachine& machine, const char* option) {
+  NodesOption nodes;
+  EXPECT_TRUE(parse_nodes(option, &nodes));
+  Left left{std::make_unique<Topology>(), "", false};
+  const FakeTree tree(machine);
+  left.topology->leave_out(nodes_left_out(nodes));
+  load_sysfs_topology(SysfsRoot{tree.path()}, left.topology.get());
+  EXPECT_TRUE(left.topology->check());
+  Text<256> problem;
+  left.applied = settle_nodes(nodes, *left.topology, &problem);
+  left.problem = std::string(problem.view());
+  return left;
+}
+
+TEST(Nodes, LeftOutOnesCountAsWithoutMemory) {
+  const Left left = leave(FakeMachine::uniform(4, 4), "!0,2");
+  EXPECT_TRUE(left.applied);
+  EXPECT_EQ(left.problem, "");
+  const Topology& t = *left.topology;
+  EXPECT_EQ(t.heap_count(), 2u);
+  EXPECT_EQ(t.node_count(), 4u);
+  HeapId heap;
+  EXPECT_FALSE(t.heap_of_node(NodeId(0), &heap));
+  EXPECT_EQ(t.node_of_heap(t.heap_of_cpu(CpuId(0))), NodeId(1));
+  EXPECT_EQ(t.node_of_cpu(CpuId(0)), NodeId(0));
+  EXPECT_EQ(t.allowed_nodes(true), nodes({1, 3}));
+  EXPECT_EQ(settle("bind:0-1", t).placement.nodes, nodes({1}));
+  EXPECT_EQ(leave(FakeMachine::uniform(4, 4), "1,3").topology->allowed_nodes(true), nodes({1, 3}));
+}
+
+TEST(Nodes, FastMemoryIsTheOnlyMemoryWhereTheRestIsLeftOut) {
+  const Left left = leave(xeon_max_flat(), "8-15");
+  EXPECT_EQ(left.topology->helper_count(), 8u);
+  EXPECT_EQ(first(settle(nullptr, *left.topology).placement, *left.topology, 5 * 14), 13);
+}
+
+TEST(Nodes, WhatTheMachineHasNotIsSaid) {
+  const Left unknown = leave(FakeMachine::uniform(2, 4), "!1,7-8");
+  EXPECT_TRUE(unknown.applied);
+  EXPECT_EQ(unknown.problem, "NUMAHEAP_NODES=!1,7-8: the machine has no node 7-8");
+  for (const char* const none : {"!0-1", "7"}) {
+    const Left left = leave(FakeMachine::uniform(2, 4), none);
+    EXPECT_FALSE(left.applied) << none;
+    EXPECT_NE(left.problem.find("no node with memory is left"), std::string::npos) << left.problem;
+  }
+  EXPECT_FALSE(leave(FakeMachine::uniform(1, 4), "1").applied);
+  EXPECT_TRUE(leave(FakeMachine::uniform(1, 4), "0").applied);
+}
+
+// Device memory: not meant by "all" or by default, but by its name and by an inherited binding.
+TEST(Policy, DevicesAreForThoseWhoNameThem) {
+  const auto t = load(grace_hopper());
+  EXPECT_EQ(settle("bind:all", *t).placement.nodes, nodes({0}));
+  EXPECT_EQ(settle("interleave", *t).placement.nodes, nodes({0}));
+  EXPECT_EQ(settle("bind:1", *t).placement.nodes, nodes({1}));
+  const Settled bound = settle(nullptr, *t, inherited(Mode::kBind, nodes({1})));
+  EXPECT_EQ(bound.placement.nodes, nodes({1}));
+  EXPECT_EQ(first(bound.placement, *t, 0), 1);
+  const InheritedPolicy none = inherited(Mode::kDefault);
+  EXPECT_EQ(nodes_for_requests(settle(nullptr, *t).placement, none, *t), nodes({0, 1}));
 }
 
 TEST(Policy, NoPlaceToWriteTheProblemIsFine) {

@@ -66,6 +66,13 @@ bool Topology::add_node(const NodeInfo& as_found) {
   return true;
 }
 
+bool Topology::leaves_out_nodes() const {
+  for (unsigned i = 0; i < node_count_; i++) {
+    if (left_out_.has(nodes_[i].node())) return true;
+  }
+  return false;
+}
+
 void Topology::add_possible_cpu(CpuId cpu) {
   if (!CpuSet::holds(cpu)) {
     truncated_ = true;

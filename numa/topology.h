@@ -88,6 +88,8 @@ class Topology {
   // Nodes that count as having no memory, in every filling from now on.
   void leave_out(const NodeSet& nodes) { left_out_ = nodes; }
   const NodeSet& left_out() const { return left_out_; }
+  // Whether the machine has any of them.
+  bool leaves_out_nodes() const;
 
   // ---- filling: clear(), all nodes, then CPUs and distances, then finish() ------------------------------------------
 

@@ -37,10 +37,18 @@ def parse_pools(text):
     return [int(field or 0) for field in text.split(",")]
 
 
+def parse_performance(text):
+    """"65536:100,16384:250": MiB/s and ns of each node from its nearest CPUs, as the firmware tells (HMAT)."""
+    if not re.fullmatch(r"\d+:\d+(,\d+:\d+)*", text):
+        raise MachineError(f"{text!r} is no list of MiB/s:ns per node (65536:100,16384:250)")
+    return [tuple(int(number) for number in field.split(":")) for field in text.split(",")]
+
+
 class Machine:
     """Nodes are numbered: those with CPUs and memory first, then those without memory, then those without CPUs."""
 
-    def __init__(self, nodes, memoryless, memory_only, cpus_per_node, node_bytes, distances, pools, kernel_args):
+    def __init__(self, nodes, memoryless, memory_only, cpus_per_node, node_bytes, distances, pools, performance,
+                 kernel_args):
         self.with_memory = [*range(nodes), *range(nodes + memoryless, nodes + memoryless + memory_only)]
         self.with_cpus = [*range(nodes + memoryless)]
         self.count = nodes + memoryless + memory_only
@@ -48,6 +56,7 @@ class Machine:
         self.node_bytes = node_bytes
         self.distances = distances
         self.pools = pools
+        self.performance = performance
         self.kernel_args = kernel_args
         if self.count > 64:
             raise MachineError(f"{self.count} nodes, 64 are the most")
@@ -63,6 +72,8 @@ class Machine:
                 raise MachineError(f"--hugepages: {pages} pages are more than node {node} has")
         if distances is not None:
             self._check_distances()
+        if performance and (len(performance) != self.count or memoryless):
+            raise MachineError("--performance: a field for each node is needed, and memory on each")
 
     def _check_distances(self):
         if [len(row) for row in self.distances] != [self.count] * self.count:
@@ -77,12 +88,27 @@ class Machine:
     def pools_by_node(self):
         return [(node, pages) for node, pages in enumerate(self.pools) if pages]
 
+    def _nearest_with_cpus(self, node):
+        if node in self.with_cpus or self.distances is None:
+            return node if node in self.with_cpus else 0
+        return min(self.with_cpus, key=lambda other: self.distances[node][other])
+
+    def _performance_options(self):
+        """From its nearest CPUs a node has what is asked for, from others half the bandwidth and twice the latency."""
+        for target, (bandwidth, latency) in enumerate(self.performance):
+            for initiator in self.with_cpus:
+                near = initiator == self._nearest_with_cpus(target)
+                entry = f"hmat-lb,initiator={initiator},target={target},hierarchy=memory"
+                yield f"{entry},data-type=access-latency,latency={latency if near else 2 * latency}"
+                yield f"{entry},data-type=access-bandwidth,bandwidth={bandwidth if near else bandwidth // 2}M"
+
     def qemu_command(self, kernel_image, work):
         cpus = len(self.with_cpus) * self.cpus_per_node
         command = [
             "qemu-system-x86_64",
             # Software emulation only. /dev/kvm may exist without a guest ever coming up on it.
-            "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35",
+            "-accel", "tcg,thread=multi", "-cpu", "max",
+            "-machine", "q35,hmat=on" if self.performance else "q35",
             "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{work}/console",
             "-smp", f"{cpus},sockets={len(self.with_cpus)},cores={self.cpus_per_node}",
             "-m", f"{len(self.with_memory) * self.node_bytes // MIB}M",
@@ -95,11 +121,15 @@ class Machine:
             if node in self.with_memory:
                 command += ["-object", f"memory-backend-ram,id=m{node},size={self.node_bytes // MIB}M"]
                 description += f",memdev=m{node}"
+            if self.performance:
+                description += f",initiator={self._nearest_with_cpus(node)}"
             command += ["-numa", description]
         if self.distances is not None:
             for i, row in enumerate(self.distances):
                 for j, distance in enumerate(row):
                     command += ["-numa", f"dist,src={i},dst={j},val={distance}"]
+        for option in self._performance_options():
+            command += ["-numa", option]
         command += [
             "-virtfs", "local,path=/,mount_tag=root,security_model=none,readonly=on,multidevs=remap",
             "-virtfs", f"local,path={work}/share,mount_tag=share,security_model=none",

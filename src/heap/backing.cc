@@ -170,6 +170,8 @@ int Backer::map_plain(const Run& run, bool thp) const {
   if (error != 0) return error;
   const bool advised = os_->advise_thp(run.at(0), bytes, thp) == 0 && thp;
   set_mapped(run, advised ? UnitKind::kThp : UnitKind::kBase);
+  // Each fault then takes the nearest of the nodes.
+  if (config_.keeps_to_nodes && !has_policy()) bind(run.at(0), bytes, BindMode::kBind);
   return 0;
 }
 

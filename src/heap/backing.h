@@ -47,6 +47,7 @@ class Backer {
     const UnitTurns* turns = nullptr;  // kInterleave: units lie on the nodes whose turn it is. Then never hugetlb
     bool strict = false;             // never from another node
     bool policy_places = false;      // first touch: a policy of the process decides on which node, not who touches
+    bool keeps_to_nodes = false;     // no policy, but bound to `nodes`: others that the kernel would take are left out
     bool reservations_hold = true;   // first touch: no policy or cpuset makes a reservation worthless
   };
 

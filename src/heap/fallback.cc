@@ -22,7 +22,7 @@ constexpr FallbackInfo kFallbacks[] = {
     {"no_populate", "this kernel has no MADV_POPULATE_WRITE (5.14); hugetlb memory cannot be proven, transparent huge pages serve"},
     {"thp_unavailable", "transparent huge pages are switched off; base pages serve instead"},
     {"other_node", "a node ran out of memory; the nearest other node serves"},
-    {"node_gone", "a cpuset no longer allows some nodes; others serve, where the policy lets them"},
+    {"node_gone", "some nodes can no longer be had (cpuset, memory offline); others serve, where the policy lets them"},
 };
 static_assert(sizeof kFallbacks / sizeof kFallbacks[0] == static_cast<unsigned>(Fallback::kCount));
 

@@ -87,8 +87,9 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     backing.kind = HeapKind::kFirstTouch;
     backing.policy_places = inherited.is_set();
     backing.nodes = allowed;
+    backing.keeps_to_nodes = topology.leaves_out_nodes();
     // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
-    backing.reservations_hold = !inherited.is_set() && allowed.count() == topology.heap_count();
+    backing.reservations_hold = !inherited.is_set() && !backing.keeps_to_nodes && allowed.count() == topology.heap_count();
   } else {
     backing.kind = HeapKind::kInterleaved;
     const bool by_kernel = like == p.weighted && kernel_has_weights();

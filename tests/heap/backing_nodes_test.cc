@@ -305,6 +305,20 @@ TEST(Ladder, FirstTouchKeepsItsReservation) {
   for (unsigned u = 0; u < 4; u++) EXPECT_EQ(l.os.touch(l.at(u), kHugeSize, NodeId(0)), 0) << "no SIGBUS";
 }
 
+// Where nodes are left out that the kernel would take.
+TEST(Ladder, FirstTouchKeepsToItsNodesWhereOthersAreLeftOut) {
+  Backer::Config c = first_touch(NodeSet::of(NodeId(1)));
+  Ladder usual(two_nodes(0, 0), c);
+  ASSERT_EQ(usual.back(0, 2), 0);
+  EXPECT_EQ(usual.os.policy_of(usual.at(0)).mode, BindMode::kDefault);
+  c.keeps_to_nodes = true;
+  Ladder l(two_nodes(0, 0), c);
+  ASSERT_EQ(l.back(0, 2), 0);
+  EXPECT_EQ(l.os.policy_of(l.at(1)).mode, BindMode::kBind);
+  EXPECT_EQ(l.os.policy_of(l.at(1)).nodes, NodeSet::of(NodeId(1)));
+  EXPECT_EQ(l.os.calls(FakeCall::kPopulate), 0u);
+}
+
 TEST(Ladder, FirstTouchTakesHugetlbForWholeExtentsOnly) {
   Ladder l(machine(8), first_touch());
   ASSERT_EQ(l.back(0, 4, 9 * kHugeSize), 0);

@@ -158,7 +158,9 @@ void FakeTree::write_memory(const FakeMachine& machine) {
       link("/sys/bus/dax/devices/" + name, "../../../devices/" + node.dax + "/" + name);
       link("/sys/bus/dax/drivers/kmem/" + name, "../../../../devices/" + node.dax + "/" + name);
     }
-    if (!node.gpu.empty()) write("/proc/driver/nvidia/gpus/" + node.gpu + "/numa_status", "Node:        " + id + "\nStatus:      online\n");
+    if (!node.gpu.empty()) {
+      write("/proc/driver/nvidia/gpus/" + node.gpu + "/numa_status", "Node:        " + id + "\nStatus:      online\n");
+    }
   }
   if (!initiators.empty()) write("/sys/devices/system/node/has_generic_initiator", list_text(initiators) + "\n");
   // hwloc asks a page of each CPU; we need the first.

@@ -19,8 +19,11 @@ TOPO = {
                     ["0: 0 1 2 3 4 5 6 7", "1: 1 0 2 3 4 5 6 7", "2: 2 3 0 1 4 5 6 7", "3: 3 2 0 1 4 5 6 7",
                      "4: 4 5 6 7 0 1 2 3", "5: 5 4 6 7 0 1 2 3", "6: 6 7 4 5 0 1 2 3", "7: 7 6 4 5 0 1 2 3"],
                     [f"ordinary {pages} {node}" for node, pages in enumerate((32, 0, 32, 32, 0, 32, 0, 32))]),
-    "odd_nodes": ("4 nodes, 6 CPUs (6 possible)", ["0: 0 3 1", "1: 1 0 3", "2: 1 0 3", "3: 3 0 1"],
-                  ["ordinary 64 0-1", "ordinary 0 2-3", "no memory 0 4-5", "memory only 0 -"]),
+    "odd_nodes": ("4 nodes, 6 CPUs (6 possible)", ["0: 0 1 3", "1: 1 0 3", "2: 1 0 3", "3: 3 0 1"],
+                  ["ordinary 64 0-1", "ordinary 0 2-3", "no memory 0 4-5", "slow 0 -"]),
+    "kinds_of_memory": ("5 nodes, 4 CPUs (4 possible)",
+                        ["0: 0 1 4 3", "1: 1 0 4 3", "2: 2 0 1 4 3", "3: 3 0 1 4", "4: 4 0 1 3"],
+                        ["ordinary 0 0-1", "ordinary 0 2-3", "fast 0 -", "slow 0 -", "ordinary 0 -"]),
 }
 
 
@@ -34,7 +37,7 @@ def topo_prints_the_machine(arguments):
     text = topo(arguments)
     first, orders, nodes = TOPO[arguments.machine]
     assert text.startswith(f"{first}, from hwloc\n"), "the first line"
-    rows = re.findall(r"^ +(\d+)  (ordinary|no memory|memory only) .* (\d+)/(\d+) +0/0  ([0-9-]+)$", text, re.MULTILINE)
+    rows = re.findall(r"^ +(\d+)  (ordinary|fast|slow|no memory) .* (\d+)/(\d+) +0/0  ([0-9-]+)$", text, re.MULTILINE)
     found = {int(node): f"{kind} {pool} {cpus}" for node, kind, _, pool, cpus in rows}
     assert found == dict(enumerate(nodes)), f"the nodes: {found}"
     table = text.split("\nfallback order\n")[1]
@@ -44,6 +47,19 @@ def topo_prints_the_machine(arguments):
         distances = Path(f"/sys/devices/system/node/node{node}/distance").read_text(encoding="ascii").split()
         row = "".join(f"{int(distances[other]):5}" for other in found)
         assert f"\n{node:4}{row}\n" in text, f"the distances of node {node}"
+
+
+def topo_tells_what_the_firmware_says(arguments):
+    text = topo(arguments)
+    for node, kind, bandwidth, latency in ((0, "ordinary", 65536, 100), (2, "fast", 262144, 120), (3, "slow", 16384, 250)):
+        assert re.search(f"^   {node}  {kind} .* {bandwidth} +{latency}  ", text, re.MULTILINE), f"node {node}"
+    assert "\nbest for bandwidth\n   0: 2 0 1 4 3\n" in text, "the best for bandwidth"
+    # And so does /sys without hwloc, of which no process of a job hears where a topology was passed on.
+    found = subprocess.run([arguments.tool, "topo", "--export"], check=True, capture_output=True, text=True).stdout.strip()
+    again = subprocess.run([arguments.tool, "topo", "--json"], check=True, capture_output=True, text=True,
+                           env=dict(os.environ, NUMAHEAP_TOPOLOGY=found)).stdout
+    kinds = [node["kind"] for node in json.loads(again)["nodes"]]
+    assert kinds == ["ordinary", "ordinary", "fast", "slow", "ordinary"], kinds
 
 
 def topo_tells_about_numa_balancing(arguments):
@@ -149,4 +165,5 @@ CHECKS = {
     "two_nodes": [topo_prints_the_machine, statistics_name_all_heaps, a_refused_mbind_is_said_once_and_first_touch_serves],
     "eight_nodes": [topo_prints_the_machine, statistics_name_all_heaps],
     "odd_nodes": [topo_prints_the_machine, statistics_name_all_heaps],
+    "kinds_of_memory": [topo_prints_the_machine, topo_tells_what_the_firmware_says, statistics_name_all_heaps],
 }

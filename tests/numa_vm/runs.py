@@ -24,6 +24,11 @@ def numactl(*words):
 
 NODE_3 = numactl("--cpunodebind=3", "--membind=3")
 
+# The last node is a device's, which the firmware of the emulated machine cannot say: as `numaheap run` would pass it on.
+WITH_A_DEVICE = ("NUMAHEAP_TOPOLOGY=nh1:r/p0-3/n0:524288:m:1:0,65536,100:0-1/n1:524288:m:1:0,65536,100:2-3"
+                 "/n2:524288:m:1:0,262144,120:/n3:524288:m:1:0,16384,250:/n4:524288:m:1:4:"
+                 "/d10,20,13,17,40,20,10,23,27,40,13,23,10,30,40,17,27,30,10,40x5,10")
+
 RUNS = {
     "four_nodes": [
         Run("without a policy", r"^(?!with_|a_memory_only_|a_great_many_)"),
@@ -63,5 +68,11 @@ RUNS = {
         Run("NUMAHEAP_POLICY=bind:3", r"^with_a_binding_to_node_3_everything_", ["NUMAHEAP_POLICY=bind:3"]),
         Run("NUMAHEAP_POLICY=preferred:1", r"^with_node_1_", ["NUMAHEAP_POLICY=preferred:1"]),
         Run("numactl --membind", r"^with_a_binding_to_node_3_everything_", front=numactl("--membind=3")),
+    ],
+    "kinds_of_memory": [
+        Run("without a policy", r"^objects_lie_on_the_node_of_their_thread$|^an_array_lies|^a_full_node_spills_"),
+        Run("a device", r"^with_a_device_", [WITH_A_DEVICE]),
+        Run("NUMAHEAP_NODES=!0,4", r"^with_nodes_left_out_", ["NUMAHEAP_NODES=!0,4"]),
+        Run("numactl --membind=2", r"^with_a_binding_to_node_2_", front=numactl("--membind=2")),
     ],
 }

@@ -68,8 +68,7 @@ CASE(a_pool_that_runs_dry_sends_nothing_to_other_nodes) {
 namespace {
 
 // A node has no memory left: its nearest neighbour serves, and nobody is killed.
-void expect_spill_to_the_nearest(int full) {
-  const int nearest = machine().nearest(full);
+void expect_spill(int full, int nearest) {
   const std::size_t wanted = machine().memory[full] * 5 / 4 / kMedium;
   const pid_t child = fork();
   REQUIRE(child >= 0);
@@ -81,7 +80,7 @@ void expect_spill_to_the_nearest(int full) {
     census.add(objects);
     EXPECT(census.absent == 0 && census.on[full] * 3 > census.total && census.on[nearest] > 0 &&
                census.on[full] + census.on[nearest] == census.total,
-           "node %d is full, %d the nearest: %s", full, nearest, census.text());
+           "node %d is full, %d is next: %s", full, nearest, census.text());
     EXPECT(heap_of(nearest).foreign_serves > 0);
     _exit(failures() == 0 ? 0 : 1);
   }
@@ -94,13 +93,13 @@ void expect_spill_to_the_nearest(int full) {
 CASE(a_full_node_spills_to_the_nearest_one) {
   int last = machine().nodes - 1;
   while (machine().memory[last] == 0 || machine().first_cpu(last) < 0) last--;
-  expect_spill_to_the_nearest(last);
+  expect_spill(last, machine().nearest(last));
 }
 
-// Where the memory-only node is nearer to node 0 than the other ordinary one.
-CASE(a_memory_only_node_has_its_turn_by_distance) {
+// The memory-only node is nearer to node 0 than the other ordinary one, and nothing is known of it.
+CASE(a_memory_only_node_waits_for_the_ordinary_ones) {
   REQUIRE(machine().first_cpu(machine().nearest(0)) < 0, "not the machine of numa_vm_test");
-  expect_spill_to_the_nearest(0);
+  expect_spill(0, 1);
 }
 
 // Two nodes are full: the second nearest serves, by the kernel's distances.

@@ -165,6 +165,21 @@ def weights_that_nobody_knows(bench):
 
 
 @case
+def nodes_that_may_be_used(bench):
+    bench.accepted("NUMAHEAP_NODES=0")
+    bench.accepted("NUMAHEAP_NODES=all")
+    for nodes in ("!0", "7", "!0-1023"):
+        bench.not_honoured(f"NUMAHEAP_NODES={nodes}: no node with memory is left; it is ignored", f"NUMAHEAP_NODES={nodes}")
+    bench.not_honoured("NUMAHEAP_NODES=0,1000: the machine has no node 1000", "NUMAHEAP_NODES=0,1000")
+    for nodes in ("!", "!all", "0-", "-1", "1024"):
+        bench.not_honoured(f"NUMAHEAP_NODES={nodes}: accepts NODES", f"NUMAHEAP_NODES={nodes}")
+    # A node, and the heaps for first touch and interleaving.
+    for nodes, node in (("!1", 0), ("1", 1)):
+        _, _, stats, _ = bench.run(described(""), f"NUMAHEAP_NODES={nodes}", "NUMAHEAP_QUIET=1")
+        expect([heap["id"] for heap in stats["nodes"]] == [node, -1, -1], str(stats["nodes"]))
+
+
+@case
 def pages_that_the_machine_does_not_have(bench):
     """Without NUMAHEAP_STRICT that is said when they are needed, which /bin/true does not come to."""
     def refused(words, setting):

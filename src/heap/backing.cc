@@ -221,7 +221,7 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
     if (config_.strict) return ENOMEM;
   }
   if (!has_room && node_lacks_room(bytes)) return ENOMEM;
-  const bool bound = bind(run.at(0), bytes, config_.policy) == 0;
+  const bool bound = config_.turns == nullptr && bind(run.at(0), bytes, config_.policy) == 0;
   const int error = config_.turns != nullptr ? populate_in_turns(run) : os_->populate(run.at(0), bytes);
   // Without the call plain memory is faulted in by use: slower the first time, as safe.
   if (error != 0 && error != EINVAL) {
@@ -237,18 +237,12 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
   return 0;
 }
 
-// Preferred, since nothing proves that a node has room for its turns. The policy of all goes back over each part at once, so
-// that the mappings merge again; hugetlb mappings would not.
 int Backer::populate_in_turns(const Run& run) const {
   const auto node_of = [&](std::size_t i) { return config_.turns->of((run.start >> kHugeShift) + i); };
   int error = 0;
   for (std::size_t i = 0, end; i < run.count && error == 0; i = end) {
     for (end = i + 1; end < run.count && node_of(end) == node_of(i);) end++;
-    const Run part = run.part(i, end - i);
-    const std::size_t bytes = part.count * kHugeSize;
-    const bool placed = os_->bind(part.at(0), bytes, BindMode::kPreferred, NodeSet::of(node_of(i))) == 0;
-    error = os_->populate(part.at(0), bytes);
-    if (placed) os_->bind(part.at(0), bytes, config_.policy, config_.nodes);
+    error = os_->populate_on(run.at(i), (end - i) * kHugeSize, node_of(i));
   }
   return error;
 }

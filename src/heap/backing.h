@@ -44,7 +44,9 @@ class Backer {
     // The policy of its memory, over `nodes`. kDefault: no policy, because there is one node or the program's faults decide.
     BindMode policy = BindMode::kDefault;
     NodeSet nodes;                   // of the policy; without one those that may serve
-    const UnitTurns* turns = nullptr;  // kInterleave: units lie on the nodes whose turn it is. Then never hugetlb
+    // kInterleave without weights of the kernel: units lie on the nodes whose turn it is, by who faults them in and without a
+    // policy of their own. Never hugetlb then.
+    const UnitTurns* turns = nullptr;
     bool strict = false;             // never from another node
     bool policy_places = false;      // first touch: a policy of the process decides on which node, not who touches
     bool keeps_to_nodes = false;     // no policy, but bound to `nodes`: others that the kernel would take are left out

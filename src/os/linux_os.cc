@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "os/linux_calls.h"
 #include "os/machine_state.h"
+#include "os/thread_policy.h"
 #include "os/userfault.h"
 
 namespace nh {
@@ -68,6 +69,12 @@ int populate(void* p, std::size_t bytes) {
     note_populated(ok);
     return ok ? 0 : errno;
   }
+}
+
+int populate_on(void* p, std::size_t bytes, NodeId node) {
+  ThreadPolicy policy;
+  policy.prefer(node);
+  return populate(p, bytes);
 }
 
 int discard(void* p, std::size_t bytes) {
@@ -222,6 +229,7 @@ constexpr OsOps kLinuxOs = {
     .map_plain = detail::map_plain,
     .advise_thp = detail::advise_thp,
     .populate = detail::populate,
+    .populate_on = detail::populate_on,
     .discard = detail::discard,
     .punch = detail::punch,
     .map_new_hugetlb = detail::map_new_hugetlb,

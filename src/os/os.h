@@ -100,6 +100,9 @@ struct OsOps {
   // Faults every page of the range in, writable, or says why not, never by a signal (MADV_POPULATE_WRITE).
   // EFAULT, EHWPOISON: a hugetlb pool is dry. ENOMEM: no memory. EINVAL: kernel older than 5.14, nothing done.
   int (*populate)(void* p, std::size_t bytes);
+  // The same of memory without a policy, whose pages come from this node while it has any. By the thread's policy, which
+  // leaves the mapping as it is: where mappings had one of their own while they were faulted in they do not merge any more.
+  int (*populate_on)(void* p, std::size_t bytes, NodeId node);
   // Drops the pages; the range stays mapped and reads as zero. For hugetlb multiples of its page size.
   // EINVAL: hugetlb on a kernel older than 5.18, or locked memory (mlockall); nothing was dropped then.
   int (*discard)(void* p, std::size_t bytes);

@@ -5,7 +5,7 @@
 namespace nh {
 namespace {
 
-// Calls add(n) for every member below `limit`; false where the text is no list.
+// Calls add(n) for every member below `limit`, and add(limit) where there are others; false where the text is no list.
 template <typename Add>
 bool for_each_member(std::string_view s, std::uint64_t limit, Add add) {
   s = trimmed(s);
@@ -16,6 +16,7 @@ bool for_each_member(std::string_view s, std::uint64_t limit, Add add) {
     std::uint64_t last = first;
     if (take(&s, "-") && (!take_decimal(&s, &last) || last < first)) return false;
     for (std::uint64_t n = first; n <= last && n < limit; n++) add(static_cast<int>(n));
+    if (last >= limit) add(static_cast<int>(limit));
     if (s.empty()) return true;
     if (!take(&s, ",")) return false;
   }
@@ -23,16 +24,28 @@ bool for_each_member(std::string_view s, std::uint64_t limit, Add add) {
 
 }  // namespace
 
-bool parse_cpu_list(std::string_view text, CpuSet* set) {
+bool parse_cpu_list(std::string_view text, CpuSet* set, bool* left_out) {
   *set = CpuSet();
-  if (for_each_member(text, CpuSet::kBits, [set](int n) { set->add(CpuId(n)); })) return true;
+  *left_out = false;
+  const auto add = [&](int n) {
+    if (CpuSet::holds(CpuId(n))) set->add(CpuId(n));
+    *left_out |= !CpuSet::holds(CpuId(n));
+  };
+  if (for_each_member(text, CpuSet::kBits, add)) return true;
   *set = CpuSet();
   return false;
 }
 
+bool parse_cpu_list(std::string_view text, CpuSet* set) {
+  bool left_out = false;
+  return parse_cpu_list(text, set, &left_out);
+}
+
 bool parse_node_id_list(std::string_view text, NodeSet* set) {
   *set = NodeSet();
-  if (for_each_member(text, NodeSet::kBits, [set](int n) { set->add(NodeId(n)); })) return true;
+  if (for_each_member(text, NodeSet::kBits, [set](int n) {
+        if (n < int{NodeSet::kBits}) set->add(NodeId(n));
+      })) return true;
   *set = NodeSet();
   return false;
 }

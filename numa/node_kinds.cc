@@ -1,5 +1,6 @@
 // What kind of memory each node has, who helps out, and which nodes are best for what.
 #include <algorithm>
+#include <bit>
 
 #include "numa/topology.h"
 
@@ -76,7 +77,12 @@ std::uint64_t worth_of(const NodeInfo& node, NodeQuality quality) {
   switch (quality) {
     case NodeQuality::kBandwidth: return node.bandwidth;
     case NodeQuality::kLatency: return node.latency != 0 ? ~std::uint64_t{0} - node.latency : 0;
-    case NodeQuality::kCapacity: return node.memory_bytes;
+    case NodeQuality::kCapacity: {
+      // In steps of an eighth or so, upwards a little: firmware and kernel keep a part of what was bought.
+      const std::uint64_t bytes = node.memory_bytes + node.memory_bytes / 16;
+      const int shift = std::max(4, static_cast<int>(std::bit_width(bytes))) - 4;
+      return bytes >> shift << shift;
+    }
   }
   return 0;
 }

@@ -14,8 +14,8 @@ namespace {
 
 // Lists of a fragmented machine can be long (8192 CPUs, every second one: 20 KiB).
 constexpr std::size_t kFileBytes = 24 * KiB;
-// A distance for each of 1024 nodes.
-constexpr std::size_t kSmallFileBytes = 3 * KiB;
+// Distances and the list of nodes, where little stack may be used.
+constexpr std::size_t kSmallFileBytes = 2 * KiB;
 
 // "Node 0 MemTotal:       24631280 kB"
 std::uint64_t read_memory_bytes(SysfsFile& file, NodeId node) {
@@ -106,21 +106,13 @@ NodeSet read_nodes_with_memory(SysfsFile& file, const NodeSet& online) {
   return nodes.empty() ? online : nodes;
 }
 
-// The last number of a list, which is its highest.
-std::uint64_t last_number(std::string_view list) {
-  std::uint64_t value = 0;
-  while (!list.empty()) {
-    if (!take_decimal(&list, &value)) list.remove_prefix(1);
-  }
-  return value;
-}
-
 void read_possible_cpus(SysfsFile& file, Topology* topology) {
   CpuSet cpus;
-  const bool known = (file.read("/sys/devices/system/cpu/possible") && parse_cpu_list(file.text(), &cpus)) ||
-                     (file.read("/sys/devices/system/cpu/present") && parse_cpu_list(file.text(), &cpus));
+  bool left_out = false;
+  const bool known = (file.read("/sys/devices/system/cpu/possible") && parse_cpu_list(file.text(), &cpus, &left_out)) ||
+                     (file.read("/sys/devices/system/cpu/present") && parse_cpu_list(file.text(), &cpus, &left_out));
   if (!known) return;
-  if (last_number(file.text()) >= kMaxCpus) topology->add_possible_cpu(CpuId(int{kMaxCpus}));
+  if (left_out) topology->add_possible_cpu(CpuId(int{kMaxCpus}));
   for (CpuId c = cpus.first(); c.valid(); c = cpus.next(CpuId(c.value + 1))) topology->add_possible_cpu(c);
 }
 

@@ -160,8 +160,8 @@ class Topology {
   // The heaps that a request for bandwidth, latency or capacity tries, seen from a node, best first: out[0 .. result - 1],
   // room for heap_count(). All allowed ones but device memory; at least one. Nodes of one kind and tier are equally good, and
   // of those the nearest comes first: what a machine tells of a node holds for its own neighbourhood. How good a kind
-  // is its best node says; where not all tell, fast memory has the most bandwidth and the least capacity, and ordinary
-  // memory the least latency.
+  // is its best node says (sizes that differ by less than an eighth are equal); where not all tell, fast memory has the
+  // most bandwidth and the least capacity, and ordinary memory the least latency.
   unsigned best_heaps(NodeQuality quality, unsigned node_index, HeapId* out) const;
   // Whether there is an allowed node of this kind.
   bool has_kind(NodeKind kind) const;

@@ -123,7 +123,9 @@ bool parse_topology_text(std::string_view text, Topology* topology, bool* real) 
   *real = found.real;
   std::string_view possible = take_part(&text, '/');
   CpuSet cpus;
-  if (!take(&possible, "p") || !parse_cpu_list(possible, &cpus)) return false;
+  bool left_out = false;
+  if (!take(&possible, "p") || !parse_cpu_list(possible, &cpus, &left_out)) return false;
+  if (left_out) topology->add_possible_cpu(CpuId(int{kMaxCpus}));
   for (CpuId c = cpus.first(); c.valid(); c = cpus.next(CpuId(c.value + 1))) topology->add_possible_cpu(c);
 
   // Nodes are added before any CPU: two walks over the node parts.

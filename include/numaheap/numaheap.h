@@ -54,7 +54,7 @@ void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size);
  * malloc() places memory by the policy of the process (NUMAHEAP_POLICY, NUMAHEAP_LARGE). These functions place one
  * object, whatever that policy is. A binding of the process and its cpuset stay in force.
  *
- * A node with too little memory is helped out by the next one by distance, unless NUMAHEAP_ALLOC_STRICT is given. When
+ * A node with too little memory is helped out by the next in the order, unless NUMAHEAP_ALLOC_STRICT is given. When
  * realloc() has to move an object it looks for memory where the object lies, on the same node, interleaved, or by first
  * touch, and if need be elsewhere: strictness belongs to the call, not to the object.
  *

@@ -126,7 +126,8 @@ constexpr bool operator!=(const allocator<T>&, const allocator<U>&) noexcept {
   return false;
 }
 
-// What happens where a node has no memory left: the next one (by distance, or the next best) helps out, or std::bad_alloc.
+// What happens where a node has no memory left: the next one in the fallback order, or the next best, helps out, or
+// std::bad_alloc.
 enum class when_full { next_nearest, fail };
 
 // Where memory shall lie. The default is malloc's choice: the policy of the process. numaheap.h explains the others.

@@ -43,7 +43,8 @@ struct NodesOption {
 enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kWeighted, kBind, kPreferred, kBandwidth, kLatency, kCapacity };
 
 // local | interleave | interleave:LIST | weighted | weighted:LIST | bind:LIST | preferred:LIST | bandwidth | latency |
-// capacity. "interleave" and "weighted" alone leave `where` empty.
+// capacity. "interleave" alone leaves `where` empty: all nodes that have CPUs, whereas "interleave:all" includes memory-only
+// ones other than devices, as does "weighted" alone.
 struct PolicyOption {
   PolicyKind kind = PolicyKind::kLocal;
   NodeList where;

@@ -154,6 +154,7 @@ int pass_topology(Plan* plan) {
   }
   // The kernel takes at most 128 KiB per variable.
   const auto text = std::make_unique<Text<128 * 1024 - sizeof kName>>();
+  if (topology->truncated()) complain(0, "the machine has more nodes or CPUs than numaheap can use; some are left out");
   write_topology_text(*text, *topology, given ? std::string_view() : boot_id.view());
   if (!text->truncated()) plan->set(kName, text->c_str());
   return 0;

@@ -122,7 +122,7 @@ bool for_each_entry(const char* directory, bool (*visit)(void* argument, const c
   const ErrnoKeeper keep;
   const long fd = ::syscall(SYS_openat, AT_FDCWD, directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
   if (fd < 0) return false;
-  alignas(Entry) char buffer[1024];
+  alignas(Entry) char buffer[512];  // the longest entry takes 280
   bool more = true;
   long n = 0;
   while (more && (n = ::syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0) {

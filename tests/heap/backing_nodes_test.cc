@@ -306,9 +306,11 @@ TEST(Ladder, FirstTouchKeepsItsReservation) {
 // Where nodes are left out that the kernel would take.
 TEST(Ladder, FirstTouchKeepsToItsNodesWhereOthersAreLeftOut) {
   Backer::Config c = first_touch(NodeSet::of(NodeId(1)));
-  Ladder usual(two_nodes(0, 0), c);
-  ASSERT_EQ(usual.back(0, 2), 0);
-  EXPECT_EQ(usual.os.policy_of(usual.at(0)).mode, BindMode::kDefault);
+  {
+    Ladder usual(two_nodes(0, 0), c);
+    ASSERT_EQ(usual.back(0, 2), 0);
+    EXPECT_EQ(usual.os.policy_of(usual.at(0)).mode, BindMode::kDefault);
+  }
   c.keeps_to_nodes = true;
   Ladder l(two_nodes(0, 0), c);
   ASSERT_EQ(l.back(0, 2), 0);

@@ -158,6 +158,29 @@ TEST(BestNodes, TheNearestOfThoseThatAreEquallyGood) {
   EXPECT_EQ(best(*t, NodeQuality::kCapacity, 1), (Ids{1, 0, 3, 2}));
 }
 
+// Somewhat more of the better kind is no reason to take it for its size.
+TEST(BestNodes, CapacityIsWhatWasBought) {
+  const auto first = [](unsigned ordinary_mib, unsigned fast_mib) {
+    auto t = std::make_unique<Topology>();
+    NodeInfo info;
+    info.has_memory = true;
+    info.memory_bytes = ordinary_mib * MiB;
+    t->add_node(info);
+    info.id = 1;
+    info.memory_bytes = fast_mib * MiB;
+    info.named = KindReason::kHighBandwidth;
+    t->add_node(info);
+    t->add_cpu(CpuId(0), NodeId(0));
+    t->finish(TopologySource::kSysfs);
+    return best(*t, NodeQuality::kCapacity, 0).front();
+  };
+  EXPECT_EQ(first(16000, 16384), 0);
+  EXPECT_EQ(first(503, 504), 0);
+  EXPECT_EQ(first(16384, 16000), 0);
+  EXPECT_EQ(first(16000, 32768), 1);
+  EXPECT_EQ(first(0, 16000), 0) << "not known";
+}
+
 TEST(BestNodes, OnlyAllowedOnesAndAtLeastOne) {
   const auto t = machine(everything());
   t->set_allowed(NodeSet::of(NodeId(1)));

@@ -5,6 +5,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -196,6 +199,48 @@ TEST_F(Procfs, ReadField) {
   EXPECT_GT(v, 1024u);
   EXPECT_TRUE(read_field("/proc/self/status", "Threads", &v));
   EXPECT_EQ(v, 1u);
+}
+
+TEST(Directories, AreWalked) {
+  char directory[] = "/tmp/nh-procfs-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory), nullptr);
+  std::set<std::string> expected = {".", ".."};
+  for (int i = 0; i < 100; i++) {
+    const std::string name = std::string(static_cast<std::size_t>(1 + i * 2), 'x') + std::to_string(i);
+    std::ofstream(std::string(directory) + "/" + name) << "x";
+    expected.insert(name);
+  }
+  std::set<std::string> found;
+  const auto visit = [](void* set, const char* name) {
+    static_cast<std::set<std::string>*>(set)->insert(name);
+    return true;
+  };
+  errno = 77;
+  EXPECT_TRUE(for_each_entry(directory, visit, &found));
+  EXPECT_EQ(found, expected);
+  int visits = 0;
+  const auto once = [](void* count, const char*) { return ++*static_cast<int*>(count) < 1; };
+  EXPECT_TRUE(for_each_entry(directory, once, &visits));
+  EXPECT_EQ(visits, 1) << "false ends it";
+  EXPECT_FALSE(for_each_entry("/nonexistent", once, &visits));
+  EXPECT_FALSE(for_each_entry("/proc/self/status", once, &visits));
+  EXPECT_EQ(errno, 77);
+  std::filesystem::remove_all(directory);
+}
+
+TEST(Directories, LinksAreRead) {
+  char directory[] = "/tmp/nh-procfs-XXXXXX";
+  ASSERT_NE(::mkdtemp(directory), nullptr);
+  const std::string link = std::string(directory) + "/link";
+  std::filesystem::create_symlink("../where/ever", link);
+  char target[14];
+  errno = 77;
+  EXPECT_TRUE(read_link(link.c_str(), target, sizeof target));
+  EXPECT_STREQ(target, "../where/ever");
+  EXPECT_FALSE(read_link(link.c_str(), target, sizeof target - 1)) << "no room for the end";
+  EXPECT_FALSE(read_link(directory, target, sizeof target));
+  EXPECT_EQ(errno, 77);
+  std::filesystem::remove_all(directory);
 }
 
 }  // namespace

@@ -107,6 +107,15 @@ def nobody_loads_hwloc_where_the_topology_was_passed_on(bench):
 
 
 @case
+def a_machine_with_too_many_cpus_is_said_once(bench):
+    status, said, stats, _ = bench.run(described("").replace("p0-1", "p0-9999"))
+    expect(status == 0 and stats["topology"] == "inherited", f"{end_of(status)}, {stats}")
+    expect([line for line in said if "more than 256 nodes or 8192 CPUs" in line] == said[:1], f"{said}")
+    _, said, _, _ = bench.run(described("").replace("p0-1", "p0-9999"), "NUMAHEAP_QUIET=1")
+    expect(said == [], f"{said}")
+
+
+@case
 def topology_that_is_none(bench):
     bench.not_honoured("NUMAHEAP_TOPOLOGY cannot be used", "NUMAHEAP_TOPOLOGY=nh1:nonsense")
     bench.not_honoured("NUMAHEAP_TOPOLOGY cannot be used", "NUMAHEAP_TOPOLOGY=pack:2 numa:2 pu:2")

@@ -316,7 +316,8 @@ TEST_F(Verify, OtherNodesAreElsewhere) {
   if (numaheap_node_count() < 2) GTEST_SKIP() << "one node";
   auto* p = static_cast<char*>(numaheap_malloc_on_node_strict(kMiB, numaheap_node_id(0)));
   memset(p, 1, kMiB);
-  const numaheap_placement first = {NUMAHEAP_ON_NODE, numaheap_node_id(0), 0}, second = {NUMAHEAP_ON_NODE, numaheap_node_id(1), 0};
+  const numaheap_placement first = {NUMAHEAP_ON_NODE, numaheap_node_id(0), 0};
+  const numaheap_placement second = {NUMAHEAP_ON_NODE, numaheap_node_id(1), 0};
   EXPECT_EQ(numaheap_verify(p, kMiB, &first), 1);
   EXPECT_EQ(numaheap_verify(p, kMiB, &second), 0);
   free(p);
@@ -340,8 +341,8 @@ TEST_F(Verify, PagesThatAreNotThereDoNotCount) {
 
 TEST_F(Verify, BadQuestions) {
   int here = 0;
-  const numaheap_placement good = {NUMAHEAP_LOCAL, -1, 0}, touch = {NUMAHEAP_FIRST_TOUCH, -1, 0}, bad_flag = {NUMAHEAP_LOCAL, -1, 64},
-                           bad_where = {99, -1, 0}, bad_node = {NUMAHEAP_ON_NODE, 999, 0};
+  const numaheap_placement good = {NUMAHEAP_LOCAL, -1, 0}, touch = {NUMAHEAP_FIRST_TOUCH, -1, 0},
+                           bad_flag = {NUMAHEAP_LOCAL, -1, 64}, bad_where = {99, -1, 0}, bad_node = {NUMAHEAP_ON_NODE, 999, 0};
   EXPECT_EQ(verify_error(&here, 4, nullptr), EINVAL);
   EXPECT_EQ(verify_error(&here, 0, &good), EINVAL);
   for (const numaheap_placement* placement : {&touch, &bad_flag, &bad_where, &bad_node}) {

@@ -136,7 +136,8 @@ CASE(with_kinds_strict_requests_end_where_fast_memory_does) {
 CASE(with_kinds_verify_tells_them_apart) {
   pin(machine().first_cpu(1));
   const numaheap_placement fast = {NUMAHEAP_BANDWIDTH, -1, 0}, exact = {NUMAHEAP_BANDWIDTH, -1, NUMAHEAP_ALLOC_STRICT},
-                           local = {NUMAHEAP_LOCAL, -1, 0}, near = {NUMAHEAP_LATENCY, -1, 0}, spread = {NUMAHEAP_INTERLEAVED, -1, 0};
+                           local = {NUMAHEAP_LOCAL, -1, 0}, near = {NUMAHEAP_LATENCY, -1, 0},
+                           spread = {NUMAHEAP_INTERLEAVED, -1, 0};
   auto* p = static_cast<char*>(for_bandwidth(6 * kMiB));
   memset(p, 1, 6 * kMiB);
   EXPECT(verify(p, 6 * kMiB, &fast) == 1 && verify(p, 6 * kMiB, &exact) == 1);

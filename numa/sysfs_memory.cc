@@ -55,6 +55,10 @@ void read_performance(SysfsFile& file, NodeId node, Topology* topology) {
     return static_cast<std::uint32_t>(std::min(value, std::uint64_t{~0u}));
   };
   for (const char* const access : {"access1", "access0"}) {
+    // Most machines tell nothing: one look for each class.
+    SysfsPath initiators(file.root(), "/sys/devices/system/node/node");
+    initiators.dec(static_cast<std::uint64_t>(node.value)).ch('/').text(access).text("/initiators");
+    if (!path_exists(initiators.c_str())) continue;
     const MemoryFacts facts{.bandwidth = mean(access, "bandwidth"), .latency = mean(access, "latency")};
     if (facts.bandwidth == 0 && facts.latency == 0) continue;
     topology->describe_memory(node, facts);

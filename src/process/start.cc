@@ -167,11 +167,10 @@ void settle_weights(Process& p) {
   if (turns_by_bandwidth(p.weighted_nodes, p.topology, &p.turns)) return;
   const bool policy = p.options.given(OptionId::kPolicy) && p.options.policy.kind == PolicyKind::kWeighted;
   if (!policy && p.options.large.kind != LargeKind::kWeighted) return;
-  cannot_honour(p.options, policy
-      ? "NUMAHEAP_POLICY=weighted: neither has the kernel weights (Linux 6.9) nor does the machine tell bandwidths; memory is "
-        "spread evenly"
-      : "NUMAHEAP_LARGE=weighted: neither has the kernel weights (Linux 6.9) nor does the machine tell bandwidths; memory is "
-        "spread evenly");
+  Text<200> line;
+  line.text(policy ? "NUMAHEAP_POLICY" : "NUMAHEAP_LARGE");
+  line.text("=weighted: neither has the kernel weights (Linux 6.9) nor does the machine tell bandwidths; memory is spread evenly");
+  cannot_honour(p.options, line.c_str());
 }
 
 CacheMode start_rseq(const Options& options) {

@@ -213,6 +213,19 @@ const char* numaheap_cache_mode(void);
 int numaheap_stats_text(char* buffer, size_t capacity);
 int numaheap_stats_json(char* buffer, size_t capacity);
 
+/* ---- heap profile ----------------------------------------------------------------------------------------------------
+ * Who holds the memory: about one object in every `interval` bytes (0: 512 KiB) is sampled, with the stack that allocated
+ * it. NUMAHEAP_PROFILE does all of this without a change of the program. Objects that were allocated before the start are
+ * not seen. While it is on, an allocation costs some nanoseconds more. */
+/* Starts sampling, or changes the interval. 0, or -1 and errno: ENOMEM, ENOTSUP (a library built to trust sizes). */
+int numaheap_profile_start(size_t interval);
+/* Ends it. Objects that were sampled are followed until they are freed. */
+void numaheap_profile_stop(void);
+/* Writes what was sampled so far, in the text form that google-pprof and pprof read. In the name %p, %h, %r and %e stand for
+ * process id, host, rank and program. 0, or -1 and errno (EINVAL: nothing was ever sampled). May be called from a signal
+ * handler. */
+int numaheap_profile_dump(const char* path);
+
 #ifdef __cplusplus
 }
 #endif

@@ -10,7 +10,8 @@ namespace {
 
 PointerKind kind_in_large(const void* p, const MSpan& span) {
   if (address(p) != span.object_addr()) return PointerKind::kInterior;
-  return __atomic_load_n(&span.use, __ATOMIC_RELAXED) == SpanUse::kInUse ? PointerKind::kObject : PointerKind::kFree;
+  const SpanUse use = __atomic_load_n(&span.use, __ATOMIC_RELAXED);
+  return use == SpanUse::kInUse || use == SpanUse::kSampled ? PointerKind::kObject : PointerKind::kFree;
 }
 
 PointerKind kind_in_small(const void* p, const MSpan& span, SpanClass c) {

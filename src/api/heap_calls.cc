@@ -7,11 +7,13 @@
 #include "api/bad_pointer.h"
 #include "api/classify.h"
 #include "large/large.h"
+#include "large/sampled.h"
 #include "api/placed.h"
 #include "base/bits.h"
 #include "cache/tiny.h"
 #include "large/realloc_policy.h"
 #include "process/background.h"
+#include "process/memory_limit.h"
 #include "process/process.h"
 
 namespace nh {
@@ -21,14 +23,21 @@ void* out_of_memory() {
   errno = ENOMEM;
   return nullptr;
 }
-void* or_out_of_memory(void* p) { return p != nullptr ? p : out_of_memory(); }
+
+// Free objects of other sizes are memory, too: no allocation fails before they have gone home.
+template <typename Allocate>
+void* or_out_of_memory(Allocate&& allocate) {
+  void* p = allocate();
+  if (p != nullptr) return p;
+  release_kept();
+  p = allocate();
+  return p != nullptr ? p : out_of_memory();
+}
 
 // untouched: as for CpuCaches::alloc().
 void* allocate_small(SpanClass c, bool* untouched = nullptr) {
-  void* p = g_caches.alloc(c, untouched);
-  // What CPUs keep of large objects is memory, too.
-  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc(c, untouched);
-  if (p == nullptr) return out_of_memory();
+  void* p = or_out_of_memory([=] { return g_caches.alloc(c, untouched); });
+  if (p == nullptr) return nullptr;
   if (has_mark(c) && (untouched == nullptr || !*untouched)) unmark(p);
   return p;
 }
@@ -44,6 +53,7 @@ Found object_at(const void* p, const char* call) {
 
 void* allocate_slow(std::size_t size) {
   if (!ensure_started()) return out_of_memory();
+  if (void* p = allocate_sampled(size)) return p;
   return allocate_small(class_for(size));
 }
 
@@ -54,25 +64,24 @@ void* allocate_noscan(std::size_t size) {
   }
   if (size > kMaxSmallSize) return allocate_large(size, true);
   if (!ensure_started()) return out_of_memory();
-  if (size == 8) return or_out_of_memory(eight_alloc(g_caches));
-  if (size < kTinySize && size != 0) return or_out_of_memory(tiny_alloc(g_caches, size));
+  if (void* p = allocate_sampled(size, 16, true)) return p;
+  if (size == 8) return or_out_of_memory([] { return eight_alloc(g_caches); });
+  if (size < kTinySize && size != 0) return or_out_of_memory([size] { return tiny_alloc(g_caches, size); });
   return allocate_small(noscan_class_for(size == 0 ? 16 : size));
 }
 
 namespace {
 
-// Programs make calls that take single OS pages (guard pages, I/O buffers) on what they have asked to be aligned to one, and
-// hugetlb memory would refuse them: such objects have heaps of their own. size: less than kHugeSize.
+// alignment: at least a page. size: less than kHugeSize.
 void* allocate_paged(std::size_t alignment, std::size_t size, bool noscan) {
   void* p;
-  const bool rounds = rounding_aligns(alignment) && size - 1 < kMaxSmallSize;
-  if (rounds && !noscan && mcache_alloc_paged(align_up(size, alignment), &p)) return p;
+  if (!noscan && allocate_paged_fast(alignment, size, &p)) return p;
   if (!ensure_started()) return out_of_memory();
   const SpanClass c = class_for_aligned(size, alignment, noscan);
   if (c.none()) return allocate_large_paged(size, alignment, noscan);
-  p = g_caches.alloc_paged(c);
-  if (p == nullptr && g_caches.drain_large()) p = g_caches.alloc_paged(c);
-  if (p == nullptr) return out_of_memory();
+  if ((p = allocate_sampled(size, alignment, noscan)) != nullptr) return p;
+  p = or_out_of_memory([c] { return g_caches.alloc_paged(c); });
+  if (p == nullptr) return nullptr;
   unmark(p);
   return p;
 }
@@ -85,7 +94,10 @@ void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan) {
   const SpanClass c = class_for_aligned(size, alignment < 16 ? 16 : alignment, noscan);
   if (!c.none() && mcache_alloc_class(c, &p)) return p;
   if (!ensure_started() || size > PTRDIFF_MAX) return out_of_memory();
-  if (!c.none()) return allocate_small(c);
+  if (!c.none()) {
+    p = allocate_sampled(size, alignment, noscan);
+    return p != nullptr ? p : allocate_small(c);
+  }
   return allocate_large_aligned(size, alignment, noscan);
 }
 
@@ -99,6 +111,8 @@ namespace {
     p = noscan ? allocate_noscan(bytes) : allocate_slow(bytes);
   } else if (!ensure_started()) {
     return out_of_memory();
+  } else if ((p = allocate_sampled(bytes, 16, noscan, true)) != nullptr) {
+    return p;
   } else if (!noscan || !mcache_alloc_class(noscan_class_for(bytes), &p)) {
     p = allocate_small(noscan ? noscan_class_for(bytes) : class_for(bytes), &untouched);
   }
@@ -133,22 +147,24 @@ void free_full(void* p, const void* caller) {
   errno = saved;
 }
 
-void free_odd(void* p, const void* caller) {
+[[gnu::noinline]] void free_extent_full(MSpan* span, const void* caller) {
+  const int saved = errno;
+  free_large(span);
+  memory_was_freed(caller);
+  errno = saved;
+}
+
+[[gnu::noinline]] void free_rare(void* p, const void* caller) {
   const Found found = classify(p);
   if (found.kind == PointerKind::kNull) return;
   if (found.kind != PointerKind::kObject) bad_pointer(p, "free", found);
   const int saved = errno;
   const SpanClass c = found.span_class();
-  if (c == kLargeClass) {
-    switch (mcache_free_extent(found.span)) {
-      case FreeOutcome::kDone: return;
-      case FreeOutcome::kOdd: double_free(p, "free", found);
-      case FreeOutcome::kFull: break;
-    }
-    free_large(found.span);
-    memory_was_freed(caller);
-  } else if (c == kTinyClass) {
+  if (c == kTinyClass) {
     if (!tiny_free(g_caches, p, *found.span)) double_free(p, "free", found);
+  } else if (c == kLargeClass) {
+    if (!free_sampled(found.span)) double_free(p, "free", found);  // by another thread at the same time
+    memory_was_freed(caller);
   } else if (!has_mark(c)) {
     if (!eight_free(g_caches, p, *found.span)) double_free(p, "free", found);
   } else {
@@ -156,6 +172,12 @@ void free_odd(void* p, const void* caller) {
     return free_full(p, caller);
   }
   errno = saved;
+}
+
+[[gnu::always_inline]] inline void free_odd(void* p, const void* caller) {
+  MSpan* extent = mcache_find_extent(p);
+  if (extent == nullptr) return free_rare(p, caller);
+  if (!mcache_free_extent(extent)) free_extent_full(extent, caller);
 }
 
 // release() from inside a longer call, which release() would take for the caller itself.
@@ -174,11 +196,18 @@ void release_odd(void* p) { free_odd(p, __builtin_return_address(0)); }
 
 void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (p == nullptr) return;
+  if (const MSpan* extent = mcache_find_extent(p)) {
+    if (size > kMaxSmallSize && size <= extent->elem_size) return free_odd(p, __builtin_return_address(0));
+  }
   const Found object = object_at(p, "free");
   const SpanClass c = object.span_class();
   const std::size_t usable = usable_bytes(p, object);
   bool right = size <= usable;
-  if (right && !is_large(c) && c != kTinyClass) {
+  if (object.span->sampled()) {
+    // Its class does not come from its size, but its bytes do, where it is not large.
+    const bool large = usable > kMaxSmallSize;
+    right = right && (!exact || (large ? size > kMaxSmallSize : size + 16 > usable));
+  } else if (right && !is_large(c) && c != kTinyClass) {
     const SpanClass expected = alignment > 16 ? class_for_aligned(size, alignment, false) : class_for(size);
     // realloc() leaves an object in place while it still fills more than half of it.
     right = size_class_of(expected) == size_class_of(c) || (!exact && size * 2 > usable);
@@ -224,7 +253,10 @@ ReallocObject described(const Found& found, std::size_t usable) {
   const std::size_t usable = usable_bytes(p, object);
   const ReallocPlan plan = plan_realloc(described(object, usable), size, g_large_route);
   if (plan.stay) return p;
-  if (plan.resize_to != 0 && g_process.heaps.resize_large(span, plan.resize_to, current_node())) return p;
+  if (plan.resize_to != 0 && g_process.heaps.resize_large(span, plan.resize_to, current_node())) {
+    if (span->sampled()) sampled_resized(span, size);
+    return p;
+  }
   const int saved = errno;
   void* moved = allocate_like(*span, plan.move_to);
   if (moved == nullptr && plan.move_to != size) moved = allocate_like(*span, size);

@@ -37,6 +37,12 @@ void* allocate_noscan(std::size_t size);
   if (!rounding_aligns_below_page(alignment) || size - 1 >= kMaxSmallSize) [[unlikely]] return false;
   return mcache_alloc_small(align_up(size, alignment), object);
 }
+// From a page on. Programs make calls that take single OS pages (guard pages, I/O buffers) on what they have asked to be
+// aligned to one, and hugetlb memory would refuse them: such objects have heaps of their own. False: take the slow way.
+[[gnu::always_inline]] inline bool allocate_paged_fast(std::size_t alignment, std::size_t size, void** object) {
+  if (!rounding_aligns_to_pages(alignment) || size - 1 >= kMaxSmallSize) return false;
+  return mcache_alloc_paged(align_up(size, alignment), object);
+}
 // alignment: a power of two.
 void* allocate_aligned(std::size_t alignment, std::size_t size, bool noscan = false);
 void* allocate_zeroed(std::size_t count, std::size_t size, bool noscan = false);

@@ -45,13 +45,25 @@ namespace {
   return allocate_aligned(alignment == 0 ? 16 : std::size_t{1} << log2_ceil(alignment), size);
 }
 
-// Leaves *out and errno alone on failure.
+// Leaves *out alone on failure. Like glibc's, it leaves ENOMEM in errno, too: programs report it by perror().
 [[gnu::noinline]] int posix_memalign_slow(void** out, std::size_t alignment, std::size_t size) {
   if (!is_pow2(alignment) || alignment % sizeof(void*) != 0) return EINVAL;
   const int saved = errno;
   void* p = allocate_aligned(alignment, size);
-  errno = saved;
   if (p == nullptr) return ENOMEM;
+  errno = saved;
+  *out = p;
+  return 0;
+}
+
+// Without the frame that the slow ways need.
+[[gnu::noinline]] void* memalign_paged(std::size_t alignment, std::size_t size) {
+  void* p;
+  return allocate_paged_fast(alignment, size, &p) ? p : memalign_slow(alignment, size);
+}
+[[gnu::noinline]] int posix_memalign_paged(void** out, std::size_t alignment, std::size_t size) {
+  void* p;
+  if (!allocate_paged_fast(alignment, size, &p)) return posix_memalign_slow(out, alignment, size);
   *out = p;
   return 0;
 }
@@ -60,7 +72,7 @@ namespace {
 
 NH_EXPORT_HOT void* memalign(std::size_t alignment, std::size_t size) noexcept {
   void* p;
-  return allocate_aligned_fast(alignment, size, &p) ? p : memalign_slow(alignment, size);
+  return allocate_aligned_fast(alignment, size, &p) ? p : memalign_paged(alignment, size);
 }
 
 NH_EXPORT_HOT int posix_memalign(void** out, std::size_t alignment, std::size_t size) noexcept {
@@ -69,7 +81,7 @@ NH_EXPORT_HOT int posix_memalign(void** out, std::size_t alignment, std::size_t 
     *out = p;
     return 0;
   }
-  return posix_memalign_slow(out, alignment, size);
+  return posix_memalign_paged(out, alignment, size);
 }
 
 NH_EXPORT void* valloc(std::size_t size) noexcept { return allocate_aligned(kOsPageSize, size); }

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "api/heap_calls.h"
+#include "process/memory_limit.h"
 #include "process/process.h"
 #include "base/bits.h"
 #include "os/residency.h"
@@ -65,7 +66,7 @@ void* allocate_large(const PlacedRequest& r) {
   HeapSet& heaps = g_process.heaps;
   const std::size_t alignment = r.alignment < kPageSize ? kPageSize : r.alignment;
   MSpan* span =
-      heaps.alloc_large(r.from.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, r.from.help, current_node(), true);
+      heaps.alloc_large(r.from.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, r.from.help, current_node(), LargeUse::kPlaced);
   if (span == nullptr) return nullptr;
   if (r.zero && !heaps[HeapId(span->heap)].heap.clear_large(span)) {
     heaps.free_large(span);
@@ -79,8 +80,15 @@ void* try_allocate(const PlacedRequest& r) {
   const SpanClass c = class_for(r);
   const auto allocate = [&] { return !c.none() ? allocate_small(r, c) : allocate_large(r); };
   void* p = allocate();
-  // What CPUs keep of large objects is memory, too.
-  return p == nullptr && g_caches.drain_large() ? allocate() : p;
+  if (p != nullptr) return p;
+  // What CPUs keep is memory, too. Programs try a full node again and again before they go elsewhere: a strict request
+  // costs the CPUs their large objects only.
+  if (r.from.help != Help::kNobody) {
+    release_kept();
+  } else if (!g_caches.drain_large()) {
+    return nullptr;
+  }
+  return allocate();
 }
 
 // Memory of a node's heap is proven to lie on the node before it is handed out, but for the heap's first unit, which a

@@ -6,6 +6,8 @@
 
 #include "api/heap_calls.h"
 #include "process/process.h"
+#include "process/profile.h"
+#include "process/sampling.h"
 #include "process/stats.h"
 #include "process/upkeep.h"
 #include "base/bits.h"
@@ -73,4 +75,22 @@ NH_EXPORT uint64_t numaheap_memory_syscalls() { return nh::memory_syscalls(); }
 NH_EXPORT const char* numaheap_cache_mode() {
   nh::ensure_started();
   return nh::cache_mode_name(nh::g_caches.mode());
+}
+
+NH_EXPORT int numaheap_profile_start(size_t interval) {
+  const int error = nh::ensure_started() ? nh::start_sampling(interval) : ENOMEM;
+  if (error == 0) return 0;
+  errno = error;
+  return -1;
+}
+
+NH_EXPORT void numaheap_profile_stop() {
+  if (nh::started()) nh::stop_sampling();
+}
+
+NH_EXPORT int numaheap_profile_dump(const char* path) {
+  const int error = nh::write_profile(path, false);
+  if (error == 0) return 0;
+  errno = error;
+  return -1;
 }

@@ -18,7 +18,7 @@ alignas(ListSet) char g_boot_lists[sizeof(ListSet)];
 
 constinit CpuSlots g_local_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
 constinit CpuSlots g_all_slots = {{g_boot_lists, g_boot_lists, g_boot_lists}};
-constinit HotState g_hot{0, 0, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
+constinit HotState g_hot{0, 0, nullptr, nullptr, 0, nullptr, kMaxHeaps, 0, 0};
 constinit CpuCaches g_caches;
 __thread std::uint32_t t_rseq_aborts = 0;
 
@@ -49,6 +49,7 @@ bool CpuCaches::init(const OsOps& os, HeapSet& heaps, const CacheConfig& config,
   AddressSpace& space = heaps.space();
   g_hot.free_key = g_free_key;
   g_hot.page_map = space.page_map();
+  g_hot.spans = space.spans();
   g_hot.extent_heap = config.extent_heap;
   // Before start, and where there are no twins, the lists of the local heap serve.
   g_hot.twin_lists = config.twins == kMaxHeaps ? 0 : static_cast<std::uint32_t>(list_offset(HeapId(config.twins), SpanClass()));
@@ -84,7 +85,15 @@ void CpuCaches::publish(int cpu, CpuCache* cache) {
   // A sequence loads one of the two pointers, so their order does not matter. release: it sees zeroed lists behind them.
   char* lists = reinterpret_cast<char*>(cache->lists);
   __atomic_store_n(&all_slots()[cpu], lists, __ATOMIC_RELEASE);
-  __atomic_store_n(&local_slots()[cpu], lists + list_offset(cache->local, SpanClass()), __ATOMIC_RELEASE);
+  char* const local = diverted_.load(std::memory_order_relaxed) ? empty_ : lists + list_offset(cache->local, SpanClass());
+  __atomic_store_n(&local_slots()[cpu], local, __ATOMIC_RELEASE);
+}
+
+// Sequences under way pop from the lists that they have found: as if they had been a moment earlier.
+void CpuCaches::divert_malloc(bool diverted) {
+  LockGuard guard(drain_lock_);
+  diverted_.store(diverted, std::memory_order_relaxed);
+  for_each([this](CpuCache& cache) { publish(static_cast<int>(cache.cpu), &cache); });
 }
 
 void CpuCaches::withdraw(int cpu) {

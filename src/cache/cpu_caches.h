@@ -89,6 +89,10 @@ class CpuCaches {
   // has grown by little since that was last done.
   void drain_large_before_growth(HeapId h, std::size_t bytes);
 
+  // While diverted, malloc's fast path finds empty lists on every CPU, so that each request comes to alloc(), which pops
+  // from the real ones; free's finds them as ever.
+  void divert_malloc(bool diverted);
+
   // The cache of the running CPU, whatever the mode; nullptr: no memory.
   CpuCache* current_cache();
   // Calls visit(CpuCache&) for every CPU that has one.
@@ -153,6 +157,7 @@ class CpuCaches {
   HeapOfCpu heap_of_cpu_ = nullptr;
   CacheMode mode_ = CacheMode::kFallback;
   bool fences_ = false;  // membarrier can abort sequences on other CPUs
+  std::atomic<bool> diverted_{false};
   char* empty_ = nullptr;     // lists that are empty and take nothing, for all heaps
   std::atomic<CpuCache*>* caches_ = nullptr;
   Lock drain_lock_{LockRank::kDrain};

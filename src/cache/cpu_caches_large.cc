@@ -170,6 +170,7 @@ void CpuCaches::flush_large(CpuCache* cache, HeapId h, MSpan** large) {
       void* next = next_object(first);
       MSpan* span = h.value == config_.extent_heap ? static_cast<MSpan*>(first) : heaps_->space().span_of(first);
       if (span == nullptr) freed_twice(first);
+      if (h.value == config_.extent_heap && span->use != SpanUse::kFreed) large_freed_twice(*span);
       span->next = *large;
       *large = span;
       first = next;

@@ -37,6 +37,7 @@ struct alignas(64) HotState {
   std::uintptr_t base;     // of the window of address space
   std::size_t used_bytes;  // of it; 0 before start, so that no pointer is ours
   const PageEntry* page_map;
+  MSpan* const* spans;        // of the window's pages
   std::uint64_t free_key;     // a copy of g_free_key in the line that is here anyway
   const ArenaOwner* owners;   // of the window's arenas
   std::uint32_t extent_heap;  // whose large objects CPUs keep by their descriptors
@@ -127,37 +128,40 @@ inline constexpr auto kBinListOffset = [] {
 }
 
 // An extent of first-touch memory that was freed on this CPU, with whatever is in it. nullptr: none of this size is kept.
-// The descriptor stands for the object: it, too, begins with the link.
+// The descriptor stands for the object: it, too, begins with the link. Two threads that free one object at once may both
+// have found it in use, so that two CPUs keep it: the second that takes it sees that it is not free, as unmark() does.
 [[gnu::always_inline]] inline MSpan* mcache_take_extent(unsigned units) {
   static_assert(offsetof(MSpan, next) == 0);
   void* taken;
   const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   if (!rseq_pop(all_slots(), offset, &taken)) return nullptr;
   auto* span = static_cast<MSpan*>(taken);
+  if (span->use != SpanUse::kFreed) [[unlikely]] large_freed_twice(*span);
   span->use = SpanUse::kInUse;
   span->need_zero = true;
   return span;
 }
 
-enum class FreeOutcome { kDone, kOdd, kFull };
+// The large object without a bin that begins at p and is in use. nullptr: the slow way finds out what p is.
+[[gnu::always_inline]] inline MSpan* mcache_find_extent(const void* p) {
+  constexpr std::size_t kLargeKind = entry_kind(make_page_entry(HeapId(0), kLargeClass, 0));
+  const std::uintptr_t at = address(p) - g_hot.base;
+  if (at >= hot_used_bytes() || entry_kind(g_hot.page_map[at >> kPageShift]) != kLargeKind) return nullptr;
+  MSpan* span = __atomic_load_n(&g_hot.spans[at >> kPageShift], __ATOMIC_RELAXED);
+  return span != nullptr && span->use == SpanUse::kInUse && address(p) == span->object_addr() ? span : nullptr;
+}
 
-// Frees a large object that has no bin. kOdd: another thread has freed it. kFull: it is the caller's now, who gives it to
-// its heap.
-//
-// Two threads that free one object may both have found it in use; the exchange lets one of them go on. It must come before
-// the push, since afterwards the object is somebody else's. Where the descriptor stands for another object by now, it was
-// freed and given out again in between: then it is that one which is freed by mistake, as with small objects.
-[[gnu::always_inline]] inline FreeOutcome mcache_free_extent(MSpan* span) {
-  SpanUse in_use = SpanUse::kInUse;
-  if (!__atomic_compare_exchange_n(&span->use, &in_use, SpanUse::kFreed, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
-    return FreeOutcome::kOdd;
-  }
+// Frees what mcache_find_extent() found. False: this CPU does not keep it, and the caller gives it to its heap.
+[[gnu::always_inline]] inline bool mcache_free_extent(MSpan* span) {
+  // Before the push, since afterwards the object is somebody else's. A plain store: a locked instruction here would double
+  // the cost of malloc and free together.
+  span->use = SpanUse::kFreed;
   const unsigned units = span->npages / kPagesPerHuge;
-  if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return FreeOutcome::kFull;
+  if (span->heap != g_hot.extent_heap || units > kMaxKeptUnits) return false;
   const std::size_t offset = list_offset(HeapId(g_hot.extent_heap), extent_class(units));
   // 0: its second word, `prev`, stays null.
   static_assert(offsetof(MSpan, prev) == 8);
-  return rseq_push(all_slots(), offset, span, 0) ? FreeOutcome::kDone : FreeOutcome::kFull;
+  return rseq_push(all_slots(), offset, span, 0);
 }
 
 // A pointer to an object that may be freed.
@@ -182,6 +186,8 @@ struct LiveObject {
 [[gnu::always_inline]] inline bool mcache_push(void* p, const LiveObject& object) {
   return rseq_push(all_slots(), entry_list(object.entry), p, object.mark);
 }
+
+enum class FreeOutcome { kDone, kOdd, kFull };
 
 // kOdd: nothing was done. kFull: p is the start of an object, now marked as free, and its list has no room.
 [[gnu::always_inline]] inline FreeOutcome mcache_free(void* p) {

@@ -122,41 +122,41 @@ void HeapSet::flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId
 }
 
 // Extents of first-touch memory are whole units and have no bin: the CPU caches keep them in another way.
-HeapSet::Bin HeapSet::bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool placed) {
-  if (placed || bytes > kMaxBinBytes || bytes <= kMaxSmallSize || heap.whole_units()) return {bytes, kLargeClass};
+HeapSet::Bin HeapSet::bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool binned) {
+  if (!binned || bytes > kMaxBinBytes || bytes <= kMaxSmallSize || heap.whole_units()) return {bytes, kLargeClass};
   const SpanClass c = bin_class(bytes, noscan);
   return {size_class(c).bytes, c};
 }
 
 MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan,
-                                 NodeId asker, bool placed) {
-  const Bin bin = bin_for(heap, bytes, noscan, placed);
+                                 NodeId asker, LargeUse use) {
+  const Bin bin = bin_for(heap, bytes, noscan, use == LargeUse::kPlain);
   MSpan* span = heap.alloc_large(bin.bytes, alignment, noscan, bin.c, asker);
-  if (span != nullptr && placed) span->nelems |= MSpan::kLargePlaced;
+  if (span != nullptr && use == LargeUse::kPlaced) span->nelems |= MSpan::kLargePlaced;
   return span;
 }
 
 bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
   MHeap& heap = heaps_[span->heap].heap;
-  const Bin bin = bin_for(heap, bytes, span->noscan(), span->placed());
+  const Bin bin = bin_for(heap, bytes, span->noscan(), !span->placed() && !span->sampled());
   return heap.resize_large(span, bin.bytes, bin.c, asker);
 }
 
 MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help,
-                            NodeId asker, bool placed) {
-  MSpan* span = find_large(h, bytes, alignment, noscan, help, asker, placed);
-  if (span == nullptr && release_idle()) span = find_large(h, bytes, alignment, noscan, help, asker, placed);
+                            NodeId asker, LargeUse use) {
+  MSpan* span = find_large(h, bytes, alignment, noscan, help, asker, use);
+  if (span == nullptr && release_idle()) span = find_large(h, bytes, alignment, noscan, help, asker, use);
   if (span == nullptr) return nullptr;
   note_served(HeapId(span->heap), running_cpu(), 1);
   return span;
 }
 
 MSpan* HeapSet::find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help,
-                           NodeId asker, bool placed) {
-  MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker, placed);
+                           NodeId asker, LargeUse use) {
+  MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker, use);
   if (span != nullptr) return span;
   ask_others(h, running_cpu(), help, [&](HeapId other) {
-    span = alloc_large_from(heaps_[other.value].heap, bytes, alignment, noscan, asker, placed);
+    span = alloc_large_from(heaps_[other.value].heap, bytes, alignment, noscan, asker, use);
     if (span == nullptr) return false;
     note_helped(other);
     return true;

@@ -45,6 +45,9 @@ using HelpersOf = unsigned (*)(Help help, HeapId h, CpuId cpu, HeapId* out);
 // The heap of the node that a CPU is on, whatever policy is in force.
 using HomeOfCpu = HeapId (*)(CpuId cpu);
 
+// Placed and sampled objects have no bin, since no CPU may keep one and hand it to somebody else.
+enum class LargeUse : std::uint8_t { kPlain, kPlaced, kSampled };
+
 class HeapSet {
  public:
   // memory: zeroed, for `count` heaps. The caller initialises each heap afterwards.
@@ -68,10 +71,9 @@ class HeapSet {
   // About `count` objects of one class and heap go home. from: the heap of the CPU that sends them.
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
   // nullptr: out of memory everywhere that may be asked. The size is rounded up to that of the bin, where there is one.
-  // asker: the node of the calling thread. placed: the object is a placed one, which has no bin, since no CPU may keep it
-  // and hand it to somebody else.
+  // asker: the node of the calling thread.
   MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help, NodeId asker = {},
-                     bool placed = false);
+                     LargeUse use = LargeUse::kPlain);
   void free_large(MSpan* span) { heaps_[span->heap].heap.free_span(span); }
   // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
   bool resize_large(MSpan* span, std::size_t bytes, NodeId asker = {});
@@ -90,12 +92,12 @@ class HeapSet {
     std::size_t bytes;
     SpanClass c;
   };
-  static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool placed);
+  static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool binned);
   Batch fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, Help help, bool* untouched);
   static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker,
-                                 bool placed);
+                                 LargeUse use);
   MSpan* find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help, NodeId asker,
-                    bool placed);
+                    LargeUse use);
   // Calls attempt(heap) for one after the other of the heaps that help h out, until it says true.
   template <typename Attempt>
   bool ask_others(HeapId h, CpuId cpu, Help help, Attempt&& attempt);

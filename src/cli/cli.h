@@ -20,10 +20,12 @@ inline constexpr int kNotFound = 127;       // CMD does not exist
 int run_command(Words words);
 int topo_command(Words words);
 int options_command(Words words);
+int profile_command(Words words);
 
 extern const char kRunHelp[];
 extern const char kTopoHelp[];
 extern const char kOptionsHelp[];
+extern const char kProfileHelp[];
 
 // Writes "numaheap: <text>\n" to stderr and returns `status`.
 int complain(int status, const std::string& text);

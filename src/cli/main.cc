@@ -18,6 +18,7 @@ constexpr char kHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]   run a program on numaheap
        numaheap topo [OPTION...]                   what numaheap sees of this machine
        numaheap options [--markdown|--man]         the NUMAHEAP_ variables
+       numaheap profile FILE|PID [OPTION...]       who holds the memory
        numaheap --version
        numaheap COMMAND --help
 )";
@@ -31,6 +32,7 @@ constexpr Command kCommands[] = {
     {"run", run_command, kRunHelp},
     {"topo", topo_command, kTopoHelp},
     {"options", options_command, kOptionsHelp},
+    {"profile", profile_command, kProfileHelp},
 };
 
 int main_command(Words words) {

@@ -100,6 +100,8 @@ class AddressSpace {
   std::size_t used_bytes() const { return used_bytes_.load(std::memory_order_relaxed); }
   std::size_t max_bytes() const { return max_bytes_; }
   PageEntry* page_map() const { return static_cast<PageEntry*>(page_map_.data()); }
+  // Of the first page of each span, as far as the page map has entries.
+  MSpan** spans() const { return static_cast<MSpan**>(spans_.data()); }
   // Indexed by (address - base) >> kArenaShift, as far as the window is in use.
   const ArenaOwner* owners() const { return static_cast<const ArenaOwner*>(owners_.data()); }
 
@@ -155,7 +157,6 @@ class AddressSpace {
 
  private:
   std::size_t index(std::uintptr_t a) const { return (a - base_) >> kPageShift; }
-  MSpan** spans() const { return static_cast<MSpan**>(spans_.data()); }
   bool place_tables(std::uintptr_t place);
   int extend_tables(ArenaIndex hole, ArenaIndex first, ArenaIndex end);
 

@@ -136,21 +136,19 @@ int Backer::bind(void* p, std::size_t bytes, BindMode mode) const {
 
 // ---- mapping -----------------------------------------------------------------------------------------------------
 
-void Backer::map_hugetlb(const Run& run) const {
+bool Backer::map_hugetlb(const Run& run) const {
   const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;
   const std::size_t bytes = run.count * kHugeSize;
-  if (os_->map_new_hugetlb(run.at(0), bytes, kHugeSize, config_.source, reservation) != 0) {
-    note_fallback(Fallback::kHugetlbRefused, true);
-    return;
-  }
+  if (os_->map_new_hugetlb(run.at(0), bytes, kHugeSize, config_.source, reservation) != 0) return false;
   const int error = has_policy() ? bind(run.at(0), bytes, config_.policy) : 0;
   if (error == EINVAL && node_is_gone()) {
     // It could not be bound later without cutting the mapping. Plain memory can.
     os_->unmap(run.at(0), bytes);
-    return;
+    return true;
   }
   set_mapped(run, UnitKind::kHuge2M);
   if (has_policy() && error == 0) set_bound(run, config_.policy);
+  return true;
 }
 
 int Backer::map_plain(const Run& run, bool thp) const {
@@ -248,10 +246,13 @@ int Backer::populate_in_turns(const Run& run) const {
 }
 
 int Backer::back(const Run& run, std::size_t needed, const Request& request) const {
+  bool refused = false;
   // Asked again: the process may have forked since the request was decided.
   if (request.hugetlb && !pool_is_left()) {
     const std::size_t span = request.steps ? run.count : needed;
-    for_each_run(run.units, span, is_reserved, [&](std::size_t first, std::size_t n) { map_hugetlb(run.part(first, n)); });
+    for_each_run(run.units, span, is_reserved, [&](std::size_t first, std::size_t n) {
+      refused |= !map_hugetlb(run.part(first, n));
+    });
   }
   int error = 0;
   const auto keep_first = [&error](int e) { error = error != 0 ? error : e; };
@@ -259,6 +260,8 @@ int Backer::back(const Run& run, std::size_t needed, const Request& request) con
     keep_first(map_plain(run.part(first, n), request.thp));
   });
   if (error != 0) return error;
+  // Where plain memory cannot be mapped either, it is the process's limit that refuses.
+  if (refused) note_fallback(Fallback::kHugetlbRefused, true);
   for_each_run(run.units, needed, is_mapped_hugetlb, [&](std::size_t first, std::size_t n) {
     if (first_touch()) {
       set_all(run.part(first, n), UnitState::kBacked);

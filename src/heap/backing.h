@@ -101,7 +101,7 @@ class Backer {
   bool pool_has(std::size_t page_bytes, std::size_t bytes) const;
   bool node_lacks_room(std::size_t bytes) const;
   int bind(void* p, std::size_t bytes, BindMode mode) const;
-  void map_hugetlb(const Run& run) const;
+  bool map_hugetlb(const Run& run) const;  // false: refused
   int map_plain(const Run& run, bool thp) const;
   int replace_with_thp(const Run& unit) const;
   int prove_hugetlb(const Run& run) const;

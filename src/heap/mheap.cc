@@ -217,6 +217,8 @@ void MHeap::free_span(MSpan* span) {
   const PageId first = arenas_.page_of(span->start_addr);
   const PageCount pages = span->pages();
   if (is_large(span->span_class)) {
+    // Two threads that free one object at once may both come here.
+    if (__atomic_exchange_n(&span->use, SpanUse::kNone, __ATOMIC_ACQ_REL) == SpanUse::kNone) large_freed_twice(*span);
     large_objects_.fetch_sub(1, std::memory_order_relaxed);
     large_bytes_.fetch_sub(span->alloc_cache, std::memory_order_relaxed);
   }

@@ -2,6 +2,8 @@
 #include <cstring>
 
 #include "base/bits.h"
+#include "base/check.h"
+#include "base/format.h"
 #include "heap/mheap.h"
 
 namespace nh {
@@ -103,7 +105,9 @@ bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId ask
   count_large(span, bytes);
   span->shift_object(span->free_index);
   span->span_class = c;
+  const SpanUse use = span->use;
   space_->publish(span);
+  span->use = use;
   return true;
 }
 
@@ -138,6 +142,13 @@ bool MHeap::clear_large(MSpan* span) {
   if (drop && !renew(first, span->pages(), &dropped)) return false;
   if (!dropped) std::memset(start, 0, bytes);
   return true;
+}
+
+void large_freed_twice(const MSpan& span) {
+  Text<120> text;
+  text.text("double free of the large object ").ptr(reinterpret_cast<const void*>(span.object_addr()));
+  text.text(": two threads freed it at once");
+  fatal(text.c_str());
 }
 
 }  // namespace nh

@@ -24,6 +24,7 @@ enum class SpanSet : std::uint8_t { kNone, kPartial, kFull };  // where its mcen
 enum class SpanUse : std::uint8_t {
   kNone,
   kInUse,  // from the moment the page map names it until its pages are freed
+  kSampled,  // the same, of an object that the profiler follows
   kFreed,  // a large object that was freed: on its way into the heap, or kept in a CPU's cache, linked by its descriptor
 };
 
@@ -47,7 +48,14 @@ struct alignas(64) MSpan {
   SpanSet set : 7;
   bool need_zero : 1;         // some page was written since the OS gave it
   SpanUse use;                // a byte of its own: who frees a large object claims it by an atomic exchange
-  std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
+  union {
+    std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
+    struct {                      // of a sampled object:
+      std::uint64_t objects;      // how many it stands for, in the profiler's unit,
+      std::uint64_t bytes;        // and how much memory
+      std::uint32_t site;         // where it was allocated
+    } sample;
+  };
 
   PageCount pages() const { return PageCount(npages); }
   std::uintptr_t end_addr() const { return start_addr + (std::uintptr_t{npages} << kPageShift); }
@@ -80,6 +88,7 @@ struct alignas(64) MSpan {
   bool noscan() const {
     return span_class.is_large() ? (nelems & kLargeNoscan) != 0 : span_class.noscan();
   }
+  bool sampled() const { return use == SpanUse::kSampled; }
   bool placed() const { return span_class.is_large() ? (nelems & kLargePlaced) != 0 : span_class.is_placed(); }
   static constexpr std::uint16_t kLargeNoscan = 1, kLargePlaced = 2;
 
@@ -154,6 +163,9 @@ struct alignas(64) MSpan {
   }
   void close_window() { alloc_bits[free_index / 64u] = ~alloc_cache; }
 };
+
+// Says that a large object was freed twice, by two threads at once, and aborts.
+[[noreturn, gnu::cold]] void large_freed_twice(const MSpan& span);
 
 static_assert(sizeof(MSpan) == 192, "three cache lines: fields, then 128 bytes of bits");
 

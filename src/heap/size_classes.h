@@ -152,6 +152,9 @@ static_assert((kRoundedAlignments & 64) != 0 && (kRoundedAlignments & 4096) != 0
 constexpr bool rounding_aligns_below_page(std::size_t alignment) {
   return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments & (kOsPageSize - 1)) != 0;
 }
+constexpr bool rounding_aligns_to_pages(std::size_t alignment) {
+  return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments & ~(kOsPageSize - 1)) != 0;
+}
 // False for what is no power of two.
 constexpr bool rounding_aligns(std::size_t alignment) {
   return (alignment & (alignment - 1)) == 0 && (alignment & kRoundedAlignments) != 0;

@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <cstring>
 
+#include "process/memory_limit.h"
 #include "process/process.h"
+#include "large/sampled.h"
 #include "base/bits.h"
 #include "cache/mcache.h"
 
@@ -55,7 +57,10 @@ MSpan* allocate_from_heaps(HeapChoice from, std::size_t size, std::size_t alignm
 MSpan* allocate_span_from(HeapChoice from, std::size_t bytes, std::size_t alignment, bool noscan) {
   if (g_process.heaps[from.heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(from.heap, bytes);
   MSpan* span = allocate_from_heaps(from, bytes, alignment, noscan);
-  if (span == nullptr && g_caches.drain_large()) span = allocate_from_heaps(from, bytes, alignment, noscan);
+  if (span == nullptr) {
+    release_kept();
+    span = allocate_from_heaps(from, bytes, alignment, noscan);
+  }
   if (span == nullptr) return nullptr;
   g_caches.large_missed(*span);
   // The memory may have been an object that was freed, and what is no bin becomes one when it shrinks. Fresh pages have no
@@ -66,6 +71,8 @@ MSpan* allocate_span_from(HeapChoice from, std::size_t bytes, std::size_t alignm
 
 MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
+  // What no giving back can make room for.
+  if (size > g_process.space.max_bytes() || alignment > g_process.space.max_bytes()) return nullptr;
   const bool shifts = alignment <= kCacheLine && size >= g_large_route.extent_min;
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;
@@ -76,6 +83,7 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
 
 // Out of line, so that the way through a CPU's lists needs no stack frame.
 [[gnu::noinline]] void* allocate_other(std::size_t size, bool noscan, std::size_t alignment) {
+  if (void* p = allocate_sampled(size, alignment, noscan)) return p;
   if (g_large_route.is_extent(size)) {
     if (MSpan* span = take_extent(size, noscan, alignment)) return start_of(span);
   }
@@ -86,7 +94,7 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
 
 void* allocate_large(std::size_t size, bool noscan) {
   void* p;
-  if (allocate_bin_fast(size, noscan, &p)) return p;
+  if (allocate_bin_fast(size, noscan, &p)) [[likely]] return p;
   return allocate_other(size, noscan, 16);
 }
 
@@ -99,6 +107,7 @@ void* allocate_large(std::size_t size) {
 void* allocate_large_zeroed(std::size_t size, bool noscan) {
   void* p;
   if (allocate_bin_fast(size, noscan, &p)) return std::memset(p, 0, size);
+  if ((p = allocate_sampled(size, 16, noscan, true)) != nullptr) return p;
   MSpan* span = g_large_route.is_extent(size) ? take_extent(size, noscan, 16) : nullptr;
   if (span == nullptr) span = allocate_span(size, 16, noscan);
   if (span == nullptr) return start_or_error(nullptr);
@@ -112,18 +121,17 @@ void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool nosca
   // What is kept lies at a page, extents at a huge page.
   if (size > kMaxSmallSize && size <= g_large_route.bin_max && alignment <= kPageSize) return allocate_large(size, noscan);
   if (alignment <= kHugeSize && g_large_route.is_extent(size)) return allocate_other(size, noscan, alignment);
+  if (void* p = allocate_sampled(size, alignment, noscan)) return p;
   return start_or_error(allocate_span(size == 0 ? 1 : size, alignment, noscan));
 }
 
 void* allocate_large_paged(std::size_t size, std::size_t alignment, bool noscan) {
   void* p;
-  const bool best = g_large_route.is_best(size);
-  const bool in_bin = alignment <= kPageSize && size > kMaxSmallSize && !best;
+  const bool in_bin = alignment <= kPageSize && size > kMaxSmallSize && !g_large_route.is_best(size);
   if (in_bin && mcache_alloc_bin(size, noscan, &p, g_hot.twin_lists)) return p;
+  if ((p = allocate_sampled(size, alignment, noscan)) != nullptr) return p;
   if (alignment < kPageSize) alignment = kPageSize;
-  HeapChoice from = best ? heap_for_large(size) : HeapChoice{g_caches.local_heap(), g_process.help};
-  from.heap = paged_twin(from.heap);
-  return start_or_error(allocate_span_from(from, size == 0 ? 1 : size, alignment, noscan));
+  return start_or_error(allocate_span_from(heap_for_paged(size), size == 0 ? 1 : size, alignment, noscan));
 }
 
 void free_large(MSpan* span) {

@@ -11,7 +11,8 @@ namespace nh {
 
 // A large object (more than kMaxSmallSize) from this CPU's list. False: take the slow way.
 [[gnu::always_inline]] inline bool allocate_bin_fast(std::size_t size, bool noscan, void** object) {
-  return size <= g_large_route.bin_max && mcache_alloc_bin(size, noscan, object);
+  if (size > g_large_route.bin_max) [[unlikely]] return false;
+  return mcache_alloc_bin(size, noscan, object);
 }
 
 // A large object (more than kMaxSmallSize), aligned to a page; nullptr and ENOMEM when memory is exhausted.

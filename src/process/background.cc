@@ -99,10 +99,7 @@ Round work_once(unsigned worker) {
   Round round;
   const std::uint64_t begin = linux_os().now_ns();
   const bool urgent = memory_is_tight();
-  if (urgent) {
-    g_caches.drain_all();
-    g_process.heaps.trim_centrals();
-  }
+  if (urgent) release_kept();
   for_each_heap_of(worker, [&](MHeap& heap) {
     const Scavenger::Step step = g_scavenger.step(heap, urgent);
     round.released |= step.released != 0;

@@ -34,6 +34,7 @@
 #include "process/leave_pool.h"
 #include "process/pool_runs.h"
 #include "process/process.h"
+#include "process/sampling.h"
 #include "process/upkeep.h"
 
 namespace nh {
@@ -53,6 +54,7 @@ void repair_in_child() {
   g_process.heaps.repair_after_fork(lost_small);
   g_caches.repair_after_fork(lost_small);
   repair_reports_after_fork();
+  repair_sampling_after_fork();
   return_to_pool();
 }
 

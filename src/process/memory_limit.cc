@@ -62,9 +62,7 @@ GrowthAdvice before_growth(std::size_t bytes) {
   advice.no_thp = true;
   const std::size_t done = give_back_idle(wanted);
   if (done >= wanted || !may_drain()) return advice;
-  // What CPUs and mcentrals keep does not count as idle.
-  g_caches.drain_all();
-  g_process.heaps.trim_centrals();
+  release_kept();  // or it does not count as idle
   give_back_idle(wanted - done);
   return advice;
 }
@@ -72,6 +70,11 @@ GrowthAdvice before_growth(std::size_t bytes) {
 }  // namespace
 
 bool memory_is_tight() { return excess_with(0) != 0; }
+
+void release_kept() {
+  g_caches.drain_all();
+  g_process.heaps.trim_centrals();
+}
 
 void init_memory_limit() { set_growth_adviser(before_growth); }
 

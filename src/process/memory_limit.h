@@ -11,4 +11,8 @@ void init_memory_limit();
 // Whether the process uses more than nine tenths of a limit now.
 bool memory_is_tight();
 
+// What CPUs, transfer caches and mcentrals keep goes home, where it can become an object of any size: before an allocation
+// fails for want of memory.
+void release_kept();
+
 }  // namespace nh

@@ -118,6 +118,13 @@ HeapChoice heap_for_large(std::size_t bytes) {
   }
 }
 
+HeapChoice heap_for_paged(std::size_t bytes) {
+  HeapChoice choice = {heap_of_cpu(g_caches.current_cpu()), g_process.help};
+  if (g_large_route.is_best(bytes)) choice = heap_for_large(bytes);
+  choice.heap = paged_twin(choice.heap);
+  return choice;
+}
+
 // Before the program's own constructors where the linker lets us; the first allocation may have come earlier still.
 [[gnu::constructor(101)]] static void construct() {
   if (!ensure_started()) return;

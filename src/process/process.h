@@ -62,6 +62,8 @@ struct HeapChoice {
   Help help;
 };
 HeapChoice heap_for_large(std::size_t bytes);
+// The same for those of whatever size that are never on hugetlb pages.
+HeapChoice heap_for_paged(std::size_t bytes);
 // The same without regard to sizes that NUMAHEAP_LARGE has for the best memory.
 HeapId usual_heap_for_large(std::size_t bytes);
 

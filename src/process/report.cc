@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "process/file_name.h"
 #include "process/malloc_info.h"
 #include "process/process.h"
 #include "process/stats.h"
@@ -44,16 +45,8 @@ int copy_out(std::string_view text, char* buffer, std::size_t capacity) {
 
 void write_stats_file(const char* pattern) {
   Text<1200> path;
-  for (const char* c = pattern; *c != '\0'; c++) {
-    if (c[0] == '%' && c[1] == 'p') {
-      path.sdec(getpid());
-      c++;
-    } else {
-      path.ch(*c);
-    }
-  }
-  const int fd = static_cast<int>(
-      ::syscall(SYS_openat, AT_FDCWD, path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+  write_file_name(path, pattern);
+  const int fd = open_to_write(path.c_str());
   bool ok = fd >= 0;
   if (ok) {
     const bool json = path.view().ends_with(".json");
@@ -62,7 +55,7 @@ void write_stats_file(const char* pattern) {
     ok &= ::syscall(SYS_close, fd) == 0;
   }
   if (!ok) {
-    const int error = errno;
+    const int error = fd < 0 ? -fd : errno;
     Text<1400> line;
     line.text("NUMAHEAP_STATS: cannot write ").text(path.view()).text(" (errno ").sdec(error).ch(')');
     warn_line(line.c_str());

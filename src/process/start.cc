@@ -27,9 +27,12 @@ namespace {
 void parse_environment(Options* options, OptionProblems* problems) {
   const bool secure = getauxval(AT_SECURE) != 0;
   if (environ != nullptr) return parse_options(environ, secure, options, problems);
-  static char text[64 * KiB];
+  // Kept, since options point into it.
+  constexpr std::size_t kMost = 64 * KiB;
+  auto* const text = static_cast<char*>(linux_os().reserve(kMost, kOsPageSize));
+  if (text == nullptr || linux_os().make_writable(text, kMost) != 0) return;
   static const char* list[64];
-  const long n = read_file("/proc/self/environ", text, sizeof text);
+  const long n = read_file("/proc/self/environ", text, kMost);
   unsigned count = 0;
   for (long at = 0; at < n && count < 63;) {
     const std::string_view variable(text + at);

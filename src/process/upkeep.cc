@@ -6,6 +6,7 @@
 #include "process/fork.h"
 #include "process/memory_limit.h"
 #include "process/process.h"
+#include "process/profile.h"
 #include "process/start.h"
 #include "base/format.h"
 #include "numa/hwloc_topology.h"
@@ -41,14 +42,21 @@ void start_upkeep() {
 
 std::size_t trim_all() {
   HeapSet& heaps = g_process.heaps;
-  g_caches.drain_all();
-  heaps.trim_centrals();
+  release_kept();
   std::size_t released = 0;
   for (unsigned i = 0; i < heaps.count(); i++) released += heaps[HeapId(i)].heap.scavenge(SIZE_MAX, 0);
   return released;
 }
 
+// Later than the rest: in a static program the unwinder knows no code before the constructors with a number have run.
+[[gnu::constructor]] static void start_profile() {
+  if (started()) init_profile();
+}
+
 // The library's destructor: after the program's atexit functions and static destructors, whose frees it counts.
-[[gnu::destructor(101)]] static void at_exit() { report_at_exit(); }
+[[gnu::destructor(101)]] static void at_exit() {
+  report_at_exit();
+  profile_at_exit();
+}
 
 }  // namespace nh

@@ -107,12 +107,16 @@ class CacheWorld {
           errors++;
           return;
         }
-        switch (mcache_free_extent(span)) {
-          case FreeOutcome::kDone: return;
-          case FreeOutcome::kOdd: errors++; return;
-          case FreeOutcome::kFull: return free_large(span);
+        if (span->use != SpanUse::kInUse) {
+          errors++;
+        } else if (!mcache_free_extent(span)) {
+          free_large(span);
         }
     }
+  }
+  void free_large(MSpan* span) {
+    caches.large_turned_away(*span);
+    central.heaps.free_large(span);
   }
   void taken(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(1) != 0; }
   void given_back(void* p) { errors += owners_[(address(p) - central.space.base()) / 8].exchange(0) != 1; }
@@ -187,10 +191,6 @@ class CacheWorld {
     p = start_of(span);
     if (!extent) mark_word(p) = 0;
     return p;
-  }
-  void free_large(MSpan* span) {
-    caches.large_turned_away(*span);
-    central.heaps.free_large(span);
   }
   std::string audit_large(const CpuCache& cache, unsigned slack) {
     std::string wrong;

@@ -97,35 +97,5 @@ TEST(Fallback, RepairAbandonsALockedCache) {
   unpin();
 }
 
-// Two threads that free one large object at the same moment: to one of them it is a double free.
-TEST(Extents, AreClaimedByOneThread) {
-  MSpan span = {};
-  span.npages = (kMaxKeptUnits + 1) * kPagesPerHuge;  // too large to be kept: what is claimed is the caller's
-  std::atomic<int> turn{0};
-  std::atomic<int> claimed{0}, refused{0};
-  constexpr int kRounds = 20000;
-  const auto claim = [&](int thread) {
-    for (int round = 0; round < kRounds; round++) {
-      // Both are let go by the last store of the round before.
-      if (thread == 0) {
-        span.use = SpanUse::kInUse;
-        turn.store(3 * round + 1);
-      }
-      while (turn.load() < 3 * round + 1) std::this_thread::yield();
-      // The other thread sees that store later: for each round another wait, so that in some both come at once.
-      for (volatile int wait = thread == 0 ? round % 200 : 0; wait > 0;) wait = wait - 1;
-      (mcache_free_extent(&span) == FreeOutcome::kOdd ? refused : claimed)++;
-      turn.fetch_add(1);
-      while (turn.load() < 3 * round + 3) std::this_thread::yield();
-    }
-  };
-  std::thread other(claim, 1);
-  claim(0);
-  other.join();
-  EXPECT_EQ(claimed, kRounds);
-  EXPECT_EQ(refused, kRounds);
-  EXPECT_EQ(span.use, SpanUse::kFreed);
-}
-
 }  // namespace
 }  // namespace nh::test

@@ -317,7 +317,6 @@ TEST_F(Large, ExtentsAreNotTouched) {
   w.free(p);
   EXPECT_EQ(span->use, SpanUse::kFreed);
   EXPECT_EQ(w.central.space.span_of(p), span) << "the page map still names it";
-  EXPECT_EQ(mcache_free_extent(span), FreeOutcome::kOdd) << "freed already";
   EXPECT_EQ(w.alloc(8 * MiB), p);
   EXPECT_EQ(span->use, SpanUse::kInUse);
   EXPECT_TRUE(span->need_zero) << "its last owner wrote to it";
@@ -358,6 +357,19 @@ TEST_F(Large, ADoubleFreeIsSeen) {
   mark_word(p) = 1;
   EXPECT_EQ(mcache_free(p), FreeOutcome::kFull);
   EXPECT_DEATH(w.caches.large_turned_away(*w.central.space.span_of(p)), "double free");
+}
+
+// Each of two threads has found the object in use and goes on to free it.
+TEST_F(Large, TwoThreadsThatFreeOneExtentAreSeen) {
+  CacheWorld w(world());
+  warm(w, 8 * MiB);
+  void* p = w.alloc(8 * MiB);
+  MSpan* span = w.central.space.span_of(p);
+  ASSERT_TRUE(mcache_free_extent(span)) << "this CPU keeps it";
+  ASSERT_FALSE(mcache_free_extent(span)) << "one is enough";
+  EXPECT_DEATH({ w.free_large(span); mcache_take_extent(4); }, "double free.*two threads") << "one kept, one given to the heap";
+  EXPECT_DEATH({ w.free_large(span); w.free_large(span); }, "double free.*two threads") << "both given to the heap";
+  EXPECT_DEATH({ w.free_large(span); w.caches.drain_large(); }, "double free.*two threads") << "both, in the end";
 }
 
 // ---- the real thing --------------------------------------------------------------------------------------------------

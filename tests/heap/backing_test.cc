@@ -167,6 +167,9 @@ TEST(Ladder, RefusedHugetlbMappingsMeanThp) {
   EXPECT_EQ(l.os.hugetlb_bytes(), 0u);
   l.use();
   EXPECT_EQ(fallbacks(Fallback::kHugetlbRefused), before + 1);
+  l.os.fail_all(FakeCall::kMapNew, ENOMEM);
+  EXPECT_EQ(l.back(2, 2), ENOMEM);
+  EXPECT_EQ(fallbacks(Fallback::kHugetlbRefused), before + 1) << "no fallback: nothing serves instead";
 }
 
 // Another library's mapping that came there after the window had been looked at.

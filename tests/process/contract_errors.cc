@@ -43,7 +43,9 @@ CASE(huge_sizes) {
     expect_enomem("valloc", n, [n] { return valloc(opaque_size(n)); });
     expect_enomem("pvalloc", n, [n] { return pvalloc(opaque_size(n)); });
     void* p = kUntouched;
+    errno = 0;
     EXPECT(posix_memalign(&p, 64, opaque_size(n)) == ENOMEM, "posix_memalign(64, %#zx)", n);
+    EXPECT(errno == ENOMEM, "posix_memalign(64, %#zx) left errno %d, glibc's leaves ENOMEM", n, errno);
     EXPECT(p == kUntouched, "posix_memalign changed the pointer although it failed");
   }
 }

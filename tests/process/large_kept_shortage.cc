@@ -1,4 +1,5 @@
-// Where address space is short, what CPUs keep of large objects is memory for every request before one fails.
+// Where address space is short, what CPUs keep is memory for every request before one fails.
+#include <malloc.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,4 +55,22 @@ CASE(kept_objects_serve_before_a_request_of_their_kind_fails) {
   const int with = blocks_of(3 * kMiB);
   // A split of the free pages in the middle may cost one in each heap.
   EXPECT(with >= without - 3, "%d blocks, then %d", without, with);
+}
+
+// Free objects in the lists of a CPU, in transfer caches, and in spans that mcentrals keep.
+CASE(free_small_objects_serve_before_a_request_of_another_size_fails) {
+  leave_room_for(7 * kMiB);
+  constexpr size_t kSizes[] = {64, 320, 8000};
+  for (const size_t n : kSizes) {
+    static void* objects[kMiB / 64];
+    const size_t count = kMiB / n;
+    for (size_t i = 0; i < count; i++) REQUIRE((objects[i] = malloc(n)) != nullptr);
+    for (size_t i = 0; i < count; i++) free(objects[i]);
+  }
+  const int kept = blocks_of(32 * 1024);
+  malloc_trim(0);
+  const int trimmed = blocks_of(32 * 1024);
+  EXPECT(trimmed > 50 && trimmed < 200, "%d", trimmed);
+  // Pages that nobody could use for a whole block lie elsewhere.
+  EXPECT(kept >= trimmed - trimmed / 10, "%d blocks, and %d after malloc_trim", kept, trimmed);
 }

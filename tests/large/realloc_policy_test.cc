@@ -18,6 +18,7 @@ constexpr LargeRoute kDefault = {4 * MiB - 1, 4 * MiB, 32 * MiB};
 constexpr LargeRoute kLocal = {4 * MiB, SIZE_MAX, 0};
 // Before start, or NUMAHEAP_LARGE_MIN at its least: no bins.
 constexpr LargeRoute kNoBins = {};
+constexpr LargeRoute kBest = {.bin_max = MiB - 1, .best_min = MiB, .best_max = 4 * MiB};
 
 constexpr ReallocObject small(std::size_t usable, std::size_t below) { return {usable, below, false, false}; }
 constexpr ReallocObject large(std::size_t usable) { return {usable, usable, false, false}; }
@@ -76,6 +77,12 @@ const Row kRows[] = {
     {"a size that is first touch's by option stays", extent(8 * MiB), MiB, {64 * KiB - 1, 64 * KiB, 32 * MiB}, false, MiB, MiB},
     {"placed: stays where it was asked for", placed(extent(8 * MiB)), MiB, kDefault, false, MiB, MiB},
     {"placed: becomes small", placed(extent(8 * MiB)), 1000, kDefault, false, 0, 1000},
+
+    // Sizes that have memory of their own: what grows into them moves there, and what lies there stays.
+    {"grows into the best", {106496, 98304, false, false}, 2 * MiB, kBest, false, 0, 2 * MiB},
+    {"grows past the best", {106496, 98304, false, false}, 5 * MiB, kBest, false, 5 * MiB, 5 * MiB},
+    {"grows within the best", large(2 * MiB), 3 * MiB, kBest, false, 3 * MiB, 3 * MiB},
+    {"placed: stays out of the best", placed(large(512 * KiB)), 2 * MiB, kBest, false, 2 * MiB, 2 * MiB},
 };
 
 class Decides : public testing::TestWithParam<Row> {};

@@ -1,6 +1,6 @@
 // A CPU that the topology knows nothing of, as one that was offline when the process started: /sys says its node when it is
-// first used. The description (see CMakeLists.txt) leaves out all CPUs but CPU 0 of node 2; node 0, which is the real
-// one, has no memory in it, and node 5 is nearer to it than node 2.
+// first used. The description (see CMakeLists.txt) leaves out all CPUs but CPU 0 of node 2 and CPU 7 of node 5; node 0,
+// which is the real one, has no memory in it, and node 5 is nearer to it than node 2.
 #include <stdio.h>
 
 #include "pin.h"

@@ -3,8 +3,11 @@
 //   updates it at random places (translation of addresses: what huge pages are for),
 //   frees and allocates small objects of mixed sizes (the fast path of malloc).
 // Prints "name unit better value" lines, better being higher, lower or none. Pages and faults are the kernel's figures.
+// With --hold it stops when all is measured and nothing is freed yet, says "holding" and waits for the end of its input, so
+// that one can look into it.
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -121,7 +124,8 @@ double update(std::uint64_t* words, std::size_t count, std::uint64_t random) {
   return now() - start;
 }
 
-double pairs(std::uint64_t random) {
+template <typename Hold>
+double pairs(std::uint64_t random, Hold&& hold) {
   std::vector<void*> live(kLiveObjects, nullptr);
   const auto round = [&](std::size_t steps) {
     for (std::size_t i = 0; i < steps; i++) {
@@ -137,13 +141,24 @@ double pairs(std::uint64_t random) {
   const double start = now();
   round(kPairs);
   const double seconds = now() - start;
+  hold();
   for (void* p : live) std::free(p);
   return seconds;
 }
 
+void hold() {
+  // Where the kernel lets only parents look into a process (Yama), anybody may look into this one.
+  prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY);
+  std::puts("holding");
+  std::fflush(stdout);
+  while (std::getchar() != EOF) {
+  }
+}
+
 }  // namespace
 
-int main() {
+int main(int argc, char** argv) {
+  const bool holds = argc > 1 && std::strcmp(argv[1], "--hold") == 0;
   const std::vector<int> cpus = one_cpu_per_node();
   const auto threads = static_cast<std::ptrdiff_t>(cpus.size());
   const std::size_t bytes = kArrayBytes / cpus.size() / kPage * kPage;
@@ -168,7 +183,12 @@ int main() {
       thp = smaps("AnonHugePages:");
     }
     phase.arrive_and_wait();
-    result.pair_seconds = pairs(seed);
+    result.pair_seconds = pairs(seed, [&] {
+      if (!holds) return;
+      phase.arrive_and_wait();
+      if (index == 0) hold();
+      phase.arrive_and_wait();
+    });
     phase.arrive_and_wait();
     std::free(words);
   };

@@ -76,11 +76,11 @@ void commit(benchmark::State& state, nh::HugePagesOption kind, nh::Backing expec
   const nh::Backer::Run run{&unit, base, 1};
   nh::Backer::Request request;
   request.bytes = nh::kHugeSize;
-  if (backer.decide(&request, true) != 0 || backer.back(run, 1, request) != 0) bench::die("commit: refused");
+  if (backer.decide(&request, true) != 0 || backer.back(run, 1, &request) != 0) bench::die("commit: refused");
   backer.release(run);
   request.hugetlb = request.thp = false;
   for (auto _ : state) {
-    if (backer.back(run, 1, request) != 0) bench::die("commit: no memory");
+    if (backer.back(run, 1, &request) != 0) bench::die("commit: no memory");
     if (unit.backing() != expected) {
       state.SkipWithError("another kind of memory than asked for");
       break;

@@ -61,7 +61,9 @@ void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size);
  * On machines with several nodes memory on a node is faulted in when it is allocated, not by the program's first write,
  * so that it cannot end up elsewhere; only the first 2 MiB of a node are left to first writes, which the kernel places on
  * that node while it has room. When a cpuset changes at run time the kernel moves pages, and memory that was allocated
- * while the node was not allowed lies elsewhere and stays there.
+ * while the node was not allowed lies elsewhere and stays there. Where the kernel's automatic balancing is on (`numaheap topo`
+ * says so) it moves pages to the nodes from which they are used, and one that was moved while an earlier object lay in it
+ * stays there. Only the nodes that a process or NUMAHEAP_POLICY is bound to are kept to then.
  *
  * Nodes have the kernel's numbers, which may have gaps. */
 
@@ -154,6 +156,12 @@ int numaheap_node_of(const void* p);
  * malloc_trim() does the same. */
 size_t numaheap_trim(void);
 
+/* Decides anew whether this process is bound to one node or spans several, by the CPUs that the calling thread may run
+ * on, as was done when the library started: for a program that has bound itself since, or was taken for one that spans
+ * nodes because a thread of it ran elsewhere for a moment. Returns the node that it is bound to, -1 where it spans nodes.
+ * Objects that exist stay where they are. */
+int numaheap_rebind(void);
+
 /* ---- statistics ----------------------------------------------------------------------------------------------------
  * Numbers are a snapshot taken piece by piece while other threads go on; sums may be off by what moved meanwhile. */
 
@@ -209,7 +217,10 @@ const char* numaheap_cache_mode(void);
  *   version, pid, cache_mode, topology, memory_syscalls,
  *   fallbacks: an object, name of what had to be done without -> how often,
  *   nodes: an array with an object per heap: id (-1: of no node), kind ("node", "first_touch", "interleaved", "weighted",
- *   "interleaved_fast"), and the remaining fields of numaheap_heap_stats by name. */
+ *   "interleaved_fast"), and the remaining fields of numaheap_heap_stats by name.
+ * The file that NUMAHEAP_STATS asks for has one key more, memory: what the kernel counts in RAM, an array with an object
+ * for each part ("heap", "static", "code", "stacks", "other"): ram_bytes = hugetlb_bytes + thp_bytes + base_bytes, and
+ * node_bytes, an object, node -> bytes, empty on a machine with one node. */
 int numaheap_stats_text(char* buffer, size_t capacity);
 int numaheap_stats_json(char* buffer, size_t capacity);
 

@@ -1,13 +1,10 @@
 """The pool of huge pages while programs are measured on it."""
 import contextlib
-import os
-import subprocess
-import tempfile
 from pathlib import Path
 
 import machine
 
-RESERVE = Path(__file__).resolve().parent.parent / "reserve"
+SYSFS = Path("/sys")  # tests have another one
 
 
 class PoolError(Exception):
@@ -19,19 +16,33 @@ def default_mib():
     return machine.meminfo("MemAvailable") // 1024 * 2 // 5
 
 
+def counters():
+    """The files that set the pools of 2 MiB pages: one for each node, or one for a machine without nodes."""
+    name = "hugepages/hugepages-2048kB/nr_hugepages"
+    return (sorted((SYSFS / "devices/system/node").glob("node[0-9]*/" + name)) or
+            [path for path in [SYSFS / "kernel/mm" / name] if path.exists()])
+
+
 @contextlib.contextmanager
 def reserved(mib):
-    """Fills the pools of 2 MiB pages and puts back what was there, whatever happens in between.
-
-    The state is kept in a file of our own: a reservation that the user made with scripts/reserve stays as it is.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "NUMAHEAP_RESERVE_STATE": f"{folder}/state"}
-        try:
-            done = subprocess.run([RESERVE, f"{mib}M"], env=environment, capture_output=True, text=True, check=False)
-            if done.returncode != 0:
-                raise PoolError((done.stderr.strip().splitlines() or ["scripts/reserve failed"])[-1])
-            yield
-        finally:
-            if os.path.exists(f"{folder}/state"):
-                subprocess.run([RESERVE, "--restore"], env=environment, stdout=subprocess.DEVNULL, check=True)
+    """Fills the pools of 2 MiB pages evenly and puts back what was there, whatever happens in between."""
+    before = {path: path.read_text(encoding="ascii") for path in counters()}
+    if not before:
+        raise PoolError("this kernel has no pool of 2 MiB pages")
+    pages = -(-mib // 2)
+    changed = []
+    try:
+        for index, path in enumerate(before):
+            wanted = pages // len(before) + (index < pages % len(before))
+            try:
+                path.write_text(f"{wanted}\n", encoding="ascii")
+                changed.append(path)
+                got = int(path.read_text(encoding="ascii"))
+            except OSError as error:
+                raise PoolError(f"{path}: {error.strerror}; pools are root's to fill, outside of containers") from None
+            if got < wanted:
+                raise PoolError(f"{path}: {wanted} pages asked for, {got} there: memory is short, fragmented or in use")
+        yield
+    finally:
+        for path in changed:
+            path.write_text(before[path], encoding="ascii")

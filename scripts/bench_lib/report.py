@@ -55,7 +55,7 @@ def how(kind, options):
 
 
 def write(kind, title, options, results, described):
-    """Prints the tables and writes KIND.txt, KIND.json and KIND.svg, or where the options say."""
+    """Prints the tables and writes KIND.txt, KIND.json, KIND.svg and its head alone, KIND-summary.svg, or where the options say."""
     over_rounds = {"value": min if options.best else statistics.median, "peak_kib": statistics.median}
     tables = [summary.tabulate(results, metric, over_rounds[metric]) for metric in summary.METRICS]
     shown = "\n".join(text.table(table) for table in tables)
@@ -66,6 +66,7 @@ def write(kind, title, options, results, described):
         options.json or options.out / f"{kind}.json":
             json.dumps(as_json(kind, options, results, described, tables), indent=1) + "\n",
         options.svg or options.out / f"{kind}.svg": svg.draw(title, *tables, described, note),
+        options.out / f"{kind}-summary.svg": svg.draw_summary(title, *tables, described, note),
     }
     for path, content in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

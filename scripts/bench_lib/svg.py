@@ -124,6 +124,21 @@ def draw_figures(drawing, table, line, x, y):
         drawing.text(x + 98, y + 15.5, f"{line.best_peer} {text.with_unit(line.best, line.unit)}", 11, QUIET)
 
 
+def draw_top(drawing, width, title, time, memory, described, note):
+    """What was measured, and all rows together; returns the lower edge."""
+    drawing.text(MARGIN, 52, title, 26, weight=700)
+    drawing.text(MARGIN, 76, machine.one_line(described), 12, QUIET)
+    drawing.text(MARGIN, 94, note, 12, QUIET)
+    return max(draw_bars(drawing, time, MARGIN, 132), draw_bars(drawing, memory, width / 2, 132))
+
+
+def draw_summary(title, time, memory, described, note):
+    """The same without the rows, for the first page of a README."""
+    drawing = Drawing()
+    width = 2 * (MARGIN + BAR_WIDTH + 240)
+    return drawing.finish(width, draw_top(drawing, width, title, time, memory, described, note))
+
+
 def draw(title, time, memory, described, note):
     """The whole picture of two tables with the same rows."""
     drawing = Drawing()
@@ -132,10 +147,7 @@ def draw(title, time, memory, described, note):
     right_cells = figures + FIGURES_WIDTH + 20
     width = right_cells + cells_width(memory) + MARGIN
 
-    drawing.text(MARGIN, 52, title, 26, weight=700)
-    drawing.text(MARGIN, 76, machine.one_line(described), 12, QUIET)
-    drawing.text(MARGIN, 94, note, 12, QUIET)
-    edge = max(draw_bars(drawing, time, MARGIN, 132), draw_bars(drawing, memory, width / 2, 132))
+    edge = draw_top(drawing, width, title, time, memory, described, note)
     draw_legend(drawing, MARGIN, edge + 14)
 
     y = edge + 96

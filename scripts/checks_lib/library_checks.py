@@ -15,6 +15,7 @@ fopen fdopen freopen getline getdelim popen opendir fdopendir scandir strdup str
 """.split())
 FORBIDDEN_IMPORT_PATTERN = re.compile(r"_Z|__cxa_(?!finalize|atexit)|_Unwind_|__gxx_")
 
+OPTIONS_PAGE = "docs/options.md"
 BEGIN, END = "<!-- options:begin -->", "<!-- options:end -->"
 
 
@@ -106,8 +107,8 @@ def option_table(build):
     return output(str(pathlib.Path(build) / "numaheap"), "options", "--markdown").strip()
 
 
-def split_readme(root):
-    text = (pathlib.Path(root) / "README.md").read_text()
+def split_options_page(root):
+    text = (pathlib.Path(root) / OPTIONS_PAGE).read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         return None
     head, rest = text.split(BEGIN)
@@ -115,23 +116,23 @@ def split_readme(root):
     return head, table.strip(), tail
 
 
-def readme_options(root, build):
-    parts = split_readme(root)
+def options_page(root, build):
+    parts = split_options_page(root)
     if parts is None:
-        return [f"README.md: no single {BEGIN} ... {END}"]
+        return [f"{OPTIONS_PAGE}: no single {BEGIN} ... {END}"]
     if parts[1] != option_table(build):
-        return ["README.md: the table of options is not what `numaheap options --markdown` says; "
-                "scripts/checks --build DIR --update-readme rewrites it"]
+        return [f"{OPTIONS_PAGE}: the table of options is not what `numaheap options --markdown` says; "
+                "scripts/checks --build DIR --update-options rewrites it"]
     return []
 
 
-def update_readme(root, build):
-    head, _, tail = split_readme(root)
-    (pathlib.Path(root) / "README.md").write_text(f"{head}{BEGIN}\n{option_table(build)}\n{END}{tail}")
+def update_options(root, build):
+    head, _, tail = split_options_page(root)
+    (pathlib.Path(root) / OPTIONS_PAGE).write_text(f"{head}{BEGIN}\n{option_table(build)}\n{END}{tail}")
 
 
 CHECKS = {
     "shared library": shared_library,
     "static library": static_library,
-    "README options": readme_options,
+    "options page": options_page,
 }

@@ -9,7 +9,9 @@ import library_checks
 import source_checks
 
 CLEAN = {
-    "README.md": f"# clean\n{library_checks.BEGIN}\n| a |\n{library_checks.END}\n",
+    "README.md": "# clean\n",
+    "docs/README.md": "# docs\n",
+    library_checks.OPTIONS_PAGE: f"# options\n{library_checks.BEGIN}\n| a |\n{library_checks.END}\n",
     "src/README.md": "# src\n",
     "src/base/README.md": "# base\n",
     "src/base/units.h": '#pragma once\n#include <cstddef>\n// mmap( in a comment, "munmap(" and 1\'000\n',
@@ -137,9 +139,9 @@ def library_failures():
         for wanted, table in ((None, "| a |"), ("table of options", "| b |")):
             tool.write_text(f"#!/bin/sh\necho '{table}'\n")
             tool.chmod(0o755)
-            expect(wanted, library_checks.readme_options(root, root), "README options")
-        library_checks.update_readme(root, root)
-        expect(None, library_checks.readme_options(root, root), "README options after --update-readme")
+            expect(wanted, library_checks.options_page(root, root), "options page")
+        library_checks.update_options(root, root)
+        expect(None, library_checks.options_page(root, root), "options page after --update-options")
     return failures, len(LIBRARY_VIOLATIONS) + len(ARCHIVE_VIOLATIONS) + 3
 
 

@@ -15,7 +15,7 @@ import gdb
 PAGE_SHIFT, ARENA_SHIFT, UNIT = 13, 26, 2 << 20
 PAGES_PER_ARENA = 1 << (ARENA_SHIFT - PAGE_SHIFT)
 USE = ("free pages", "in use", "in use, sampled", "free (kept by a CPU, or on its way into its heap)")
-HEAPS = ("node", "first touch", "interleaved", "paged")
+HEAPS = ("node", "first touch", "touched pages", "interleaved", "paged")
 PAGES = ("base", "THP", "2M", "1G")
 SMALL_LISTS, TINY, LARGE, FIRST_BIN = 136, 136, 137, 138
 PLACED = 0x100
@@ -131,10 +131,12 @@ class Heap:
     def name_of_heap(self, number):
         config = self.process["heaps"]["heaps_"][number]["heap"]["config_"]
         kind, node = HEAPS[int(config["backing"]["kind"])], int(config["node"]["value"])
-        return f"{kind} {node}" if kind == "node" else f"{kind} (twin of heap {number - self.twins()})" if kind == "paged" else kind
+        if kind == "node":
+            return f"{kind} {node}"
+        return f"{kind} (twin of heap {number - self.twins()})" if kind in ("paged", "touched pages") else kind
 
     def twins(self):
-        return int(self.process["interleaved"]["value"]) + 1
+        return int(self.process["originals"])
 
     def is_marked_free(self, p):
         return self.words(p + 8, 1, "Q")[0] == int(evaluate("nh::g_free_key")) ^ p

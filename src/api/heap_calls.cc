@@ -237,7 +237,8 @@ ReallocObject described(const Found& found, std::size_t usable) {
   object.usable = usable;
   object.below = kSizesOfKind.most[kind] == 0 ? usable : kSizesOfKind.below[kind];
   object.placed = found.span->placed();
-  object.first_touch = HeapId(found.span->heap) == g_process.first_touch;
+  const HeapId heap(found.span->heap);
+  object.first_touch = heap == g_process.first_touch || heap == paged_twin(g_process.first_touch);
   return object;
 }
 

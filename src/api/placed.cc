@@ -37,7 +37,7 @@ int find_heap(const numaheap_placement& placement, std::size_t size, HeapChoice*
     case NUMAHEAP_WEIGHTED: return choose(p.weighted, neighbours());
     case NUMAHEAP_FIRST_TOUCH:
       // Smaller objects share their pages: the first to write to one of them would place the others as well.
-      return strict ? EINVAL : choose(size > kMaxSmallSize ? p.first_touch : nearest_heap(), neighbours());
+      return strict ? EINVAL : choose(size > kMaxSmallSize ? first_touch_heap(size) : nearest_heap(), neighbours());
     case NUMAHEAP_BANDWIDTH: return choose(best_heap(NodeQuality::kBandwidth), Help::kBandwidth);
     case NUMAHEAP_LATENCY: return choose(best_heap(NodeQuality::kLatency), Help::kLatency);
     case NUMAHEAP_CAPACITY: return choose(best_heap(NodeQuality::kCapacity), Help::kCapacity);
@@ -140,7 +140,8 @@ void* allocate_beside(const MSpan& span, std::size_t size) {
   r.size = size;
   r.from = {HeapId(span.heap), neighbours()};
   r.noscan = span.noscan();
-  if (r.from.heap == g_process.first_touch && size <= kMaxSmallSize) r.from.heap = nearest_heap();
+  const bool first_touch = r.from.heap == g_process.first_touch || r.from.heap == paged_twin(g_process.first_touch);
+  if (first_touch && size <= kMaxSmallSize) r.from.heap = nearest_heap();
   void* p = try_allocate(r);
   return p != nullptr ? p : fail(ENOMEM);
 }

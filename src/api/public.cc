@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "api/heap_calls.h"
+#include "process/large_home.h"
 #include "process/process.h"
 #include "process/profile.h"
 #include "process/sampling.h"
@@ -53,6 +54,8 @@ NH_EXPORT void* numaheap_aligned_alloc_noscan(size_t alignment, size_t size) {
 }
 
 NH_EXPORT size_t numaheap_trim() { return nh::started() ? nh::trim_all() : 0; }
+
+NH_EXPORT int numaheap_rebind() { return nh::ensure_started() ? nh::rebind_large().value : -1; }
 
 NH_EXPORT unsigned numaheap_heap_count() { return nh::ensure_started() ? nh::reported_heaps() : 0; }
 

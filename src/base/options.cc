@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "base/scan.h"
+#include "base/spelling.h"
 
 namespace nh {
 namespace {
@@ -137,47 +138,15 @@ void write_quoted(TextWriter& out, std::string_view s) {
   if (s.size() > kShown) out.text("...");
 }
 
-// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours. Both at most 31
-// long.
-constexpr std::size_t kLongestCompared = 31;
-std::size_t edit_distance(std::string_view a, std::string_view b) {
-  std::size_t rows[3][kLongestCompared + 1];
-  std::size_t *before = rows[0], *last = rows[1], *now = rows[2];
-  for (std::size_t j = 0; j <= b.size(); j++) last[j] = j;
-  for (std::size_t i = 1; i <= a.size(); i++) {
-    now[0] = i;
-    for (std::size_t j = 1; j <= b.size(); j++) {
-      const auto same_letter = [&](std::size_t x, std::size_t y) { return to_lower(a[x]) == to_lower(b[y]); };
-      const bool same = same_letter(i - 1, j - 1);
-      std::size_t best = last[j - 1] + (same ? 0 : 1);
-      if (last[j] + 1 < best) best = last[j] + 1;
-      if (now[j - 1] + 1 < best) best = now[j - 1] + 1;
-      const bool swapped = i > 1 && j > 1 && same_letter(i - 1, j - 2) && same_letter(i - 2, j - 1);
-      if (swapped && before[j - 2] + 1 < best) best = before[j - 2] + 1;
-      now[j] = best;
-    }
-    std::size_t* const freed = before;
-    before = last;
-    last = now;
-    now = freed;
-  }
-  return last[b.size()];
-}
-
-// The option whose name is nearest to the misspelt one, if it is near enough to be meant: a third of it may differ.
+// The option whose name is nearest to the misspelt one, if it is near enough to be meant.
 const char* nearest_option(std::string_view name) {
-  name.remove_prefix(kPrefix.size());
-  if (name.size() > kLongestCompared) return nullptr;
   const char* nearest = nullptr;
-  std::size_t least = kLongestCompared;
+  std::size_t least = kNotAlike;
   for (const OptionInfo& info : kTable) {
-    const std::string_view candidate = tail(info.name, kPrefix.size());
-    const std::size_t longer = candidate.size() > name.size() ? candidate.size() : name.size();
-    const std::size_t distance = edit_distance(name, candidate);
-    if (distance < least && distance <= (longer + 2) / 3) {
-      least = distance;
-      nearest = info.name;
-    }
+    const std::size_t distance = misspelling(tail(name, kPrefix.size()), tail(info.name, kPrefix.size()));
+    if (distance >= least) continue;
+    least = distance;
+    nearest = info.name;
   }
   return nearest;
 }

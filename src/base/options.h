@@ -19,6 +19,8 @@ namespace nh {
 // The enumerators stand in the order of the words in options.def; kLast lets the table check their number.
 enum class HugePagesOption : std::uint8_t { kAuto, k2M, k1G, kThp, kOff, kLast = kOff };
 enum class HugeSourceOption : std::uint8_t { kAnonymous, kMemfd, kHugetlbfs, kLast = kHugetlbfs };
+enum class StaticOption : std::uint8_t { kOff, kThp, k2M, kLast = k2M };
+enum class ThpOption : std::uint8_t { kOff, kThp, kLast = kThp };
 enum class ScavengeOption : std::uint8_t { kBackground, kInline, kOff, kLast = kOff };
 enum class ForkOption : std::uint8_t { kAuto, kCow, kLast = kCow };
 enum class CheckOption : std::uint8_t { kLenient, kStrict, kLast = kStrict };
@@ -164,7 +166,7 @@ void write_option_value(TextWriter& out, const Options& options, OptionId id);
 // What the option accepts: "auto|2m|1g|thp|off", "size 0..1G", "DIR".
 void write_option_accepts(TextWriter& out, OptionId id);
 
-// The whole table: for terminals (with the values in force where they differ from the default), for the README, and as
+// The whole table: for terminals (with the values in force where they differ from the default), for docs/options.md, and as
 // the OPTIONS part of a man page.
 void write_options_text(TextWriter& out, const Options& current);
 void write_options_markdown(TextWriter& out);

@@ -62,6 +62,21 @@ constexpr bool take_decimal(std::string_view* s, std::uint64_t* value) {
   *value = v;
   return true;
 }
+// Hexadecimal digits of a lower-case number without a prefix; false where there are none.
+constexpr bool take_hex(std::string_view* s, std::uintptr_t* value) {
+  std::size_t i = 0;
+  std::uintptr_t v = 0;
+  for (; i < s->size(); i++) {
+    const char c = (*s)[i];
+    const int digit = is_digit(c) ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+    if (digit < 0) break;
+    v = v << 4 | static_cast<std::uintptr_t>(digit);
+  }
+  if (i == 0) return false;
+  s->remove_prefix(i);
+  *value = v;
+  return true;
+}
 // The next line, its newline removed; false at the end of the text.
 constexpr bool take_line(std::string_view* s, std::string_view* line) {
   if (s->empty()) return false;

@@ -27,6 +27,7 @@ struct CacheConfig {
   Help help = Help::kNeighbours;     // who serves where a CPU's own heap has no memory left
   unsigned twins = kMaxHeaps;        // a CPU allocates from its heap and the one so many behind it; kMaxHeaps: there is none
   unsigned extent_heap = kMaxHeaps;  // whose large objects any CPU keeps, by their descriptors; kMaxHeaps: none
+  unsigned pages_heap = kMaxHeaps;   // whose bins any CPU keeps and hands out; kMaxHeaps: none
 };
 
 // Which heap a CPU allocates from.
@@ -109,6 +110,7 @@ class CpuCaches {
   void set_fences(bool available) { fences_ = available; }
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
   friend class RseqAccess;
   friend class LockedAccess;
 
@@ -145,6 +147,7 @@ class CpuCaches {
   bool hands_out(const CpuCache& cache, HeapId h) const { return h == cache.local || h == twin_of(cache.local); }
   template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, Help help, bool* untouched);
   template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, Help help, bool* untouched);
+  template <typename Access> void* alloc_from_substitute(Access& access, HeapId h, SpanClass c, bool* untouched);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch);
   template <typename Access> bool grow_list(Access& access, FreeList& list, HeapId h, SpanClass c);

@@ -16,7 +16,12 @@ constexpr std::size_t kLargeShare = 8;
   fatal(text.c_str());
 }
 
-unsigned max_kept(std::size_t bytes) { return static_cast<unsigned>(bytes < 256 * KiB ? 256 * KiB / bytes : 1); }
+// How many objects of a size. Of a node's heap another one costs half a microsecond. Of touched pages it costs a question to
+// the kernel about each page, and a fault for each that lies elsewhere: the arrays of a time step should all be kept.
+unsigned max_kept(std::size_t bytes, bool touched_pages) {
+  const std::size_t most = touched_pages ? 16 * MiB : 256 * KiB;
+  return static_cast<unsigned>(bytes < most ? most / bytes : 1);
+}
 
 }  // namespace
 
@@ -34,7 +39,7 @@ SpanClass CpuCaches::list_class(const MSpan& span) const {
 
 // Those of another heap go straight home: nobody here would take them off their list.
 bool CpuCaches::keeps_large_of(const CpuCache& cache, HeapId h) const {
-  return hands_out(cache, h) || h.value == config_.extent_heap;
+  return hands_out(cache, h) || h.value == config_.extent_heap || h.value == config_.pages_heap;
 }
 
 // nullptr: this CPU keeps no large objects of that heap.
@@ -43,7 +48,7 @@ FreeList* CpuCaches::large_list(CpuCache& cache, SpanClass c, HeapId h) {
 }
 
 bool* CpuCaches::turned_away(CpuCache& cache, SpanClass c, HeapId h) const {
-  const unsigned row = h.value == config_.extent_heap ? 2 : h == cache.local ? 0 : 1;
+  const unsigned row = h.value == config_.pages_heap ? 3 : h.value == config_.extent_heap ? 2 : h == cache.local ? 0 : 1;
   return &cache.turned_away[row][c.list() - kFirstBinList];
 }
 
@@ -77,7 +82,7 @@ void CpuCaches::large_missed(const MSpan& span) {
   bool* const waiting = turned_away(cache, c, h);
   if (!__atomic_load_n(waiting, __ATOMIC_RELAXED)) return;
   const std::size_t bytes = large_bytes(c, h);
-  if (__atomic_load_n(&list->cap, __ATOMIC_RELAXED) >= max_kept(bytes)) return;
+  if (__atomic_load_n(&list->cap, __ATOMIC_RELAXED) >= max_kept(bytes, h.value == config_.pages_heap)) return;
   const std::size_t limit = config_.bytes_per_cpu * kLargeShare;
   std::uint64_t used = change_large_capacity(cache, h, static_cast<std::int64_t>(bytes));
   // Capacity of sizes that are not in use at the moment goes to this one.

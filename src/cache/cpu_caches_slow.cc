@@ -31,6 +31,9 @@ unsigned max_capacity(SpanClass c, std::size_t bytes_per_cpu, bool handed_out_he
   return static_cast<unsigned>(n < 4 ? 4 : n > kLongestList / 2 ? kLongestList / 2 : n);
 }
 
+// While a node is full and another serves, the clock is looked at so often.
+constexpr unsigned kObjectsPerLook = 64;
+
 // A full list sends home so many objects at least, and no fewer than a batch, but half of itself at most.
 constexpr unsigned kMinSent = 128;
 
@@ -142,8 +145,27 @@ void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, Help help, bool* u
   return alloc_with(access, h, c, help, untouched);
 }
 
+// While h's node is full the objects of the heap that serves instead are handed out here, from this CPU's list for them,
+// which is filled with batches as that of placed objects is.
+template <typename Access>
+void* CpuCaches::alloc_from_substitute(Access& access, HeapId h, SpanClass c, bool* untouched) {
+  const HeapId other = heaps_->substitute_of(h);
+  if (other == h) return nullptr;
+  void* object = nullptr;
+  const bool popped = access.pop(list_of(access.cache(), other, c), &object);
+  const bool looks = !popped || __atomic_add_fetch(&access.cache().substituted, 1, __ATOMIC_RELAXED) % kObjectsPerLook == 0;
+  if (looks && heaps_->ends_substitute(h)) return object;
+  if (popped) return object;
+  object = alloc_with(access, other, c, Help::kNobody, untouched);
+  object != nullptr ? heaps_->note_helped(other) : heaps_->drop_substitute(h);
+  return object;
+}
+
 template <typename Access>
 void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, Help help, bool* untouched) {
+  if (help == Help::kNeighbours) {
+    if (void* object = alloc_from_substitute(access, h, c, untouched); object != nullptr) return object;
+  }
   CpuCache& cache = access.cache();
   FreeList& list = list_of(cache, h, c);
   // A miss: too few objects go around on this CPU.
@@ -156,7 +178,7 @@ void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, Help help, bo
   count_one(&cache.refills);
   // The link of an untouched object, which comes alone, is not even read.
   if (got.head == nullptr || got.count == 1) return got.head;
-  // More than one: of this heap, since others give single objects only. Theirs must not get into its lists.
+  // More than one: of this heap, since others give single objects only. Theirs must not get into this list.
   keep(access, list, h, c, {next_object(got.head), got.count - 1});
   return got.head;
 }

@@ -46,6 +46,8 @@ static_assert(sizeof(FreeList) == kListBytes && sizeof(ListSet) == kListSetBytes
 //     page map's class is that of the list.
 //   - First-touch memory is not touched by free(), since a page that nobody has written to would get its place then. Its
 //     extents are linked through their descriptors, and the list tells the number of units.
+//   - Touched pages are as in node heaps, on every CPU: the first page of 128 KiB and more is the only one that free() may
+//     be the first to touch. They are handed out with the pages that they have, as glibc's heap does.
 inline constexpr unsigned kMaxKeptUnits = kMaxKeptBytes / kHugeSize;
 constexpr SpanClass extent_class(unsigned units) { return SpanClass(kFirstBinList + units - 1); }
 static_assert(extent_class(kMaxKeptUnits).list() < kClassCodes);
@@ -61,12 +63,13 @@ struct CpuCache {
   bool has_other_heaps;          // objects of other heaps than the local one were allocated or freed here
   bool has_placed;               // placed objects were allocated or freed here
   std::uint32_t clock_hand;      // where the search for unused capacity goes on
+  std::uint32_t substituted;     // objects that another node's heap has given because the local one's was full
   std::uint32_t starved;         // misses of lists that could not grow any more
   std::uint64_t capacity_bytes;  // sum of cap * object size over all lists of small objects
   std::uint64_t large_capacity_bytes;  // the same for large ones
   // Large objects of these lists were turned away for want of capacity: [0] those of the CPU's own heap, [1] of its twin,
-  // [2] extents.
-  bool turned_away[3][kLargeLists];
+  // [2] extents, [3] touched pages.
+  bool turned_away[4][kLargeLists];
   std::uint64_t refills;         // batches fetched
   std::uint64_t flushes;         // batches sent off
   Lock tiny_lock{LockRank::kTiny};

@@ -127,6 +127,16 @@ inline constexpr auto kBinListOffset = [] {
   return true;
 }
 
+// The same of touched pages, with whatever is in it. lists: g_large_route.pages_lists.
+[[gnu::always_inline]] inline bool mcache_alloc_touched(std::size_t size, bool noscan, void** object, std::size_t lists) {
+  const std::size_t offset = lists + kBinListOffset[(size + kPageSize - 1) / kPageSize] + (noscan ? kListBytes : 0);
+  void* p;
+  if (!rseq_pop(all_slots(), offset, &p)) return false;
+  unmark(p);
+  *object = p;
+  return true;
+}
+
 // An extent of first-touch memory that was freed on this CPU, with whatever is in it. nullptr: none of this size is kept.
 // The descriptor stands for the object: it, too, begins with the link. Two threads that free one object at once may both
 // have found it in use, so that two CPUs keep it: the second that takes it sees that it is not free, as unmark() does.

@@ -35,6 +35,8 @@ class Central {
   bool check() { return transfer_.check() && spans_.check(); }
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   TransferCache transfer_;
   MCentral spans_;
 };

@@ -7,6 +7,9 @@
 namespace nh {
 namespace {
 
+// To find out that a node is still full takes a visit to all layers of its heap and some files.
+constexpr std::uint64_t kFullFor = 10'000'000;  // ns
+
 CpuId running_cpu() {
   const int cpu = rseq_current_cpu();
   return CpuId(cpu >= 0 ? cpu : current_cpu_slow());
@@ -56,6 +59,13 @@ void HeapSet::note_helped(HeapId by) {
   heaps_[by.value].foreign_serves.fetch_add(1, std::memory_order_relaxed);
 }
 
+bool HeapSet::ends_substitute(HeapId h) {
+  NodeHeap& n = heaps_[h.value];
+  if (n.heap.os().now_ns() < n.substitute_until_ns.load(std::memory_order_relaxed)) return false;
+  drop_substitute(h);
+  return true;
+}
+
 template <typename Attempt>
 bool HeapSet::ask_others(HeapId h, CpuId cpu, Help help, Attempt&& attempt) {
   if (help == Help::kNobody) return false;
@@ -103,11 +113,16 @@ Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, He
   Batch batch;
   ask_others(*h, cpu, help, [&](HeapId other) {
     Central* theirs = central(other, c);
-    // One object: another heap's do not get into this CPU's lists, so that the rest of a batch would go straight back.
+    // One object: as long as the other heap is the substitute, the caller gets whole batches from it.
     if (theirs != nullptr) batch = theirs->fetch(1, cpu, untouched);
     if (batch.count == 0) return false;
     note_helped(other);
     note_served(other, cpu, 1);
+    // In the order of another policy it is the asker's node that decides who serves, not the heap.
+    if (NodeHeap& full = heaps_[h->value]; help == Help::kNeighbours && !full.serves_all_nodes) {
+      full.substitute_until_ns.store(full.heap.os().now_ns() + kFullFor, std::memory_order_relaxed);
+      full.substitute.store(other.value + 1, std::memory_order_relaxed);
+    }
     *h = other;
     return true;
   });
@@ -138,7 +153,9 @@ MSpan* HeapSet::alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t ali
 
 bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
   MHeap& heap = heaps_[span->heap].heap;
-  const Bin bin = bin_for(heap, bytes, span->noscan(), !span->placed() && !span->sampled());
+  // Objects of bins begin at a page.
+  const bool shifted = span->object_addr() != span->start_addr;
+  const Bin bin = bin_for(heap, bytes, span->noscan(), !span->placed() && !span->sampled() && !shifted);
   return heap.resize_large(span, bin.bytes, bin.c, asker);
 }
 

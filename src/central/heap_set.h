@@ -23,6 +23,9 @@ struct alignas(kOsPageSize) NodeHeap {
   std::atomic<std::uint64_t> local_objects;   // those of them that CPUs of this heap's node got
   std::uint16_t fallback[kMaxNodes];         // heaps to ask next, nearest first
   std::uint16_t fallbacks;
+  // While the node is full, which is remembered for some ms: the heap that serves instead, + 1, and until when. 0: none.
+  std::atomic<std::uint32_t> substitute;
+  std::atomic<std::uint64_t> substitute_until_ns;
   bool serves_all_nodes;  // fallback says who helps, but the node of the CPU that asks says in which order
 };
 
@@ -68,6 +71,17 @@ class HeapSet {
   // A batch from heap h. *h becomes the heap that served, where h itself had nothing left.
   // untouched: as for MCentral::fetch().
   Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, Help help, bool* untouched = nullptr);
+  // The heap that serves instead of h, for those whom neighbours help, because h's node was found full a moment ago; h itself
+  // where there is none. Whoever is served by it asks h again once ends_substitute() says true, and calls drop_substitute()
+  // where it is full as well.
+  HeapId substitute_of(HeapId h) const {
+    const std::uint32_t other = heaps_[h.value].substitute.load(std::memory_order_relaxed);
+    return other == 0 ? h : HeapId(other - 1);
+  }
+  bool ends_substitute(HeapId h);
+  void drop_substitute(HeapId h) { heaps_[h.value].substitute.store(0, std::memory_order_relaxed); }
+  // Heap `by` has served a CPU whose own heap had no memory left.
+  void note_helped(HeapId by);
   // About `count` objects of one class and heap go home. from: the heap of the CPU that sends them.
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
   // nullptr: out of memory everywhere that may be asked. The size is rounded up to that of the bin, where there is one.
@@ -101,7 +115,6 @@ class HeapSet {
   // Calls attempt(heap) for one after the other of the heaps that help h out, until it says true.
   template <typename Attempt>
   bool ask_others(HeapId h, CpuId cpu, Help help, Attempt&& attempt);
-  void note_helped(HeapId by);
   void note_served(HeapId h, CpuId cpu, unsigned objects);
 
   HomeOfCpu home_of_cpu_ = nullptr;

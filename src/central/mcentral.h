@@ -53,6 +53,8 @@ class alignas(64) MCentral {
   bool check();
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   struct SpanList {
     MSpan* first = nullptr;
     void push(MSpan* s);

@@ -47,6 +47,8 @@ class alignas(64) TransferCache {
   bool check();
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   static constexpr unsigned kMaxSlots = 64;
 
   // Adds to a word that is written under the lock only.

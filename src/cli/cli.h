@@ -4,6 +4,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/format.h"
 
@@ -21,11 +22,21 @@ int run_command(Words words);
 int topo_command(Words words);
 int options_command(Words words);
 int profile_command(Words words);
+int doctor_command(Words words);
+int reserve_command(Words words);
+int map_command(Words words);
+int stat_command(Words words);
+int top_command(Words words);
 
 extern const char kRunHelp[];
 extern const char kTopoHelp[];
 extern const char kOptionsHelp[];
 extern const char kProfileHelp[];
+extern const char kDoctorHelp[];
+extern const char kReserveHelp[];
+extern const char kMapHelp[];
+extern const char kStatHelp[];
+extern const char kTopHelp[];
 
 // Writes "numaheap: <text>\n" to stderr and returns `status`.
 int complain(int status, const std::string& text);
@@ -33,12 +44,25 @@ int complain(int status, const std::string& text);
 int print(std::string_view text);
 
 // If word is --name=value or --name value, sets *value and moves *at past both. false where word is another option.
-// A value that is missing comes back as nullptr.
+// A value that is missing comes back as nullptr: at the end of the words, and where another option or "--" follows (a
+// value that begins with a dash is written --name=-value).
 bool take_value(Words words, std::size_t* at, std::string_view name, const char** value);
+
+// Refuses a word that a command does not know: names what the user may have meant, and where the words are listed.
+// `command` is what the message begins with, such as "topo".
+int refuse_option(int status, std::string_view command, std::string_view word, const std::vector<std::string>& known);
+// "; did you mean 'run'?", or nothing where no known word is like it.
+std::string did_you_mean(std::string_view word, const std::vector<std::string>& known);
 
 // The library to preload: `asked` if not empty, else libnumaheap.so beside the tool, in the lib directories next to it,
 // or where it was configured to be installed. Empty where it is missing: *searched lists the places.
 std::string find_library(const std::string& asked, std::string* searched);
+
+// How this tool is called in a line to be pasted: "numaheap" where PATH leads to it, else its path.
+std::string tool_name();
+
+// Whether an ELF file (a library, or a program that brings its own) exports malloc.
+bool defines_malloc(const std::string& path);
 
 // Why LD_PRELOAD does nothing for this program, as a sentence without a full stop; empty where nothing speaks against
 // it (or nothing can be said, as for a script).

@@ -16,9 +16,15 @@ constexpr char kVersion[] = "numaheap " NH_TEXT_OF(NUMAHEAP_VERSION_MAJOR) "." N
 
 constexpr char kHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]   run a program on numaheap
-       numaheap topo [OPTION...]                   what numaheap sees of this machine
-       numaheap options [--markdown|--man]         the NUMAHEAP_ variables
-       numaheap profile FILE|PID [OPTION...]       who holds the memory
+       numaheap topo [OPTION...]              what numaheap sees of this machine
+       numaheap doctor [--json] [CMD]         what is in the way of huge pages,
+                                              placement and speed here
+       numaheap reserve [--node N=SIZE]...    huge pages for the nodes' pools
+       numaheap profile FILE|PID [OPTION...]  who holds the memory
+       numaheap stat PID [--json]             what the heaps of a process hold
+       numaheap top [PID|--all]               the same again and again, with rates
+       numaheap map PID|FILE.json [--svg F]   a picture of its huge pages
+       numaheap options [--markdown|--man]    the NUMAHEAP_ variables
        numaheap --version
        numaheap COMMAND --help
 )";
@@ -33,6 +39,11 @@ constexpr Command kCommands[] = {
     {"topo", topo_command, kTopoHelp},
     {"options", options_command, kOptionsHelp},
     {"profile", profile_command, kProfileHelp},
+    {"doctor", doctor_command, kDoctorHelp},
+    {"reserve", reserve_command, kReserveHelp},
+    {"stat", stat_command, kStatHelp},
+    {"top", top_command, kTopHelp},
+    {"map", map_command, kMapHelp},
 };
 
 int main_command(Words words) {
@@ -49,7 +60,10 @@ int main_command(Words words) {
     const std::string_view first = rest.empty() ? "" : rest[0];
     return first == "--help" || first == "-h" ? print(command.help) : command.call(rest);
   }
-  return complain(kUsage, "no command '" + std::string(name) + "'; `numaheap --help` lists them");
+  std::vector<std::string> known;
+  for (const Command& command : kCommands) known.push_back(command.name);
+  return complain(kUsage, "no command '" + std::string(name) + "'" + did_you_mean(name, known) +
+                              " `numaheap --help` lists them, `numaheap run -- CMD` runs a program");
 }
 
 }  // namespace
@@ -62,21 +76,6 @@ int complain(int status, const std::string& text) {
 int print(std::string_view text) {
   const bool written = std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
   return written ? 0 : complain(1, std::string("cannot write: ") + std::strerror(errno));
-}
-
-bool take_value(Words words, std::size_t* at, std::string_view name, const char** value) {
-  const std::string_view word = words[*at];
-  if (word == name) {
-    *value = *at + 1 < words.size() ? words[*at + 1] : nullptr;
-    *at += 2;
-    return true;
-  }
-  if (word.size() > name.size() && word.starts_with(name) && word[name.size()] == '=') {
-    *value = words[*at] + name.size() + 1;
-    *at += 1;
-    return true;
-  }
-  return false;
 }
 
 }  // namespace nh::cli

@@ -10,8 +10,9 @@
 namespace nh::cli {
 
 const char kOptionsHelp[] =
-    R"(usage: numaheap options              the NUMAHEAP_ variables: what each accepts, [default], value now, meaning
-       numaheap options --markdown   the table of the README
+    R"(usage: numaheap options              the NUMAHEAP_ variables: what each accepts,
+                                     [default], value now, meaning
+       numaheap options --markdown   the table of docs/options.md
        numaheap options --man        the man page
 )";
 
@@ -32,8 +33,38 @@ numaheap \- run programs on a malloc with huge pages and one heap per NUMA node
 .IR FILE | \fB\-\-synthetic\fR
 .IR S ]
 .br
+.B numaheap doctor
+.RB [ \-\-json ]
+.RI [ CMD ]
+.br
+.B numaheap reserve
+.RB [ \-\-node
+.IR NODES = AMOUNT "] ..."
+.RB [ \-\-size " 2M|1G] [" \-\-compact "] [" \-\-dry\-run "] [" \-\-persist ]
+.br
 .B numaheap options
 .RB [ \-\-markdown | \-\-man ]
+.br
+.B numaheap stat
+.I PID
+.RB [ \-\-json | \-\-prometheus ]
+.br
+.B numaheap top
+.RI [ PID | \fB\-\-all\fR ]
+.RB [ \-\-interval
+.IR SECONDS ]
+.RB [ \-\-count
+.IR N ]
+.RB [ \-\-sort
+.IR KEY ]
+.br
+.B numaheap map
+.IR PID | FILE.json
+.RB [ \-\-svg
+.IR FILE ]
+.RB [ \-\-json ]
+.RB [ \-\-color
+.IR MODE ]
 .SH DESCRIPTION
 .B numaheap run
 sets the environment, preloads
@@ -54,9 +85,40 @@ names the library to preload.
 .B numaheap topo
 shows nodes, CPUs, memory, huge\-page pools, distances and the order in which nodes are tried.
 .PP
+.B numaheap doctor
+looks for everything that makes huge pages, placement or speed less than they could be on this machine, for this user
+and in this environment. Each finding says what it is here, what it costs, and what mends it and who has to do that.
+Nothing is changed; with
+.I CMD
+it is also said whether that program can run on numaheap.
+.B \-\-json
+has all figures.
+.PP
+.B numaheap reserve
+shows the pools of huge pages, or sets those of the nodes named, in pages or as a size, and prints the line that undoes
+it.
+.B \-\-compact
+has the kernel put free memory together first,
+.B \-\-dry\-run
+shows what would be done, and
+.B \-\-persist
+prints lines for boot loader, systemd and sysctl that make it last.
+.PP
 .B numaheap options
 lists the variables, with the values in force.
+.PP
+.BR "numaheap stat" ,
+.B numaheap top
+and
+.B numaheap map
+look into running processes, which need not have been started for it and do not notice: what their heaps hold, at which
+rates, and a picture of every 2 MiB. They take the right that a debugger needs.
 .SH EXIT STATUS
+.B numaheap doctor
+exits with 0 where nothing costs anything, 1 where something does, and 2 where something could not be looked at.
+.B numaheap reserve
+exits with 1 where not all pages came. Both exit with 2 for a mistake in their options.
+.PP
 .B numaheap run
 exits with 125 when it fails itself, 126 when
 .I CMD
@@ -71,6 +133,7 @@ An unknown variable or a malformed value is named on stderr. Set\-user\-ID progr
 
 constexpr std::string_view kManTail = R"(.SH SEE ALSO
 .BR numactl (8),
+.BR hugeadm (8),
 .BR env (1),
 .BR malloc (3),
 .BR hwloc (7)
@@ -96,7 +159,7 @@ int options_command(Words words) {
     report_option_problems(options, problems);
     write_options_text(*out, options);
   } else {
-    return complain(kUsage, "options: no such option '" + std::string(form) + "'; see `numaheap options --help`");
+    return refuse_option(kUsage, "options", form, {"--markdown", "--man", "--help"});
   }
   return print(out->view());
 }

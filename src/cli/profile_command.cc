@@ -21,13 +21,16 @@
 namespace nh::cli {
 
 const char kProfileHelp[] =
-    R"(usage: numaheap profile FILE|PID [--allocated] [--top[=N] | --flame OUT.svg | --folded]
+    R"(usage: numaheap profile FILE|PID [--allocated]
+                        [--top[=N] | --flame OUT.svg | --folded]
 
-Shows who holds the memory, from the heap profile that a program wrote under NUMAHEAP_PROFILE=FILE. A process that runs,
-and that was started with NUMAHEAP_PROFILE=FILE,signal=USR2, is asked to write it now.
+Shows who holds the memory, from the heap profile that a program wrote under
+NUMAHEAP_PROFILE=FILE. A process that runs, and that was started with
+NUMAHEAP_PROFILE=FILE,signal=USR2, is asked to write it now.
 
   --top[=N]        a table of the N functions that hold most (default: 30)
-  --flame OUT.svg  a flame graph: callers above, callees below, as wide as what they hold
+  --flame OUT.svg  a flame graph: callers above, callees below, as wide as what
+                   they hold
   --folded         one line per stack, for other tools that draw flame graphs
   --allocated      counts all that was allocated, not only what lives at the end
 
@@ -78,9 +81,9 @@ int parse(Words words, Asked* asked) {
     } else if (take_value(words, &at, "--flame", &value)) {
       one_form = take_form(Form::kFlame);
       asked->picture = value;
-      if (value == nullptr || value[0] == '-') return complain(kUsage, "profile: --flame needs the name of the picture to write");
+      if (value == nullptr) return complain(kUsage, "profile: --flame needs the name of the picture to write");
     } else if (word.starts_with("-") && word != "-") {
-      return complain(kUsage, "profile: no such option '" + word + "'; see `numaheap profile --help`");
+      return refuse_option(kUsage, "profile", word, {"--allocated", "--top", "--flame", "--folded", "--help"});
     } else if (asked->file != nullptr) {
       return complain(kUsage, "profile: one file at a time; '" + word + "' is a second one");
     } else {

@@ -21,19 +21,22 @@ namespace nh::cli {
 const char kRunHelp[] =
     R"(usage: numaheap run [OPTION...] [--] CMD [ARG...]
 
-Runs CMD with libnumaheap.so preloaded. Every NUMAHEAP_ variable is an option as well: NUMAHEAP_CPU_CACHE=1M is
---cpu-cache 1M or --cpu-cache=1M; switches need no value. `numaheap options` lists them. The usual ones:
+Runs CMD with libnumaheap.so preloaded. Every NUMAHEAP_ variable is an option as
+well: NUMAHEAP_CPU_CACHE=1M is --cpu-cache 1M or --cpu-cache=1M; switches need
+no value. `numaheap options` lists them. The usual ones:
 
-  --stats stderr|FILE|FILE.json   statistics at exit (%p in the name: process id)
+  --stats stderr|FILE|FILE.json   statistics at exit (%p: process id)
   --report                        a table with a row per node at exit
   --hugepages auto|2m|1g|thp|off  the pages that back the heap
   --policy local|interleave|bind:NODES|preferred:NODE
   --strict                        mistakes in NUMAHEAP_ variables are fatal
 
   --library FILE                  the library to preload
-  --dry-run                       print the command line with its environment instead of running it
+  --dry-run                       print the command line with its environment
+                                  instead of running it
 
-Exit status: that of CMD; 125 when this tool fails, 126 when CMD cannot be executed, 127 when it does not exist.
+Exit status: that of CMD; 125 when this tool fails, 126 when CMD cannot be
+executed, 127 when it does not exist.
 )";
 
 namespace {
@@ -73,16 +76,16 @@ int take_table_option(Words words, std::size_t* at, Plan* plan) {
     } else if (!take_value(words, at, flag, &value)) {
       continue;
     }
+    Text<256> accepts;
+    write_option_accepts(accepts, id);
     if (value == nullptr) {
-      complain(0, "run: " + flag + " needs a value");
+      complain(0, "run: " + flag + " needs a value: " + accepts.c_str());
       return -1;
     }
     // Better here than as a warning from the middle of a job.
     Options scratch;
     Text<512> problem;
     if (!set_option(id, value, &scratch, &problem)) {
-      Text<256> accepts;
-      write_option_accepts(accepts, id);
       complain(0, "run: " + flag + " does not take '" + value + "': accepts " + accepts.c_str());
       return -1;
     }
@@ -107,17 +110,21 @@ int parse(Words words, Plan* plan) {
       plan->dry_run = true;
       at++;
     } else if (take_value(words, &at, "--library", &value)) {
-      if (value == nullptr) return complain(kRunFailed, "run: --library needs a value");
+      if (value == nullptr) return complain(kRunFailed, "run: --library needs a value: the path of libnumaheap.so");
       plan->library = value;
     } else {
       const int taken = take_table_option(words, &at, plan);
       if (taken < 0) return kRunFailed;
       if (taken == 0) {
-        return complain(kRunFailed, "run: no such option '" + std::string(word) + "'; see `numaheap run --help`");
+        std::vector<std::string> known = {"--library", "--dry-run", "--help"};
+        for (unsigned i = 0; i < kOptionCount; i++) known.push_back(flag_of(option_info(static_cast<OptionId>(i))));
+        return refuse_option(kRunFailed, "run", word, known);
       }
     }
   }
-  if (at >= words.size()) return complain(kRunFailed, "run: which program? See `numaheap run --help`");
+  if (at >= words.size()) {
+    return complain(kRunFailed, "run: which program? As in `numaheap run -- CMD`; see `numaheap run --help`");
+  }
   plan->command = at;
   return 0;
 }

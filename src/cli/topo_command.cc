@@ -1,15 +1,13 @@
 // `numaheap topo`: the machine as the heaps see it.
-#include <algorithm>
 #include <cstdlib>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "base/options.h"
-#include "base/scan.h"
 #include "cli/cli.h"
 #include "cli/topo_json.h"
+#include "cli/machine_files.h"
 #include "numa/cpu_list.h"
 #include "numa/hwloc_topology.h"
 #include "numa/policy.h"
@@ -20,17 +18,19 @@
 namespace nh::cli {
 
 const char kTopoHelp[] =
-    R"(usage: numaheap topo [--xml FILE | --synthetic DESCRIPTION | --root DIR] [--json | --export]
+    R"(usage: numaheap topo [--xml FILE | --synthetic TEXT | --root DIR]
+                     [--json | --export]
 
-Shows the nodes with their CPUs, kinds of memory and huge-page pools, the distances, the order in which the heaps of
-other nodes are tried when one's own node is full, and why. NUMAHEAP_TOPOLOGY and NUMAHEAP_NODES count as they do for
+Shows the nodes with their CPUs, kinds of memory and huge-page pools, the
+distances, the order in which the heaps of other nodes are tried when one's own
+node is full, and why. NUMAHEAP_TOPOLOGY and NUMAHEAP_NODES count as they do for
 programs.
 
-  --xml FILE               a machine that hwloc saved (lstopo FILE)
-  --synthetic DESCRIPTION  one that hwloc makes up, such as "pack:2 numa:2 core:8 pu:2"
-  --root DIR               reads DIR/sys and DIR/proc instead of /sys and /proc
-  --json                   prints all of it as JSON
-  --export                 prints the one-line form that NUMAHEAP_TOPOLOGY takes
+  --xml FILE        a machine that hwloc saved (lstopo FILE)
+  --synthetic TEXT  one that hwloc makes up, such as "pack:2 numa:2 core:8 pu:2"
+  --root DIR        reads DIR/sys and DIR/proc instead of /sys and /proc
+  --json            prints all of it as JSON
+  --export          prints the one-line form that NUMAHEAP_TOPOLOGY takes
 )";
 
 namespace {
@@ -67,9 +67,9 @@ int parse(Words words, Asked* asked) {
       asked->root = value;
       root_given = true;
     } else {
-      return complain(kUsage, "topo: no such option '" + word + "'; see `numaheap topo --help`");
+      return refuse_option(kUsage, "topo", word, {"--export", "--json", "--xml", "--synthetic", "--root", "--help"});
     }
-    if (value == nullptr) return complain(kUsage, "topo: " + word + " needs a value");
+    if (value == nullptr) return complain(kUsage, "topo: " + word + " needs a value; see `numaheap topo --help`");
   }
   if (asked->as_json && asked->for_export) return complain(kUsage, "topo: one of --json and --export at most");
   if ((asked->xml != nullptr) + (asked->synthetic != nullptr) + root_given > 1) {
@@ -122,43 +122,12 @@ int load(const Asked& asked, Topology* topology) {
   return fill(asked, topology);
 }
 
-// The sizes of huge pages that this kernel has pools for, in KiB, ascending.
-std::vector<std::uint64_t> pool_sizes(const std::string& root) {
-  std::vector<std::uint64_t> sizes;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(root + "/sys/kernel/mm/hugepages", error)) {
-    const std::string name = entry.path().filename();
-    std::string_view text = name;
-    std::uint64_t kib = 0;
-    if (take(&text, "hugepages-") && take_decimal(&text, &kib) && text == "kB") sizes.push_back(kib);
-  }
-  std::sort(sizes.begin(), sizes.end());
-  return sizes;
-}
-
-std::uint64_t number_in(const std::string& path) {
-  std::uint64_t value = 0;
-  return read_number(path.c_str(), &value) ? value : 0;
-}
-
 // "3/512": free and all pages of a node's pool.
 std::string pool_text(const std::string& root, int node, std::uint64_t kib) {
   const std::string dir = root + "/sys/devices/system/node/node" + std::to_string(node) + "/hugepages/hugepages-" +
                           std::to_string(kib) + "kB/";
-  return std::to_string(number_in(dir + "free_hugepages")) + "/" + std::to_string(number_in(dir + "nr_hugepages"));
-}
-
-// 0 where it cannot be read.
-std::uint64_t free_bytes(const std::string& root, int node) {
-  const std::string path = root + "/sys/devices/system/node/node" + std::to_string(node) + "/meminfo";
-  LineReader lines(path.c_str());
-  for (std::string_view line; lines.next(&line);) {
-    const std::size_t at = line.find("MemFree:");
-    std::string_view number = at == line.npos ? std::string_view() : trimmed(line.substr(at + 8));
-    std::uint64_t kib = 0;
-    if (take_decimal(&number, &kib)) return kib * KiB;
-  }
-  return 0;
+  const auto pages = [&](const char* name) { return std::to_string(number_in(dir + name).value_or(0)); };
+  return pages("free_hugepages") + "/" + pages("nr_hugepages");
 }
 
 // "-" where it is not known.
@@ -187,7 +156,7 @@ void write_nodes(TextWriter& out, const Topology& topology, const Asked& asked) 
     write_figure(out, node.latency, 6);
     out.text("  ").bytes(node.memory_bytes);
     out.pad_to(53);
-    if (asked.real()) out.bytes(free_bytes(asked.root, node.id)).pad_to(69);
+    if (asked.real()) out.bytes(node_state(asked.root, node.id).free).pad_to(69);
     for (const std::uint64_t kib : sizes) out.right(pool_text(asked.root, node.id, kib), 14).text("  ");
     const CpuSet cpus = topology.cpus_of_node(i);
     if (cpus.empty()) out.ch('-');
@@ -247,24 +216,18 @@ void write_best(TextWriter& out, const Topology& topology) {
   }
 }
 
-// The word in brackets: "always [madvise] never".
-std::string chosen_word(const std::string& path) {
-  char text[256];
-  if (read_file(path.c_str(), text, sizeof text) <= 0) return "not available";
-  return std::string(before(after(text, '['), ']'));
-}
-
 void write_system(TextWriter& out, const Asked& asked) {
   const std::string root = asked.root;
   std::uint64_t balancing = 0;
   const bool known = read_number((root + "/proc/sys/kernel/numa_balancing").c_str(), &balancing);
-  out.text("\ntransparent huge pages: ").text(chosen_word(root + "/sys/kernel/mm/transparent_hugepage/enabled"));
+  const std::string thp = chosen_word(root + "/sys/kernel/mm/transparent_hugepage/enabled");
+  out.text("\ntransparent huge pages: ").text(thp.empty() ? "not available" : thp);
   out.text("\nautomatic NUMA balancing: ").text(!known ? "not available" : balancing == 0 ? "off" : "on");
-  // 1 moves pages between nodes, 2 between tiers of memory. Bound memory is left alone by both.
+  // 1 moves pages between nodes, 2 between tiers of memory. Both leave bound memory and pages of the pools alone.
   if ((balancing & 1) != 0) {
-    out.text(" (memory under first touch follows the CPUs that use it; that of the nodes' heaps is bound and stays)");
+    out.text(" (memory follows the CPUs that use it; huge pages of the pools stay)");
   } else if (balancing != 0) {
-    out.text(" (between memory tiers only; that of the nodes' heaps is bound and stays)");
+    out.text(" (between memory tiers only; huge pages of the pools stay)");
   }
   CpuSet cpus;
   NodeSet nodes;
@@ -278,7 +241,8 @@ void write_system(TextWriter& out, const Asked& asked) {
   }
   out.ch('\n');
   if (root.empty()) {
-    static constexpr const char* kModes[] = {"unknown", "default", "preferred", "preferred-many", "bind", "interleave"};
+    static constexpr const char* kModes[] = {"unknown", "default", "preferred", "preferred-many", "bind", "interleave",
+                                             "weighted interleave"};
     const InheritedPolicy policy = read_inherited_policy();
     out.text("inherited policy: ").text(kModes[static_cast<unsigned>(policy.mode)]);
     if (policy.is_set()) {

@@ -53,6 +53,8 @@ class WindowTable {
   static constexpr std::size_t kStep = 64 * KiB;
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   int map_until(std::size_t end, bool readable_only);
 
   const OsOps* os_ = nullptr;

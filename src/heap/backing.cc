@@ -9,9 +9,6 @@
 namespace nh {
 namespace {
 
-bool wants_hugetlb(HugePagesOption o) {
-  return o == HugePagesOption::kAuto || o == HugePagesOption::k2M || o == HugePagesOption::k1G;
-}
 bool is_reserved(const Unit& u) { return u.state == UnitState::kReserved; }
 bool is_mapped_hugetlb(const Unit& u) { return u.state == UnitState::kMapped && u.hugetlb(); }
 bool is_mapped_plain(const Unit& u) { return u.state == UnitState::kMapped && !u.hugetlb(); }
@@ -43,86 +40,24 @@ bool pool_is_left() { return g_pool_left.load(std::memory_order_relaxed); }
 void Backer::init(const OsOps& os, const Config& config) {
   os_ = &os;
   config_ = config;
-  had_nodes_ = has_policy() && allowed_nodes() != 0;
-}
-
-// ---- answers -----------------------------------------------------------------------------------------------------
-
-// Whether the pools hold `bytes` in pages of that size: on every allowed node for first touch (any of them may be the
-// one that faults), a share of it on each node for interleaving (where a node is dry the kernel takes another node's
-// page and says nothing), at least one page on our node otherwise.
-bool Backer::pool_has(std::size_t page_bytes, std::size_t bytes) const {
-  HugePool pool;
-  if (!os_->huge_pool(page_bytes, NodeId(), &pool)) return false;
-  const bool interleaved = config_.policy == BindMode::kInterleave;
-  // By weights the share of a node may be nearly all.
-  const bool all_of_it = first_touch() || config_.policy == BindMode::kWeighted;
-  const bool everywhere = all_of_it || interleaved;
-  const std::size_t pages = div_up(bytes, page_bytes);
-  const std::size_t wanted = all_of_it ? pages : interleaved ? div_up(pages, config_.nodes.count()) : 1;
-  if (pool.available() + pool.overcommit < wanted) return false;
-  if (first_touch() && !pool.reservations_work) return false;
-  if (!has_policy() && config_.nodes.count() <= 1) return true;
-  // Pages added on demand come from whichever node the fault is on, so an overcommitted pool has them everywhere.
-  if (pool.overcommit >= wanted) return true;
-  for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) {
-    HugePool local;
-    const bool has = os_->huge_pool(page_bytes, n, &local) && local.free >= wanted;
-    if (everywhere && !has) return false;
-    if (!everywhere && has) return true;
-  }
-  return everywhere;
-}
-
-bool Backer::reservations_hold(std::size_t page_bytes) const {
-  // A cpuset that changed may keep the program's faults from the pages that were reserved.
-  return config_.reservations_hold && allowed_nodes() == config_.nodes.count() && !os_->hugetlb_fault_limited(page_bytes);
-}
-
-// Whether our node cannot hold so much beside what its pool may give. Populating memory that is bound to a full node ends
-// in the kernel's killer, not in an error (6.1: CONSTRAINT_MEMORY_POLICY).
-bool Backer::node_lacks_room(std::size_t bytes) const {
-  return config_.policy == BindMode::kBind && !node_is_gone() && !os_->node_has_room(config_.nodes.first(), bytes);
-}
-
-int Backer::decide(Request* request, bool unmapped) const {
-  const bool off_pool = pool_is_left() || config_.kind == HeapKind::kPaged || config_.turns != nullptr;
-  const bool may_hugetlb = unmapped && !off_pool && wants_hugetlb(config_.huge_pages);
-  if (may_hugetlb) {
-    // Children lose what a fork cannot take off the pool, and must not lose the small objects that their next step needs.
-    const bool has = pool_has(kHugeSize, request->bytes);
-    request->hugetlb = has && (first_touch() ? reservations_hold(kHugeSize) : os_->can_leave_hugetlb());
-    const Fallback why = has && !first_touch() ? Fallback::kNoLeaving : Fallback::kHugetlbDry;
-    if (!request->hugetlb) note_fallback(why, config_.huge_pages != HugePagesOption::kAuto);
-    // Hugetlb mappings never merge, and their number is limited. Where every mapping counts they are as long as needed.
-    request->steps = request->hugetlb && !first_touch() && !os_->mappings_are_scarce();
-  }
-  if (unmapped && config_.huge_pages != HugePagesOption::kOff) {
-    request->thp = !request->no_thp && os_->thp_mode() != 0;
-    if (!request->thp && !request->no_thp) note_fallback(Fallback::kThpUnavailable, config_.huge_pages == HugePagesOption::kThp);
-  }
-  // All of it or nothing: a request that fails half-way has filled the node for nothing.
-  std::size_t from_pool = 0;
-  if (HugePool pool; request->hugetlb && has_policy() && os_->huge_pool(kHugeSize, config_.nodes.first(), &pool)) {
-    from_pool = pool.free * kHugeSize;
-  }
-  return request->bytes > from_pool && node_lacks_room(request->bytes - from_pool) ? ENOMEM : 0;
+  if (config_.serving.empty()) config_.serving = config_.nodes;
+  had_nodes_ = has_policy() && allowed_of(config_.nodes) != 0;
 }
 
 // ---- policies ----------------------------------------------------------------------------------------------------
 
-// How many of our nodes the process may use at the moment.
-unsigned Backer::allowed_nodes() const {
+// How many of these nodes the process may use at the moment.
+unsigned Backer::allowed_of(const NodeSet& nodes) const {
   NodeSet allowed;
-  if (!os_->allowed_nodes(&allowed)) return config_.nodes.count();
+  if (!os_->allowed_nodes(&allowed)) return nodes.count();
   unsigned count = 0;
-  for (NodeId n = config_.nodes.first(); n.valid(); n = config_.nodes.next(NodeId(n.value + 1))) count += allowed.has(n);
+  for (NodeId n = nodes.first(); n.valid(); n = nodes.next(NodeId(n.value + 1))) count += allowed.has(n);
   return count;
 }
 
 // A cpuset may change while the process runs. The kernel then uses those of a policy's nodes that are left, or, where none
 // is, all that the process may use; it refuses new policies without any.
-bool Backer::node_is_gone() const { return had_nodes_ && allowed_nodes() == 0; }
+bool Backer::node_is_gone() const { return had_nodes_ && allowed_of(config_.nodes) == 0; }
 
 // Returns what bind() does, and says and counts why it failed.
 int Backer::bind(void* p, std::size_t bytes, BindMode mode) const {
@@ -136,8 +71,8 @@ int Backer::bind(void* p, std::size_t bytes, BindMode mode) const {
 
 // ---- mapping -----------------------------------------------------------------------------------------------------
 
-bool Backer::map_hugetlb(const Run& run) const {
-  const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;
+bool Backer::map_hugetlb(const Run& run, bool proves) const {
+  const Reservation reservation = first_touch() && !proves ? Reservation::kFull : Reservation::kNone;
   const std::size_t bytes = run.count * kHugeSize;
   if (os_->map_new_hugetlb(run.at(0), bytes, kHugeSize, config_.source, reservation) != 0) return false;
   const int error = has_policy() ? bind(run.at(0), bytes, config_.policy) : 0;
@@ -148,6 +83,8 @@ bool Backer::map_hugetlb(const Run& run) const {
   }
   set_mapped(run, UnitKind::kHuge2M);
   if (has_policy() && error == 0) set_bound(run, config_.policy);
+  // Never bound where the pages were only promised: a fault that may not go to another node would end in SIGBUS.
+  if (const Home home = this->home(); home.is_set()) bind_home(run, home, proves ? BindMode::kBind : BindMode::kPreferred);
   return true;
 }
 
@@ -166,7 +103,9 @@ int Backer::map_plain(const Run& run, bool thp) const {
     return first != 0 ? first : second;
   }
   if (error != 0) return error;
-  const bool advised = os_->advise_thp(run.at(0), bytes, thp) == 0 && thp;
+  // Advice that says no is in the way of huge pages later on (MADV_COLLAPSE), so it is given only where it is needed.
+  const bool advises = config_.kind != HeapKind::kTouchedPages || os_->thp_mode() == 2;
+  const bool advised = advises && os_->advise_thp(run.at(0), bytes, thp) == 0 && thp;
   set_mapped(run, advised ? UnitKind::kThp : UnitKind::kBase);
   // Each fault then takes the nearest of the nodes.
   if (config_.keeps_to_nodes && !has_policy()) bind(run.at(0), bytes, BindMode::kBind);
@@ -191,7 +130,7 @@ int Backer::prove_hugetlb(const Run& run) const {
     const Run unit = run.part(i, 1);
     // Where mbind was refused the kernel takes any node's huge page once our pool has none, and says nothing.
     const bool unbound = has_policy() && unit.units->bound == BindMode::kDefault;
-    int error = unbound && !pool_has(kHugeSize, kHugeSize) ? ENOMEM : os_->populate(unit.at(0), kHugeSize);
+    int error = unbound && off_pool(kHugeSize, kHugeSize) != kNoFallback ? ENOMEM : os_->populate(unit.at(0), kHugeSize);
     if (error == 0) {
       unit.units->state = UnitState::kBacked;
       continue;
@@ -203,14 +142,18 @@ int Backer::prove_hugetlb(const Run& run) const {
   return 0;
 }
 
-// Bound while it is proven, so that its pages lie where they should; preferred from then on, so that the kernel may move
-// them for who uses them, and a copy after a fork may lie elsewhere rather than kill.
+// Bound while it is proven, so that its pages lie where they should.
 //
 // has_room: the node was found to have room for it.
 int Backer::prove_plain(const Run& run, bool has_room) const {
   const std::size_t bytes = run.count * kHugeSize;
   if (!has_policy()) {
-    // The program's own faults do as well, and memory that it never touches costs nothing.
+    // The program's own faults do as well, and memory that it never touches costs nothing. What was mapped for another home
+    // may have its policy still.
+    const Home home = this->home();
+    const auto differs = [&](const Unit& u) { return home.is_set() || u.bound != BindMode::kDefault; };
+    for_each_run(run.units, run.count, differs,
+                 [&](std::size_t first, std::size_t n) { bind_home(run.part(first, n), home, home.mode); });
     set_all(run, UnitState::kBacked);
     return 0;
   }
@@ -218,7 +161,7 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
     note_fallback(Fallback::kNodeGone, true);
     if (config_.strict) return ENOMEM;
   }
-  if (!has_room && node_lacks_room(bytes)) return ENOMEM;
+  if (!has_room && nodes_lack_room(bytes)) return ENOMEM;
   const bool bound = config_.turns == nullptr && bind(run.at(0), bytes, config_.policy) == 0;
   const int error = config_.turns != nullptr ? populate_in_turns(run) : os_->populate(run.at(0), bytes);
   // Without the call plain memory is faulted in by use: slower the first time, as safe.
@@ -227,9 +170,8 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
     return error;
   }
   if (bound) {
-    const bool softens = config_.policy == BindMode::kBind && !config_.strict;
-    const bool soft = softens && os_->bind(run.at(0), bytes, BindMode::kPreferred, config_.nodes) == 0;
-    set_bound(run, soft ? BindMode::kPreferred : config_.policy);
+    set_bound(run, config_.policy);
+    loosen(run);
   }
   set_all(run, UnitState::kBacked);
   return 0;
@@ -245,25 +187,40 @@ int Backer::populate_in_turns(const Run& run) const {
   return error;
 }
 
-int Backer::back(const Run& run, std::size_t needed, const Request& request) const {
+void Backer::loosen(const Run& run) const {
+  // What lies on the nodes whose turn it is has no policy.
+  if (config_.turns != nullptr) return;
+  const BindMode policy = lasting_policy();
+  if (run.units[0].bound == policy || os_->bind(run.at(0), run.count * kHugeSize, policy, config_.nodes) != 0) return;
+  set_bound(run, policy);
+}
+
+void Backer::prefer_copies(const Run& run) const {
+  if (!has_policy() || lasting_policy() != BindMode::kDefault) return;
+  if (os_->bind(run.at(0), run.count * kHugeSize, BindMode::kPreferred, config_.nodes) == 0) set_bound(run, BindMode::kPreferred);
+}
+
+int Backer::back(const Run& run, std::size_t needed, Request* request) const {
   bool refused = false;
   // Asked again: the process may have forked since the request was decided.
-  if (request.hugetlb && !pool_is_left()) {
-    const std::size_t span = request.steps ? run.count : needed;
+  if (request->hugetlb && !pool_is_left()) {
+    const std::size_t span = request->steps ? run.count : needed;
     for_each_run(run.units, span, is_reserved, [&](std::size_t first, std::size_t n) {
-      refused |= !map_hugetlb(run.part(first, n));
+      const std::size_t taken = n < request->hugetlb_units ? n : request->hugetlb_units;
+      request->hugetlb_units -= taken;
+      if (taken != 0) refused |= !map_hugetlb(run.part(first, taken), request->proves);
     });
   }
   int error = 0;
   const auto keep_first = [&error](int e) { error = error != 0 ? error : e; };
   for_each_run(run.units, needed, is_reserved, [&](std::size_t first, std::size_t n) {
-    keep_first(map_plain(run.part(first, n), request.thp));
+    keep_first(map_plain(run.part(first, n), request->thp));
   });
   if (error != 0) return error;
   // Where plain memory cannot be mapped either, it is the process's limit that refuses.
   if (refused) note_fallback(Fallback::kHugetlbRefused, true);
   for_each_run(run.units, needed, is_mapped_hugetlb, [&](std::size_t first, std::size_t n) {
-    if (first_touch()) {
+    if (first_touch() && !request->proves) {
       set_all(run.part(first, n), UnitState::kBacked);
     } else if (error == 0) {
       keep_first(prove_hugetlb(run.part(first, n)));
@@ -275,13 +232,22 @@ int Backer::back(const Run& run, std::size_t needed, const Request& request) con
   return error;
 }
 
+// Tells memory where the program's faults shall put it. Where that is refused the kernel puts it where the program runs,
+// which is there.
+void Backer::bind_home(const Run& run, Home home, BindMode mode) const {
+  const NodeSet nodes = home.is_set() ? NodeSet::of(home.node) : NodeSet();
+  if (os_->bind(run.at(0), run.count * kHugeSize, mode, nodes) != 0) note_fallback(Fallback::kBindRefused, true);
+  set_bound(run, home.mode);
+  const auto place = static_cast<std::int16_t>(home.is_set() ? home.node.value + 1 : 0);
+  for (std::size_t i = 0; i < run.count; i++) __atomic_store_n(&run.units[i].place, place, __ATOMIC_RELAXED);
+}
+
 // Nobody populates it: without a policy it would lie where it is first written to, on a node that the policy forbids, even.
 // PREFERRED, since nothing proves that the node has room.
 int Backer::back_small(const Run& unit) const {
   if (is_reserved(*unit.units)) {
     if (const int error = map_plain(unit, false); error != 0) return error;
-    const bool softens = config_.policy == BindMode::kBind && !config_.strict;
-    const BindMode mode = softens ? BindMode::kPreferred : config_.policy;
+    const BindMode mode = lasting_policy() == BindMode::kDefault ? BindMode::kPreferred : config_.policy;
     if (has_policy() && bind(unit.at(0), kHugeSize, mode) == 0) set_bound(unit, mode);
   }
   set_all(unit, UnitState::kBacked);
@@ -313,7 +279,9 @@ void Backer::release(const Run& run) const {
     if (unmap(part) || !unmaps || !drop()) return;
     set_all(part, first_touch() && part.units->hugetlb() ? UnitState::kLost : UnitState::kMapped);
   };
-  for_each_run(run.units, run.count, is_plain, [&](std::size_t first, std::size_t n) { give_back(first, n, scarce, false); });
+  // Touched pages may have been collapsed, and begin anew with base pages.
+  const bool unmaps = scarce || config_.kind == HeapKind::kTouchedPages;
+  for_each_run(run.units, run.count, is_plain, [&](std::size_t first, std::size_t n) { give_back(first, n, unmaps, false); });
   // A page that is dropped does not get its reservation back; the next fault could find the pool dry.
   for_each_run(run.units, run.count, is_2m, [&](std::size_t first, std::size_t n) {
     give_back(first, n, scarce || first_touch() || pool_is_left(), config_.source == HugeSource::kSharedFile);
@@ -321,6 +289,21 @@ void Backer::release(const Run& run) const {
   for (std::size_t i = 0; i < run.count; i++) {
     if (!run.units[i].backed()) __atomic_store_n(&run.units[i].place, std::int16_t{0}, __ATOMIC_RELAXED);
   }
+}
+
+int Backer::collapse(const Run& unit) const {
+  // Where all memory gets huge pages unless it is told otherwise, ours was told.
+  const bool told = os_->thp_mode() == 2;
+  if (told) os_->advise_thp(unit.at(0), kHugeSize, true);
+  int error = os_->collapse(unit.at(0), kHugeSize);
+  if (error == ENOSYS) {
+    // Then the kernel does it in its own time, and the advice has to stay.
+    error = told ? 0 : os_->advise_thp(unit.at(0), kHugeSize, true);
+  } else if (told) {
+    os_->advise_thp(unit.at(0), kHugeSize, false);
+  }
+  if (error == 0) unit.units->kind = UnitKind::kThp;
+  return error;
 }
 
 void Backer::forget_unbacked(const Run& run) const {
@@ -335,21 +318,22 @@ void Backer::forget_unbacked(const Run& run) const {
 
 bool Backer::map_1g(const Run& group) const {
   NH_ASSERT(group.count * kHugeSize == GiB && is_aligned(group.start, GiB));
-  if (config_.huge_pages != HugePagesOption::k1G || config_.kind == HeapKind::kPaged || pool_is_left()) return false;
-  if (config_.turns != nullptr) return false;
-  if (first_touch() && !reservations_hold(GiB)) return false;
-  if (!pool_has(GiB, GiB)) {
-    note_fallback(Fallback::kHugetlbDry, true);
+  if (config_.huge_pages != HugePagesOption::k1G || !may_use_pool()) return false;
+  const Home home = this->home();
+  const bool proves = !first_touch() || home.is_set();
+  if (const Fallback why = off_pool(GiB, GiB); why != kNoFallback) {
+    note_fallback(why, true);
     return false;
   }
-  const Reservation reservation = first_touch() ? Reservation::kFull : Reservation::kNone;
+  const Reservation reservation = proves ? Reservation::kNone : Reservation::kFull;
   if (os_->map_new_hugetlb(group.at(0), GiB, GiB, config_.source, reservation) != 0) {
     note_fallback(Fallback::kHugetlbRefused, true);
     return false;
   }
   const bool bound = has_policy() && bind(group.at(0), GiB, config_.policy) == 0;
   int error = !bound && config_.strict && node_is_gone() ? ENOMEM : 0;
-  if (error == 0 && !first_touch()) error = os_->populate(group.at(0), GiB);
+  if (home.is_set()) bind_home(group, home, BindMode::kBind);
+  if (error == 0 && proves) error = os_->populate(group.at(0), GiB);
   if (error != 0) {
     os_->unmap(group.at(0), GiB);
     note_fallback(Fallback::kHugetlbDry, true);
@@ -357,6 +341,7 @@ bool Backer::map_1g(const Run& group) const {
   }
   set_mapped(group, UnitKind::kHuge1G);
   if (bound) set_bound(group, config_.policy);
+  if (home.is_set()) set_bound(group, home.mode);
   set_all(group, UnitState::kBacked);
   return true;
 }

@@ -77,6 +77,8 @@ class HeapArenas {
   void forget_half_added();
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   const std::uint32_t* places() const { return static_cast<const std::uint32_t*>(places_.data()); }
 
   AddressSpace* space_ = nullptr;

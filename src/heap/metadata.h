@@ -24,6 +24,8 @@ class MetadataPool {
   void repair_after_fork();
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   void* map_chunk(std::size_t bytes);
 
   Lock lock_{LockRank::kMetadata};

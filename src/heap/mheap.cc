@@ -43,7 +43,7 @@ bool MHeap::in_small_unit(const void* p) const {
 }
 
 PageCount MHeap::pages_for(std::size_t bytes) const {
-  return PageCount::holding(whole_units() ? align_up(bytes, kHugeSize) : bytes);
+  return PageCount::holding(takes_units(bytes) ? align_up(bytes, kHugeSize) : bytes);
 }
 
 // ---- waiting for the OS ------------------------------------------------------------------------------------------
@@ -95,6 +95,7 @@ PageAlloc::Run MHeap::pages_from_heap(PageCount pages, std::size_t align_pages) 
   LockGuard guard(lock_);
   for (;;) {
     const PageAlloc::Run run = alloc_pages_L(pages, align_pages);
+    if (run.ok && kind() == HeapKind::kTouchedPages) note_taken_L(run.first, pages);
     if (!run.ok || back_L(run.first, pages)) return run;
     if (release_free_L(run.first, pages)) return {};
   }
@@ -232,6 +233,7 @@ void MHeap::free_span(MSpan* span) {
   } else {
     arenas_.pages().free(first, pages);
     note_freed_L(first, pages);
+    if (kind() == HeapKind::kTouchedPages) tag_L(first, pages);
   }
   span->next = spare_;
   spare_ = span;

@@ -15,6 +15,7 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/check.h"
 #include "base/lock.h"
 #include "base/units.h"
 #include "heap/address_space.h"
@@ -22,6 +23,7 @@
 #include "heap/heap_arenas.h"
 #include "heap/metadata.h"
 #include "heap/mspan.h"
+#include "heap/size_classes.h"
 #include "os/os.h"
 #include "page/page_alloc.h"
 #include "page/page_cache.h"
@@ -98,6 +100,16 @@ class MHeap {
   // Whether there is memory for scavenge() to give back, now or later. *wait: in how many ticks the first of it will have
   // been idle for `idle_ticks`; 0: it has been.
   bool next_idle(std::uint32_t idle_ticks, std::uint32_t* wait);
+  // Makes huge pages of touched pages that have rested for `rest_ticks`, unit by unit, `most` of them at a time
+  // (mheap_collapse.cc).
+  struct Collapsed {
+    unsigned units = 0;
+    bool more = false;       // go on with another step
+    std::uint32_t wait = 0;  // otherwise: in how many ticks others will have rested; 0: none are in sight
+  };
+  Collapsed collapse(unsigned most, std::uint32_t rest_ticks);
+  // Whether there may be any. Cheap.
+  bool may_collapse() const { return looks_left_.load(std::memory_order_relaxed) != 0; }
   // Takes back what the CPUs' page caches hold.
   void flush_page_caches();
   // The scavenger's clock, in ticks that wrap around: they are compared by their differences. What is freed gets the tick
@@ -135,8 +147,17 @@ class MHeap {
   HeapId id() const { return config_.id; }
   NodeId node() const { return config_.node; }
   HeapKind kind() const { return config_.backing.kind; }
-  // Large objects consist of whole units.
+  // Large objects consist of whole units: all of them, or those of a size that CPUs do not keep in bins.
   bool whole_units() const { return kind() == HeapKind::kFirstTouch; }
+  bool takes_units(std::size_t bytes) const {
+    return whole_units() || (kind() == HeapKind::kTouchedPages && bytes > kMaxBinBytes);
+  }
+  // Whether a large object would get pages of a pool, of those that the heap has or of others.
+  bool has_pool_for(std::size_t bytes) const {
+    return (hugetlb_committed() != 0 && idle_bytes() >= bytes) || backer_.pool_serves(bytes);
+  }
+  // First-touch memory: where it lies from now on. What was backed before follows when it is used again.
+  void set_home(Home home) { backer_.set_home(home); }
   AddressSpace& space() { return *space_; }
   const OsOps& os() { return *os_; }
   const Backer& backer() const { return backer_; }
@@ -162,7 +183,7 @@ class MHeap {
     return run_of({first, first + UnitCount(bytes >> kHugeShift)});
   }
   // Hugetlb memory that is ordinary memory of the same contents now.
-  void note_plain(const Backer::Run& run, bool thp);
+  void note_plain(const Backer::Run& run, bool thp, BindMode bound);
 
   // After clearing the mark of arenas, with the lock held, which is released and taken again: others wait for that.
   void end_busy_L();
@@ -175,6 +196,8 @@ class MHeap {
   bool check();
 
  private:
+  friend struct LiveLayout;  // process/live_block.cc
+
   struct alignas(64) CpuPages {
     Lock lock{LockRank::kPageCache};
     PageCache pages;
@@ -187,13 +210,15 @@ class MHeap {
     const void* thread = nullptr;
   };
 
-  bool is_small(UnitId u) const { return u == UnitId(0) && kind() != HeapKind::kFirstTouch; }
+  bool is_small(UnitId u) const { return u == UnitId(0) && !backer_.first_touch(); }
+  // Once the heap is not small any more its first unit is backed as the others are, should it have been given back.
+  bool is_faulted_in_L(UnitId u) const { return is_small(u) && !small_unit_full_; }
   Backer::Run run_of(UnitRange units) { return {&arenas_.unit(units.first), arenas_.address_of(units.first), units.count().value}; }
 
   // Those marked L are called with the lock held; they may release it and take it again.
   bool grow_L(PageCount pages);
   bool back_L(PageId first, PageCount pages);
-  bool back_run_L(UnitRange wanted, const Backer::Request& request, UnitId* done);
+  bool back_run_L(UnitRange wanted, Backer::Request* request, UnitId* done);
   bool back_small_L();
   UnitId giant_end(UnitId u) const;
   UnitId step_end_L(UnitRange units) const;
@@ -228,6 +253,11 @@ class MHeap {
   bool has_hugetlb(PageId first, PageCount pages) const;
   bool lies_on(PageId first, PageCount pages, NodeId node);
   bool renew(PageId first, PageCount pages, bool* dropped);
+  void settle_pages(PageId first, PageCount pages, NodeId asker, bool* dropped);
+  std::int16_t tag_of(PageId first, PageCount pages) const;
+  void tag_L(PageId first, PageCount pages);
+  bool may_rest_L(UnitId u);
+  void note_taken_L(PageId first, PageCount pages);
   bool settle(PageId first, PageCount pages, NodeId asker, bool* dropped);
 
   Lock lock_{LockRank::kHeap};
@@ -247,6 +277,11 @@ class MHeap {
   std::atomic<std::uint32_t> tick_{0};
   std::atomic<std::uint32_t> skipped_from_{0};
   std::atomic<std::uint32_t> skipped_to_{0};
+  std::atomic<unsigned> looks_left_{0};  // at touched pages, before somebody takes new ones
+  UnitId next_look_;                     // where the next step of collapse() begins
+  std::uint32_t next_rest_ = 0;          // what this round of steps has found so far
+  bool has_collapsed_ = false;
+  unsigned refusals_ = 0;                // one after the other
   std::atomic<std::size_t> backed_[4] = {};  // units, by UnitKind
   std::atomic<std::size_t> in_use_{0};
   std::atomic<std::size_t> spans_{0};
@@ -254,5 +289,23 @@ class MHeap {
   std::atomic<std::size_t> large_bytes_{0};
   std::size_t released_ = 0;
 };
+
+// Does something to units that nobody else works on, with the lock released.
+template <typename Work>
+void MHeap::work_on_L(UnitRange units, Work&& work) {
+  const Backer::Run run = run_of(units);
+  for (std::size_t i = 0; i < run.count; i++) {
+    NH_ASSERT(!run.units[i].busy());
+    run.units[i].worker = __builtin_thread_pointer();
+  }
+  const OsWork os_work;
+  count_units(run.units, run.count, false);
+  lock_.unlock();
+  work(run);
+  lock_.lock();
+  count_units(run.units, run.count, true);
+  for (std::size_t i = 0; i < run.count; i++) run.units[i].worker = nullptr;
+  end_busy_L();
+}
 
 }  // namespace nh

@@ -23,24 +23,6 @@ void MHeap::count_units(const Unit* units, std::size_t n, bool add) {
   }
 }
 
-// Does something to units that nobody else works on, with the lock released.
-template <typename Work>
-void MHeap::work_on_L(UnitRange units, Work&& work) {
-  const Backer::Run run = run_of(units);
-  for (std::size_t i = 0; i < run.count; i++) {
-    NH_ASSERT(!run.units[i].busy());
-    run.units[i].worker = __builtin_thread_pointer();
-  }
-  const OsWork os_work;
-  count_units(run.units, run.count, false);
-  lock_.unlock();
-  work(run);
-  lock_.lock();
-  count_units(run.units, run.count, true);
-  for (std::size_t i = 0; i < run.count; i++) run.units[i].worker = nullptr;
-  end_busy_L();
-}
-
 // ---- growth ------------------------------------------------------------------------------------------------------
 
 bool MHeap::grow_L(PageCount pages) {
@@ -117,7 +99,7 @@ UnitId MHeap::step_end_L(UnitRange units) const {
 }
 
 // Backs the units from wanted.first on as far as they can be worked on together. *done: where to go on.
-bool MHeap::back_run_L(UnitRange wanted, const Backer::Request& request, UnitId* done) {
+bool MHeap::back_run_L(UnitRange wanted, Backer::Request* request, UnitId* done) {
   // The next GiB may be had in one page.
   const UnitId limit = config_.backing.huge_pages == HugePagesOption::k1G ? giant_end(wanted.first) : wanted.end;
   UnitId end = wanted.first;
@@ -127,7 +109,7 @@ bool MHeap::back_run_L(UnitRange wanted, const Backer::Request& request, UnitId*
     ++end;
   }
   const std::size_t needed = (end - wanted.first).value;
-  const UnitId claimed = request.steps ? step_end_L({wanted.first, end}) : end;
+  const UnitId claimed = request->steps ? step_end_L({wanted.first, end}) : end;
   int error = 0;
   work_on_L({wanted.first, claimed}, [&](const Backer::Run& run) { error = backer_.back(run, needed, request); });
   *done = end;
@@ -152,7 +134,7 @@ bool MHeap::back_L(PageId first, PageCount pages) {
       wait_L();
       continue;
     }
-    if (!unit.backed() && !is_small(u)) {
+    if (!unit.backed() && !is_faulted_in_L(u)) {
       request.bytes += kHugeSize;
       unmapped |= unit.state == UnitState::kReserved;
     }
@@ -179,9 +161,9 @@ bool MHeap::back_L(PageId first, PageCount pages) {
     } else if (!(u < next_giant)) {
       next_giant = u + UnitCount(1);
       try_1g_L(u);
-    } else if (is_small(u)) {
+    } else if (is_faulted_in_L(u)) {
       if (!back_small_L()) return false;
-    } else if (!back_run_L({u, range.end}, request, &u)) {
+    } else if (!back_run_L({u, range.end}, &request, &u)) {
       return false;
     }
   }
@@ -199,8 +181,11 @@ void MHeap::fill_small_unit_L() {
   if (unit.busy() || !unit.backed()) return;
   small_unit_full_ = true;
   lock_.unlock();
-  os_->populate(reinterpret_cast<void*>(arenas_.address_of(UnitId(0))), kHugeSize);  // a failure leaves things as they were
+  // A failure leaves things as they were.
+  const bool filled = os_->populate(reinterpret_cast<void*>(arenas_.address_of(UnitId(0))), kHugeSize) == 0;
   lock_.lock();
+  if (!filled || unit.busy() || !unit.backed()) return;
+  work_on_L({UnitId(0), UnitId(1)}, [&](const Backer::Run& run) { backer_.loosen(run); });
 }
 
 // The units belong to the caller, or their pages are claimed.
@@ -245,10 +230,11 @@ bool MHeap::release_free_L(PageId first, PageCount pages) {
   return all;
 }
 
-void MHeap::note_plain(const Backer::Run& run, bool thp) {
+void MHeap::note_plain(const Backer::Run& run, bool thp, BindMode bound) {
   count_units(run.units, run.count, false);
   for (std::size_t i = 0; i < run.count; i++) {
     run.units[i].kind = thp ? UnitKind::kThp : UnitKind::kBase;
+    run.units[i].bound = bound;
     run.units[i].kept = false;
   }
   count_units(run.units, run.count, true);

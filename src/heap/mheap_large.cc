@@ -17,14 +17,14 @@ constexpr std::size_t kMostPages = UINT32_MAX;
 }  // namespace
 
 MSpan* MHeap::alloc_large(std::size_t bytes, std::size_t alignment, bool noscan, SpanClass c, NodeId asker) {
-  if (bytes > space_->max_bytes() || alignment > space_->max_bytes()) return nullptr;
+  if (bytes > space_->max_bytes() || alignment > space_->max_bytes() || backer_.exceeds_memory(bytes)) return nullptr;
   const PageCount pages = pages_for(bytes);
   if (pages.value > kMostPages) return nullptr;
   CpuPages* all = cpu_pages();
   MSpan* span = all == nullptr ? nullptr : new_descriptor(all[0]);
   if (span == nullptr) return nullptr;
   // Whole units begin at one, even where another heap's exhaustion has brought small spans here.
-  if (whole_units() && alignment < kHugeSize) alignment = kHugeSize;
+  if (takes_units(bytes) && alignment < kHugeSize) alignment = kHugeSize;
   const PageAlloc::Run run = pages_from_heap(pages, alignment >> kPageShift);
   if (!run.ok) {
     LockGuard guard(lock_);
@@ -86,6 +86,7 @@ bool MHeap::extend(PageId end, PageCount more, NodeId asker) {
 bool MHeap::resize_large(MSpan* span, std::size_t bytes, SpanClass c, NodeId asker) {
   if (bytes > space_->max_bytes()) return false;
   const PageCount old = span->pages();
+  if (bytes > old.bytes() && backer_.exceeds_memory(bytes)) return false;
   const PageCount pages = pages_for(bytes + span->free_index * kCacheLine);
   if (pages.value > kMostPages) return false;
   if (pages == old) {
@@ -130,10 +131,16 @@ bool MHeap::clear_large(MSpan* span) {
   void* start = reinterpret_cast<void*>(span->start_addr);
   const std::size_t bytes = span->pages().bytes();
   const PageId first = arenas_.page_of(span->start_addr);
+  if (kind() == HeapKind::kTouchedPages) {
+    // It lies where it should, or its pages would have been dropped.
+    if (bytes < kDropToClear || os_->discard(start, bytes) != 0) std::memset(start, 0, bytes);
+    return true;
+  }
   // Clearing touches, and the program's own threads are to be the first to touch a page. Where the place of all pages is
   // known they are there. Without several nodes it is only a matter of cost, and pages of a pool stay: another process
   // might take them.
-  bool drop = backer_.first_touch() && bytes >= kDropToClear && (asks_place() || !has_hugetlb(first, span->pages()));
+  const bool by_touch = asks_place() && !backer_.home().is_set();
+  bool drop = backer_.first_touch() && bytes >= kDropToClear && (by_touch || !has_hugetlb(first, span->pages()));
   const UnitRange units = UnitRange::around(first, span->pages());
   for (UnitId u = units.first; asks_place() && u < units.end; ++u) {
     drop |= __atomic_load_n(&arenas_.unit(u).place, __ATOMIC_RELAXED) == 0;

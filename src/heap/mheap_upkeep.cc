@@ -117,6 +117,7 @@ void MHeap::repair_after_fork(bool lost) {
     c.spare = nullptr;
   }
   metadata_.repair_after_fork();
+  looks_left_.store(0, std::memory_order_relaxed);  // what there is the child shares with its parent
   const bool growing = growth_.running && growth_.thread == __builtin_thread_pointer();
   if (!growing) arenas_.repair_after_fork();
   // System calls of other threads that were under way. What this thread is busy with (it forked in a signal handler) it
@@ -149,6 +150,10 @@ void MHeap::repair_after_fork(bool lost) {
     const Unit* units = &arenas_.unit(arena.first);
     for_each_run(units, kUnitsPerArena, is_counted,
                  [&](std::size_t first, std::size_t n) { count_units(units + first, n, true); });
+  });
+  const auto is_shared = [](const Unit& u) { return u.backed() && !u.busy() && !u.hugetlb(); };
+  for_each_run(&arenas_.unit(UnitId(0)), arenas_.unit_end().value, is_shared, [&](std::size_t first, std::size_t n) {
+    backer_.prefer_copies(run_of({UnitId(first), UnitId(first) + UnitCount(n)}));
   });
 }
 

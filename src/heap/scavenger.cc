@@ -6,6 +6,7 @@ namespace {
 constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::uint64_t kShortestTick = 10 * kMillisecond;
 constexpr std::uint64_t kRest = 99;
+constexpr std::uint64_t kRestOfCollapsing = 3;
 
 }  // namespace
 
@@ -52,14 +53,33 @@ Scavenger::Step Scavenger::step(MHeap& heap, bool urgent) {
       more = heap.next_idle(kTicksPerDelay, &ticks);
       // What is old enough and still there was refused; perhaps it will not be the next time.
       if (ticks == 0) ticks = kTicksPerDelay;
-      const std::uint64_t due = start_ns_ + (ticks_at(begin) + ticks) * tick_ns_;
-      if (due > end + least) least = due - end;
+      const std::uint64_t due = until(begin, ticks, end);
+      if (due > least) least = due;
     }
     const std::uint64_t rest = (end - begin) * kRest;
     if (more) result.wait_ns = rest > least ? rest : least;
   }
+  if (!urgent && heap.may_collapse()) collapse(heap, begin, &result);
   plan(heap, begin, result.wait_ns);
   return result;
+}
+
+// From now until so many ticks after the one in which a step began.
+std::uint64_t Scavenger::until(std::uint64_t begin_ns, std::uint32_t ticks, std::uint64_t now_ns) const {
+  const std::uint64_t due = start_ns_ + (ticks_at(begin_ns) + ticks) * tick_ns_;
+  return due > now_ns ? due - now_ns : 0;
+}
+
+void Scavenger::collapse(MHeap& heap, std::uint64_t begin_ns, Step* step) const {
+  const std::uint64_t begin = heap.os().now_ns();
+  const MHeap::Collapsed done = heap.collapse(kUnitsToCollapse, kTicksPerDelay);
+  if (!done.more && done.wait == 0) return;
+  const std::uint64_t end = heap.os().now_ns();
+  std::uint64_t wait = done.more ? (end - begin) * kRestOfCollapsing : until(begin_ns, done.wait, end);
+  if (done.more && wait > tick_ns_) wait = tick_ns_;
+  if (wait < kMillisecond) wait = kMillisecond;
+  step->collapsed = done.more;
+  if (step->wait_ns == 0 || wait < step->wait_ns) step->wait_ns = wait;
 }
 
 }  // namespace nh

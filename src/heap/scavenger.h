@@ -6,6 +6,9 @@
 // one CPU. While nothing is old enough there is nothing to do until the oldest unit is, and nothing at all while no unit is
 // free. Near the soft limit none of this counts: what is free goes at once.
 //
+// Huge pages for touched pages are made beside that, a few at a time. After these the next ones wait for 3 times as long, a
+// tick at most: the program gains by every one of them, and there is an end to it.
+//
 // Nobody needs to keep the clock between two steps. A step sets the heap's clock forward to when the next one is due, so
 // that memory which is freed meanwhile counts as freed then: it goes up to one delay late, and never early.
 #pragma once
@@ -20,12 +23,14 @@ class Scavenger {
  public:
   static constexpr std::uint32_t kTicksPerDelay = 4;
   static constexpr std::size_t kSlice = 16 * MiB;
+  static constexpr unsigned kUnitsToCollapse = 16;
 
   // start_ns: the time that ticks are counted from; no heap has freed memory before.
   void init(std::uint64_t delay_ms, std::uint64_t start_ns);
 
   struct Step {
     std::size_t released = 0;
+    bool collapsed = false;
     std::uint64_t wait_ns = 0;  // until the next step; 0 = nothing to give back, sleep until memory is freed
   };
   // One step for one heap, at any time. urgent: near the limit.
@@ -39,6 +44,8 @@ class Scavenger {
   std::uint64_t ticks_at(std::uint64_t now_ns) const { return (now_ns - start_ns_) / tick_ns_; }
   void keep_clock(MHeap& heap, std::uint64_t now_ns) const;
   void plan(MHeap& heap, std::uint64_t now_ns, std::uint64_t wait_ns) const;
+  std::uint64_t until(std::uint64_t begin_ns, std::uint32_t ticks, std::uint64_t now_ns) const;
+  void collapse(MHeap& heap, std::uint64_t begin_ns, Step* step) const;
 
   std::uint64_t tick_ns_ = 0;
   std::uint64_t start_ns_ = 0;

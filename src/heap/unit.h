@@ -13,6 +13,9 @@ namespace nh {
 
 inline constexpr unsigned kUnitTableVersion = 1;
 
+// Unit::place where its pages are known to lie on several nodes.
+inline constexpr std::int16_t kMixed = -1;
+
 enum class UnitState : std::uint8_t {
   kReserved,  // address space that is ours to map, and not mapped
   kMapped,    // accessible; its memory may not be used yet
@@ -27,10 +30,11 @@ struct Unit {
   UnitKind kind : 3;   // of a unit that is mapped or backed
   BindMode bound : 3;  // the policy in force; kDefault: none
   bool kept : 1;       // hugetlb memory that does not exist in fork children
-  // First-touch memory of several nodes: the node on which all its pages are known to lie, + 1; 0 = not known. Belongs to
-  // whoever owns the unit; atomic, because a fork makes all of them forgotten.
+  // First-touch memory of several nodes: the node on which all its pages are known to lie, + 1; 0 = not known. Of touched
+  // pages: which object was freed there last, or, in use, kMixed.
+  // Belongs to whoever owns the unit; atomic, because a fork makes all of them forgotten.
   std::int16_t place;
-  std::uint32_t freed_tick;  // when a page of it was last freed, in scavenger ticks
+  std::uint32_t freed_tick;  // when a page of it was last freed, in scavenger ticks; of touched pages, or taken
   // The thread that works on the unit with the heap's lock released, by its thread pointer (which a fork child keeps);
   // nullptr: nobody. While it is set, state, kind and policy are that thread's to change. It is set and cleared under the
   // heap's lock, so whoever holds that and finds nullptr may read everything.

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "process/background.h"
 #include "process/memory_limit.h"
 #include "process/process.h"
 #include "large/sampled.h"
@@ -22,6 +23,13 @@ void* start_or_error(MSpan* span) {
 }
 
 MHeap& heap_of(const MSpan* span) { return g_process.heaps[HeapId(span->heap)].heap; }
+
+// What this CPU keeps of touched pages.
+bool take_touched(std::size_t size, bool noscan, void** object) {
+  const LargeRoute& route = g_large_route;
+  return size <= kMaxBinBytes && route.is_touched_pages(size) &&
+         mcache_alloc_touched(size, noscan, object, LargeRoute::word(route.pages_lists));
+}
 
 // Extents begin at boundaries of 2 MiB. Codes that walk through many arrays of one size side by side would find all their
 // streams in the same few sets of every cache, so each begins at a cache line of its own in the first 4 KiB (a lattice
@@ -73,21 +81,31 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > PTRDIFF_MAX || !ensure_started()) return nullptr;
   // What no giving back can make room for.
   if (size > g_process.space.max_bytes() || alignment > g_process.space.max_bytes()) return nullptr;
-  const bool shifts = alignment <= kCacheLine && size >= g_large_route.extent_min;
+  const LargeRoute& route = g_large_route;
+  const bool units = size >= LargeRoute::word(route.extent_min) || (size > kMaxBinBytes && route.is_touched_pages(size));
+  const bool shifts = alignment <= kCacheLine && units && !route.is_best(size);
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;
-  MSpan* span = allocate_span_from(heap_for_large(bytes), bytes, alignment, noscan);
-  if (span != nullptr && shifts && heap_of(span).whole_units()) shift_start(span, size);
+  MSpan* span = allocate_span_from(heap_for_large(size), bytes, alignment, noscan);
+  if (span != nullptr && shifts && heap_of(span).takes_units(bytes)) shift_start(span, size);
   return span;
+}
+
+// caller: where malloc() or its like returns to. They jump here, so that it is where these functions return to.
+// New touched pages become huge ones when they have rested.
+void* returned(MSpan* span, const void* caller) {
+  if (span != nullptr && heap_of(span).may_collapse()) touched_pages_were_taken(caller);
+  return start_or_error(span);
 }
 
 // Out of line, so that the way through a CPU's lists needs no stack frame.
 [[gnu::noinline]] void* allocate_other(std::size_t size, bool noscan, std::size_t alignment) {
   if (void* p = allocate_sampled(size, alignment, noscan)) return p;
+  if (void* p; take_touched(size, noscan, &p)) return p;
   if (g_large_route.is_extent(size)) {
     if (MSpan* span = take_extent(size, noscan, alignment)) return start_of(span);
   }
-  return start_or_error(allocate_span(size, alignment, noscan));
+  return returned(allocate_span(size, alignment, noscan), __builtin_return_address(0));
 }
 
 }  // namespace
@@ -104,28 +122,32 @@ void* allocate_large(std::size_t size) {
   return allocate_other(size, false, 16);
 }
 
-void* allocate_large_zeroed(std::size_t size, bool noscan) {
+[[gnu::noinline]] void* allocate_large_zeroed(std::size_t size, bool noscan) {
   void* p;
   if (allocate_bin_fast(size, noscan, &p)) return std::memset(p, 0, size);
   if ((p = allocate_sampled(size, 16, noscan, true)) != nullptr) return p;
+  if (take_touched(size, noscan, &p)) return std::memset(p, 0, size);
   MSpan* span = g_large_route.is_extent(size) ? take_extent(size, noscan, 16) : nullptr;
   if (span == nullptr) span = allocate_span(size, 16, noscan);
   if (span == nullptr) return start_or_error(nullptr);
   // Pages that come fresh from the OS are zero, and touching them here would place them on this thread's node.
-  if (heap_of(span).clear_large(span)) return start_of(span);
+  if (heap_of(span).clear_large(span)) return returned(span, __builtin_return_address(0));
   free_large(span);
   return start_or_error(nullptr);
 }
 
 void* allocate_large_aligned(std::size_t size, std::size_t alignment, bool noscan) {
   // What is kept lies at a page, extents at a huge page.
-  if (size > kMaxSmallSize && size <= g_large_route.bin_max && alignment <= kPageSize) return allocate_large(size, noscan);
+  const bool in_bin = size > kMaxSmallSize && size <= kMaxBinBytes && alignment <= kPageSize;
+  if (in_bin && (size <= bin_max() || g_large_route.is_touched_pages(size))) return allocate_large(size, noscan);
   if (alignment <= kHugeSize && g_large_route.is_extent(size)) return allocate_other(size, noscan, alignment);
   if (void* p = allocate_sampled(size, alignment, noscan)) return p;
-  return start_or_error(allocate_span(size == 0 ? 1 : size, alignment, noscan));
+  return returned(allocate_span(size == 0 ? 1 : size, alignment, noscan), __builtin_return_address(0));
 }
 
 void* allocate_large_paged(std::size_t size, std::size_t alignment, bool noscan) {
+  // These are ordinary memory, too.
+  if (g_large_route.is_touched_pages(size)) return allocate_large_aligned(size, alignment, noscan);
   void* p;
   const bool in_bin = alignment <= kPageSize && size > kMaxSmallSize && !g_large_route.is_best(size);
   if (in_bin && mcache_alloc_bin(size, noscan, &p, g_hot.twin_lists)) return p;

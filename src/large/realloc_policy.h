@@ -37,7 +37,7 @@ struct ReallocObject {
   std::size_t usable;
   std::size_t below;         // as stays() takes it
   bool placed = false;       // its caller said where it shall lie
-  bool first_touch = false;  // in memory of which every large object takes whole units of 2 MiB
+  bool first_touch = false;  // in first-touch memory, of whichever heap
 };
 
 // Tried in this order.
@@ -48,17 +48,22 @@ struct ReallocPlan {
 };
 
 // size: at least 1.
-constexpr ReallocPlan plan_realloc(const ReallocObject& object, std::size_t size, const LargeRoute& route) {
+inline ReallocPlan plan_realloc(const ReallocObject& object, std::size_t size, const LargeRoute& route) {
   ReallocPlan plan = {};
   plan.stay = stays(object.below, object.usable, size);
   plan.move_to = with_room_to_grow(object.usable, size, object.placed, route);
-  // First-touch memory comes in units of 2 MiB, and what fills less than half of one belongs to other heaps. Placed objects
-  // remain where they were asked for.
-  const bool leaves = object.first_touch && !object.placed && size < route.extent_min && size <= kHugeSize / 2;
-  // What grows into the sizes that have memory of their own moves there.
-  const bool enters = !object.placed && route.is_best(size) && object.usable < route.best_min;
+  // First-touch memory comes in units of 2 MiB, or, as touched pages, from some size on: what fills less than half of that
+  // belongs to other heaps. What grows past a limit goes there, its new part untouched. What grows into the sizes that have
+  // the best memory moves to it. Placed objects remain where they were asked for.
+  const bool has_pages = LargeRoute::word(route.pages_min) < LargeRoute::word(route.pages_end);
+  const std::size_t least = has_pages ? route.first_touch_min() : kHugeSize;
+  const bool shrinks_out = object.first_touch && size < route.first_touch_min() && size <= least / 2;
+  const bool best = route.is_best(size);
+  const bool grows_out = !object.first_touch && size > object.usable && !best && size >= LargeRoute::word(route.leave_from);
+  const bool enters = best && object.usable < route.best_min;
+  const bool leaves = !object.placed && (shrinks_out || grows_out || enters);
   const bool by_pages = object.usable > kMaxSmallSize && size >= kMinByPages;
-  if (by_pages && !leaves && !enters) plan.resize_to = as_large(size);
+  if (by_pages && !leaves) plan.resize_to = as_large(size);
   return plan;
 }
 

@@ -24,7 +24,8 @@ void follow(MSpan* span, Site* site, std::size_t size) {
 
 // Where the usual way would take it from, as far as placement goes.
 HeapChoice heap_for(std::size_t size, std::size_t alignment) {
-  return alignment >= kOsPageSize && size < kHugeSize ? heap_for_paged(size) : heap_for_large(size);
+  const bool paged = alignment >= kOsPageSize && size < kHugeSize && !g_large_route.is_touched_pages(size);
+  return paged ? heap_for_paged(size) : heap_for_large(size);
 }
 
 MSpan* take(std::size_t size, std::size_t alignment, bool noscan, bool zeroed) {

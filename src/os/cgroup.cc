@@ -128,6 +128,16 @@ bool ControlGroups::for_each_level(Hierarchy h, Visit&& visit) {
   }
 }
 
+std::string_view ControlGroups::directory(Hierarchy h, unsigned up) {
+  std::string_view found;
+  for_each_level(h, [&](std::string_view level) {
+    if (up-- > 0) return false;
+    found = level;
+    return true;
+  });
+  return found;
+}
+
 bool ControlGroups::read_limit(std::string_view directory, std::string_view name, std::uint64_t* limit) {
   // "max" is no number; version 1 says a number next to 2^63 for no limit.
   return read_number(file_in(directory, name), limit) && *limit < std::uint64_t{1} << 60;

@@ -29,11 +29,18 @@ class ControlGroups {
   // One file per such group, and one more where more than half of the limit is used.
   bool memory_limit(MemoryLimit* out);
 
+  // Version 1 has a hierarchy for each controller, version 2 one for all.
+  enum Hierarchy : unsigned { kHugetlb, kMemory, kUnified, kHierarchies };
+  // The directory of our group (up = 0), of the one above it and so on to the mount point; empty past that, and where the
+  // hierarchy cannot be seen. Valid until the next find().
+  std::string_view directory(Hierarchy h, unsigned up);
+  // Whether the kernel has put us in a group of the hierarchy, seen or not.
+  bool in_group(Hierarchy h) const { return places_[h].group_size > 0; }
+
  private:
   static constexpr std::size_t kPathBytes = 1024;
   static constexpr unsigned kMostLimits = 8;
 
-  enum Hierarchy : unsigned { kHugetlb, kMemory, kUnified, kHierarchies };
   // Our group in one hierarchy.
   struct Place {
     char group[kPathBytes];  // as the kernel names it

@@ -17,6 +17,9 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23  // Linux 5.14
 #endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25  // Linux 6.1
+#endif
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000  // Linux 4.17
 #endif
@@ -90,6 +93,9 @@ bool is_unmapped(void* p, std::size_t bytes);
 bool mappings_are_scarce();
 bool has_room(void* p, std::size_t bytes);
 int map_new_hugetlb(void* at, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
+int collapse(void* p, std::size_t bytes);
+bool all_exist(void* p, std::size_t bytes);
+bool has_children();
 
 // mmap() at an address where nothing is mapped. EEXIST: something is; nothing changed.
 int map_unmapped(void* at, std::size_t bytes, int protection, int flags, int fd);

@@ -236,8 +236,12 @@ constexpr OsOps kLinuxOs = {
     .move_mapping = detail::move_mapping,
     .bind = detail::bind,
     .nodes_of = detail::nodes_of,
+    .collapse = detail::collapse,
+    .all_exist = detail::all_exist,
+    .has_children = detail::has_children,
     .huge_pool = detail::huge_pool,
-    .node_has_room = detail::node_has_room,
+    .nodes_have_room = detail::nodes_have_room,
+    .memory_of = detail::memory_of,
     .allowed_nodes = detail::allowed_nodes,
     .hugetlb_fault_limited = detail::hugetlb_fault_limited,
     .can_leave_hugetlb = can_stop_hugetlb_stores,
@@ -273,6 +277,7 @@ void repair_os_after_fork() { detail::repair_machine_state_after_fork(); }
 PastHooks::PastHooks() { detail::g_past_hooks = true; }
 PastHooks::~PastHooks() { detail::g_past_hooks = false; }
 
+const std::atomic<std::uint64_t>* memory_syscall_counter() { return &detail::g_memory_syscalls; }
 std::uint64_t memory_syscalls() { return detail::g_memory_syscalls.load(std::memory_order_relaxed); }
 
 }  // namespace nh

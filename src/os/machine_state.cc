@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include <sched.h>
+#include <sys/sysinfo.h>
 
 #include "os/cgroup.h"
 #include "os/linux_calls.h"
@@ -122,7 +123,7 @@ constinit Kept<Number> g_machine_memory;
 constinit Kept<Number> g_min_free;
 
 std::atomic<std::uint64_t> g_reserved[kSizes];    // pages that mappings of ours were promised, ever
-std::atomic<std::uint64_t> g_granted[kMaxNodes];  // bytes that node_has_room() has granted, ever
+std::atomic<std::uint64_t> g_granted[kMaxNodes];  // bytes that nodes_have_room() has granted, ever
 
 std::uint64_t constant(Kept<Number>& kept, std::uint64_t (*read)()) {
   Number number{};
@@ -184,21 +185,41 @@ std::uint64_t kept_back(std::uint64_t node_bytes) {
   return share + share / 2;
 }
 
-// What a node can spare beyond `bytes`; below zero: it has not got them.
-std::int64_t left_after(NodeId node, std::uint64_t bytes, std::uint64_t age) {
+template <typename Visit>
+void for_each_node(const NodeSet& nodes, Visit&& visit) {
+  for (NodeId n = nodes.first(); n.valid(); n = nodes.next(NodeId(n.value + 1))) visit(n);
+}
+
+// What a node can spare. total: its memory; 0: the kernel does not tell.
+std::uint64_t left_on(NodeId node, std::uint64_t age, std::uint64_t* total) {
   RoomAnswer room{};
   g_rooms[node.value].ask(age, counter_events(), [node](RoomAnswer* out) {
     out->granted_before = g_granted[node.value].load(std::memory_order_relaxed);
     readings::node_memory(node, &out->memory);
     return true;
   }, &room);
-  const std::uint64_t total = room.memory.total;
-  if (total == 0) return INT64_MAX;
+  *total = room.memory.total;
   const std::uint64_t granted = g_granted[node.value].load(std::memory_order_relaxed) - room.granted_before;
-  const auto left = static_cast<std::int64_t>(room.memory.to_be_had - granted - bytes - total / kMarginShare - kept_back(total));
+  const std::uint64_t kept = granted + *total / kMarginShare + kept_back(*total);
+  return room.memory.to_be_had > kept ? room.memory.to_be_had - kept : 0;
+}
+
+bool have_room(const NodeSet& nodes, std::uint64_t bytes) {
   // Close to the end others matter more, and the answer is to be a younger one.
-  const bool close = left >= 0 && static_cast<std::uint64_t>(left) < total / kCloseShare && age > kCloseAge;
-  return close ? left_after(node, bytes, kCloseAge) : left;
+  for (const std::uint64_t age : {kCountersAge, kCloseAge}) {
+    std::uint64_t left = 0, all = 0;
+    bool known = true;
+    for_each_node(nodes, [&](NodeId n) {
+      std::uint64_t total = 0;
+      if (is_kept(n)) left += left_on(n, age, &total);
+      known &= total != 0;
+      all += total;
+    });
+    if (!known) return true;
+    if (left < bytes) return false;
+    if (left - bytes >= all / kCloseShare) return true;
+  }
+  return true;
 }
 
 }  // namespace
@@ -219,11 +240,27 @@ bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out) {
   return true;
 }
 
-bool node_has_room(NodeId node, std::size_t bytes) {
-  if (!node.valid() || !is_kept(node)) return true;
-  if (bytes > std::uint64_t{INT64_MAX} || left_after(node, bytes, kCountersAge) < 0) return false;
-  g_granted[node.value].fetch_add(bytes, std::memory_order_relaxed);
+bool nodes_have_room(const NodeSet& nodes, std::size_t bytes) {
+  if (!have_room(nodes, bytes)) return false;
+  const std::uint64_t share = bytes / (nodes.empty() ? 1 : nodes.count());
+  for_each_node(nodes, [share](NodeId n) {
+    if (is_kept(n)) g_granted[n.value].fetch_add(share, std::memory_order_relaxed);
+  });
   return true;
+}
+
+std::uint64_t memory_of(const NodeSet& nodes) {
+  struct sysinfo info;
+  if (readings::promises_anything() || ::sysinfo(&info) != 0) return UINT64_MAX;
+  std::uint64_t sum = 0;
+  bool known = false;
+  for_each_node(nodes, [&](NodeId n) {
+    readings::NodeMemory memory;
+    readings::node_memory(n, &memory);
+    sum += memory.total;
+    known |= memory.total != 0;
+  });
+  return known ? sum + std::uint64_t{info.totalswap} * info.mem_unit : UINT64_MAX;
 }
 
 int thp_mode() {

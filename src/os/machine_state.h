@@ -8,7 +8,7 @@
 //   - memory that was given back has the counters read anew, so that a wrong "nothing left" does not outlive it,
 //   - so do pages that were populated, for the pools, and failures of that.
 //
-// Private to src/os/. The contracts of the first five are in os.h.
+// Private to src/os/. The contracts of the first six are in os.h.
 #pragma once
 
 #include <cstddef>
@@ -18,7 +18,8 @@
 namespace nh::linux_os_detail {
 
 bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out);
-bool node_has_room(NodeId node, std::size_t bytes);
+bool nodes_have_room(const NodeSet& nodes, std::size_t bytes);
+std::uint64_t memory_of(const NodeSet& nodes);
 bool hugetlb_fault_limited(std::size_t page_bytes);
 int thp_mode();
 bool memory_limit(MemoryLimit* out);

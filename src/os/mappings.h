@@ -1,6 +1,7 @@
 // The mappings of this process with what the program has asked of each, from /proc/self/smaps.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string_view>
 
@@ -15,11 +16,18 @@ struct Mapping {
   bool write = false;
   bool execute = false;
   bool shared = false;
+  bool file = false;  // of a file that has a name
+  bool main_stack = false;
+  bool thp_advised = false;
   bool hugetlb = false;
   bool reserved = false;   // charged to the machine or a pool: not mapped with MAP_NORESERVE
   bool not_forked = false;  // MADV_DONTFORK
   bool not_dumped = false;  // MADV_DONTDUMP
   bool other = false;       // something that is not named here, or flags that the kernel does not tell
+  // What is in RAM, in bytes. Pages of a pool are not in the first.
+  std::size_t resident = 0;
+  std::size_t thp = 0;
+  std::size_t hugetlb_pages = 0;
 };
 
 // Walks over them, lowest address first. The kernel counts the pages of each mapping for this file: it takes some

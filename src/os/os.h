@@ -111,7 +111,8 @@ struct OsOps {
   // Maps hugetlb memory where nothing is mapped. EEXIST: something is. Otherwise refused: no such pool, no reservation to
   // be had, no mount, no permission. Nothing has changed then.
   int (*map_new_hugetlb)(void* p, std::size_t bytes, std::size_t page_bytes, HugeSource source, Reservation reservation);
-  // Moves a whole mapping over `to` (mremap MREMAP_FIXED). On failure `from` is unchanged, and `to` is either unchanged
+  // Moves a whole mapping over `to` (mremap MREMAP_FIXED). hugetlb: only to where it lies within a GiB as it did; otherwise the
+  // kernel may lose pages (6.18). On failure `from` is unchanged, and `to` is either unchanged
   // or inaccessible.
   int (*move_mapping)(void* from, void* to, std::size_t bytes);
 
@@ -122,15 +123,28 @@ struct OsOps {
   // The nodes on which the pages at `addresses` lie; result[i] < 0 is -errno (-ENOENT: not backed).
   int (*nodes_of)(const void* const* addresses, std::size_t count, int* result);
 
+  // ---- huge pages afterwards -------------------------------------------------------------------------------------
+  // Makes a transparent huge page of the base pages of one, all of which exist, on the node where most of them lie, whatever
+  // the thread's policy. ENOSYS: kernel older than 6.1. EINVAL: refused for this memory, or this process. Others: not now.
+  int (*collapse)(void* p, std::size_t bytes);
+  // Whether every page of plain memory exists. nodes_of() does not see those that NUMA balancing has taken for a moment.
+  bool (*all_exist)(void* p, std::size_t bytes);
+  // Whether the process has children, which may share its pages.
+  bool (*has_children)();
+
   // ---- information ---------------------------------------------------------------------------------------------
   // What takes files of /proc and /sys to answer is read at most once in some ms and kept (machine_state.h). So an answer
   // may be that old; what this process has given back, reserved or been refused since counts at once.
   // The pool of huge pages of this size; node invalid = the whole machine. false where there is none.
   bool (*huge_pool)(std::size_t page_bytes, NodeId node, HugePool* out);
-  // Whether a node can be made to give that many bytes of ordinary memory without a visit of the kernel's killer, which
-  // comes when memory that is bound to a full node is faulted in; populate() does not fail there. With a margin for what
-  // others take meanwhile; what a true has granted counts as taken. true where the kernel does not tell.
-  bool (*node_has_room)(NodeId node, std::size_t bytes);
+  // Whether these nodes together can be made to give that many bytes of ordinary memory without a visit of the kernel's
+  // killer, which comes when memory that is bound to full nodes is faulted in; populate() does not fail there. With a margin
+  // for what others take meanwhile; what a true has granted counts as taken, in equal parts. true where the kernel does not
+  // tell of one of them.
+  bool (*nodes_have_room)(const NodeSet& nodes, std::size_t bytes);
+  // The memory of these nodes and the machine's swap, in use or not: what is larger they could not hold even if they held
+  // nothing else. UINT64_MAX where the kernel does not tell, or is told to promise anything (vm.overcommit_memory=1).
+  std::uint64_t (*memory_of)(const NodeSet& nodes);
   // The nodes whose memory the process may use at the moment. false: the kernel does not tell.
   bool (*allowed_nodes)(NodeSet* out);
   // Whether a control group limits pages of this size when they are faulted in: then a reservation proves nothing.
@@ -185,5 +199,7 @@ class PastHooks {
 
 // The number of system calls made so far to change memory (mmap, munmap, mremap, mprotect, madvise, mbind).
 std::uint64_t memory_syscalls();
+// Where it is counted, for readers outside the process (base/live_block.h).
+const std::atomic<std::uint64_t>* memory_syscall_counter();
 
 }  // namespace nh

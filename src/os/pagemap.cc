@@ -16,6 +16,7 @@ namespace {
 
 // Of an entry: Documentation/admin-guide/mm/pagemap.rst.
 constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;
+constexpr std::uint64_t kSwapped = std::uint64_t{1} << 62;
 constexpr std::uint64_t kExclusive = std::uint64_t{1} << 56;  // Linux 4.2
 
 }  // namespace
@@ -39,6 +40,20 @@ PageFacts PageMap::facts(const void* p) const {
   facts.present = (entry & kPresent) != 0;
   facts.exclusive = (entry & kExclusive) != 0;
   return facts;
+}
+
+bool PageMap::may_hold(const void* p, std::size_t bytes) const {
+  std::uint64_t entries[64];
+  for (std::size_t at = 0; at < bytes; at += sizeof entries / sizeof entries[0] * kOsPageSize) {
+    const std::uintptr_t offset = (address(p) + at) / kOsPageSize * sizeof entries[0];
+    const auto file = static_cast<std::uintptr_t>(fd_);
+    const long n = linux_os_detail::raw_call(SYS_pread64, file, address(entries), sizeof entries, offset);
+    if (n != static_cast<long>(sizeof entries)) return true;
+    for (const std::uint64_t entry : entries) {
+      if ((entry & (kPresent | kSwapped)) != 0) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace nh

@@ -1,6 +1,8 @@
 // What /proc/self/pagemap says about single pages.
 #pragma once
 
+#include <cstddef>
+
 namespace nh {
 
 struct PageFacts {
@@ -20,6 +22,8 @@ class PageMap {
   bool is_open() const { return fd_ >= 0; }
   // p: any address. Holds for hugetlb pages, too.
   PageFacts facts(const void* p) const;
+  // Whether something was stored in the range, in RAM or swapped out. Also true where the kernel does not tell.
+  bool may_hold(const void* p, std::size_t bytes) const;
 
  private:
   int fd_;

@@ -72,6 +72,11 @@ void node_memory(NodeId node, NodeMemory* out) {
   *out = {total, free + files / 2};
 }
 
+bool promises_anything() {
+  std::uint64_t mode = 0;
+  return read_number("/proc/sys/vm/overcommit_memory", &mode) && mode == 1;
+}
+
 std::uint64_t min_free() {
   std::uint64_t kib = 0;
   return read_number("/proc/sys/vm/min_free_kbytes", &kib) ? kib * KiB : 64 * MiB;

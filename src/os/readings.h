@@ -24,6 +24,9 @@ struct NodeMemory {
 };
 void node_memory(NodeId node, NodeMemory* out);
 
+// Whether the kernel maps memory without asking whether there is any (vm.overcommit_memory=1).
+bool promises_anything();
+
 // What the kernel tries to keep free on all nodes together, in bytes.
 std::uint64_t min_free();
 

@@ -57,6 +57,11 @@ MachineMemory machine_memory() {
   return m;
 }
 
+// Clean pages of files count for half, as in the kernel's own MemAvailable: some of them are in use for good.
+std::size_t room_of(const MachineMemory& m) {
+  return m.total == 0 ? SIZE_MAX : minus(m.free + m.files / 2, kept_back(m.total, m.total));
+}
+
 std::size_t room_under(std::size_t used, int resource) {
   rlimit limit;
   if (getrlimit(static_cast<__rlimit_resource>(resource), &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return SIZE_MAX;
@@ -71,12 +76,15 @@ std::size_t room_of_group() {
   return linux_os().memory_limit(&group) ? minus(group.limit, group.used) : SIZE_MAX;
 }
 
-// Clean pages of files count for half, as in the kernel's own MemAvailable: some of them are in use for good.
+std::size_t room_of_machine() {
+  const linux_os_detail::ErrnoKeeper keep;
+  return least(room_of(machine_memory()), room_of_group());
+}
+
 std::size_t room_of_process() {
   const linux_os_detail::ErrnoKeeper keep;
   const MachineMemory machine = machine_memory();
-  std::size_t room = SIZE_MAX;
-  if (machine.total != 0) room = minus(machine.free + machine.files / 2, kept_back(machine.total, machine.total));
+  std::size_t room = room_of(machine);
   std::uint64_t overcommit = 0;
   if (read_number("/proc/sys/vm/overcommit_memory", &overcommit) && overcommit == 2) {
     room = least(room, minus(machine.commit_limit, machine.committed));

@@ -12,6 +12,8 @@ namespace nh {
 // The least of what the machine, the memory control group, RLIMIT_AS, RLIMIT_DATA and, under vm.overcommit_memory=2, the
 // commit limit leave. SIZE_MAX where the kernel tells nothing.
 std::size_t room_of_process();
+// The least of what the machine and the memory control group leave: for memory that is mapped already.
+std::size_t room_of_machine();
 // What the memory control groups alone leave.
 std::size_t room_of_group();
 // What a node leaves.

@@ -32,4 +32,9 @@ void ThreadPolicy::prefer(NodeId node) {
   if (known_ && set(MPOL_PREFERRED, NodeSet::of(node))) changed_ = true;
 }
 
+void ThreadPolicy::clear() {
+  const linux_os_detail::ErrnoKeeper keep;
+  if (known_ && mode_ != MPOL_DEFAULT && set(MPOL_DEFAULT, NodeSet())) changed_ = true;
+}
+
 }  // namespace nh

@@ -16,6 +16,8 @@ class ThreadPolicy {
 
   // From this node, from others when it is full. Does nothing where the kernel refuses.
   void prefer(NodeId node);
+  // As if the thread had none.
+  void clear();
 
  private:
   NodeSet nodes_;

@@ -102,7 +102,7 @@ Round work_once(unsigned worker) {
   if (urgent) release_kept();
   for_each_heap_of(worker, [&](MHeap& heap) {
     const Scavenger::Step step = g_scavenger.step(heap, urgent);
-    round.released |= step.released != 0;
+    round.released |= step.released != 0 || step.collapsed;
     if (step.wait_ns != 0 && (round.wait_ns == 0 || step.wait_ns < round.wait_ns)) round.wait_ns = step.wait_ns;
   });
   // Near the limit every free() may call for work, and there may be nothing to gain.
@@ -251,6 +251,10 @@ int find_code(dl_phdr_info* info, std::size_t, void*) {
 
 [[gnu::tls_model("initial-exec")]] thread_local unsigned t_visits = 0;
 
+bool touched_pages_may_collapse() {
+  return g_process.heaps[paged_twin(g_process.first_touch)].heap.may_collapse();
+}
+
 }  // namespace
 
 void init_background() {
@@ -292,12 +296,27 @@ void memory_was_freed(const void* caller) {
     }
   }
   if (work_here) work_inline();
+  touched_pages_were_taken(caller);
   if (++t_visits % kVisitsPerLook != 0) return;
   if (!g_worker[0].runs()) {
     take_back_unused_caches();
   } else if (linux_os().now_ns() >= g_next_look.load(std::memory_order_relaxed)) {
     g_worker[0].hurry();
   }
+}
+
+void touched_pages_were_taken(const void* caller) {
+  if (!touched_pages_may_collapse()) return;
+  const ScavengeOption mode = g_mode.load(std::memory_order_relaxed);
+  if (mode == ScavengeOption::kOff) return;
+  if (g_worker[0].runs()) return g_worker[0].call();
+  if (mode == ScavengeOption::kInline || __libc_single_threaded) return work_inline();
+  if (!g_libc.has(caller) && !g_loader.has(caller) && my_turn() && has_other_threads()) start_worker(0);
+}
+
+void a_thread_is_wanted() {
+  if (!started() || !touched_pages_may_collapse() || g_worker[0].runs()) return;
+  if (g_mode.load(std::memory_order_relaxed) == ScavengeOption::kBackground) start_worker(0);
 }
 
 void forget_background_threads() {

@@ -14,6 +14,12 @@ void init_background();
 // Called on slow paths after memory was freed, with the address that free() returns to.
 void memory_was_freed(const void* caller);
 
+// The same after touched pages were taken, which will become huge pages.
+void touched_pages_were_taken(const void* caller);
+
+// The program is about to have another thread, and holds no lock of libc's.
+void a_thread_is_wanted();
+
 // In a fork child: the threads are gone.
 void forget_background_threads();
 

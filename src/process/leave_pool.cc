@@ -203,6 +203,7 @@ void Leaving::prepare_copy(Part& part) {
   }
   part.copy = static_cast<char*>(copy);
   if (run.bound != BindMode::kDefault) os_.bind(copy, part.wanted, run.bound, nodes_of_heap(run.heap));
+  bool proven = true;
   part.thp = os_.thp_mode() != 0 && os_.advise_thp(copy, part.wanted, true) == 0;
   // Flags travel with the mapping.
   if (part.not_dumped && keep_from_dumps(copy, part.wanted) != 0) part.movable = false;
@@ -221,7 +222,12 @@ void Leaving::prepare_copy(Part& part) {
     }
     const int error = facts.known && !facts.present ? 0 : os_.populate(move.copy, move.bytes);
     if (!part.movable || (error != 0 && error != EINVAL)) move.result = MoveResult::kFailed;
+    proven &= error == 0;
     moves_.add(move);
+  }
+  const BindMode lasting = lasting_policy_of(run);
+  if (proven && run.bound != lasting && os_.bind(copy, part.wanted, lasting, nodes_of_heap(run.heap)) == 0) {
+    part.run.bound = lasting;
   }
 }
 
@@ -230,7 +236,7 @@ void Leaving::prepare_copy(Part& part) {
 void Leaving::avoid_thread_records() {
   if (!other_threads_ || protection_.stops_system_calls()) return;
   const auto avoid = [](void* argument, std::uintptr_t at) {
-    if (!g_process.space.contains(reinterpret_cast<const void*>(at))) return;
+    if (!may_lie_on_pool(reinterpret_cast<const void*>(at))) return;
     for (PageMove& move : *static_cast<Scratch<PageMove>*>(argument)) {
       const std::uintptr_t start = address(move.page);
       if (start < at + 8 * KiB && at < start + move.bytes + 64 * KiB) move.result = MoveResult::kFailed;
@@ -256,8 +262,8 @@ void Leaving::move() {
   }
   avoid_thread_records();
   MoveOrder order = {moves_.begin(), moves_.size(), other_threads_ ? &protection_ : nullptr, &pages_};
-  const bool on_own_stack = !g_process.space.contains(__builtin_frame_address(0)) &&
-                            !g_process.space.contains(__builtin_thread_pointer());
+  const bool on_own_stack =
+      !may_lie_on_pool(__builtin_frame_address(0)) && !may_lie_on_pool(__builtin_thread_pointer());
   move_pages(order, on_own_stack);
 }
 

@@ -4,6 +4,7 @@
 #include "heap/mheap.h"
 #include "os/fork_advice.h"
 #include "process/process.h"
+#include "process/static_pool.h"
 
 namespace nh {
 namespace {
@@ -92,6 +93,7 @@ void for_each_run_of(MHeap& heap, Visit&& visit) {
   });
 }
 
+bool is_static(const PoolRun& run) { return !g_process.space.contains(run.start); }
 Backer::Run units_of(const PoolRun& part) { return g_process.heaps[part.heap].heap.units_at(part.start, part.bytes); }
 
 }  // namespace
@@ -102,8 +104,10 @@ bool holds_a_heap() {
   return holds;
 }
 
+bool may_lie_on_pool(const void* p) { return g_process.space.contains(p) || is_static_on_pool(p); }
+
 bool pool_in_use() {
-  bool any = false;
+  bool any = static_data_on_pool();
   for_each_heap([&](MHeap& heap) {
     LockGuard guard(heap.lock());
     heap.for_each_arena([&](const Backer::Run& arena) {
@@ -156,19 +160,33 @@ void unclaim_pool_units() {
 
 void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* argument) {
   for_each_heap([&](MHeap& heap) { for_each_run_of(heap, [&](const PoolRun& run) { visit(argument, run); }); });
+  for_each_static_run(visit, argument);
 }
 
-const NodeSet& nodes_of_heap(HeapId heap) { return g_process.heaps[heap].heap.backer().config().nodes; }
+NodeSet nodes_of_heap(HeapId heap) {
+  const Backer& backer = g_process.heaps[heap].heap.backer();
+  const NodeId home = backer.home().node;
+  return home.valid() ? NodeSet::of(home) : backer.config().nodes;
+}
 
-void note_ordinary(const PoolRun& part, bool thp) { g_process.heaps[part.heap].heap.note_plain(units_of(part), thp); }
+BindMode lasting_policy_of(const PoolRun& part) {
+  return is_static(part) ? BindMode::kDefault : g_process.heaps[part.heap].heap.backer().lasting_policy();
+}
+
+void note_ordinary(const PoolRun& part, bool thp) {
+  if (is_static(part)) return note_static_ordinary(part.bytes);
+  g_process.heaps[part.heap].heap.note_plain(units_of(part), thp, part.bound);
+}
 
 void note_kept(const PoolRun& part) {
+  if (is_static(part)) return note_static_kept(part.bytes);
   const Backer::Run run = units_of(part);
   for (std::size_t i = 0; i < run.count; i++) run.units[i].kept = true;
 }
 
 bool lose_kept_runs() {
   bool small = false;
+  lose_kept_static_data();
   for_each_heap([&](MHeap& heap) {
     for_each_run_of(heap, [&](const PoolRun& run) {
       if (!run.kept || close_hole(run.start, run.bytes) != 0) return;

@@ -1,5 +1,5 @@
-// What fork has to know of a heap's memory on huge pages of a pool, and what the heap has to know of what fork did to it.
-// This file and pool_runs.cc are all of fork that knows how a heap keeps its units.
+// What fork has to know of memory on huge pages of a pool, and what its owners have to know of what fork did to it: heaps, and
+// static data (static_pool.h). This file and pool_runs.cc are all of fork that knows how a heap keeps its units.
 #pragma once
 
 #include <cstddef>
@@ -15,16 +15,18 @@ struct PoolRun {
   char* start = nullptr;
   std::size_t bytes = 0;
   std::size_t page_bytes = 0;
-  HeapId heap;
+  HeapId heap;  // of memory that lies in the window
   BindMode bound = BindMode::kDefault;  // the policy in force
   bool shared = false;  // a file that is mapped shared
-  bool small = false;   // holds parts of objects that are smaller than a unit
+  bool small = false;   // holds parts of objects that are smaller than a unit, or of static data
   bool kept = false;    // an earlier fork has kept it from children
 };
 
 // Whether the calling thread is inside a heap, with its lock held: a signal handler that interrupted it forks.
 bool holds_a_heap();
 
+// Whether memory is of a kind of which a part may be on huge pages of a pool.
+bool may_lie_on_pool(const void* p);
 // Whether any heap has huge pages of a pool that children would miss, or is about to map some. Cheap. The caller is not
 // inside a heap.
 bool pool_in_use();
@@ -38,10 +40,12 @@ void unclaim_pool_units();
 
 // With the units claimed, or in a fork child. Calls visit(argument, run) for all of a pool that is in use.
 void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* argument);
-// The nodes that run.bound speaks of.
-const NodeSet& nodes_of_heap(HeapId heap);
+// The nodes that run.bound speaks of, and the policy of ordinary memory once its pages are there.
+NodeSet nodes_of_heap(HeapId heap);
+BindMode lasting_policy_of(const PoolRun& part);
 
-// A part of a run is ordinary memory now, with the same content. thp: advised to be transparent huge pages.
+// A part of a run is ordinary memory now, with the same content and the policy that the part says. thp: advised to be
+// transparent huge pages.
 void note_ordinary(const PoolRun& part, bool thp);
 // A part of a run does not exist in children.
 void note_kept(const PoolRun& part);

@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "cache/large_route.h"
 #include "numa/sysfs_topology.h"
+#include "process/large_home.h"
 #include "process/start.h"
 #include "process/upkeep.h"
 
@@ -73,41 +74,48 @@ unsigned helpers_of(Help help, HeapId h, CpuId cpu, HeapId* out) {
                         : help == Help::kCapacity ? NodeQuality::kCapacity : NodeQuality::kBandwidth;
   }
   const unsigned all = heaps_in_order(placement, t, t.index_of(t.node_of_cpu(cpu)), out);
+  // Twins help twins, but for touched pages.
+  const bool twins = h.value >= p.originals && h != paged_twin(p.first_touch);
   unsigned count = 0;
   for (unsigned i = 0; i < all; i++) {
     if (help == Help::kFast && t.node(out[i].value).kind != NodeKind::kFast) continue;
-    // Twins help twins.
-    out[count++] = h.value < p.originals ? out[i] : paged_twin(out[i]);
+    out[count++] = twins ? paged_twin(out[i]) : out[i];
   }
   return count;
 }
 
-NodeId current_node() { return g_process.topology.node_of_heap(home_of_cpu(g_caches.current_cpu())); }
+NodeId current_node() { return g_process.topology.node_of_heap(nearest_heap()); }
 
 HeapId heap_of_cpu(CpuId cpu) {
   const Process& p = g_process;
+  note_running_on(topology_for(cpu), cpu);
   if (p.placement.kind == PlacementKind::kInterleave) return p.interleaved;
   if (p.placement.kind == PlacementKind::kWeighted) return p.weighted;
   return first_heap(p.placement, topology_for(cpu), cpu);
 }
 
-HeapId usual_heap_for_large(std::size_t bytes) {
-  const Process& p = g_process;
-  if (bytes >= p.large_min) {
-    switch (p.options.large.kind) {
-      case LargeKind::kInterleave: return p.interleaved;
-      case LargeKind::kWeighted: return p.weighted;
-      case LargeKind::kLocal: break;
-      case LargeKind::kFirstTouch:
-        if (p.options.given(OptionId::kLarge)) return p.first_touch;
-        [[fallthrough]];
-      default:
-        // A placement that was asked for by name counts for large objects too.
-        if (p.placement.kind == PlacementKind::kLocal || p.placement.inherited) return p.first_touch;
-    }
-  }
-  return heap_of_cpu(g_caches.current_cpu());
+HeapId first_touch_heap(std::size_t bytes) {
+  const HeapId extents = g_process.first_touch;
+  const bool pool = bytes >= LargeRoute::word(g_large_route.pool_min) && g_process.heaps[extents].heap.has_pool_for(bytes);
+  return pool || bytes >= LargeRoute::word(g_large_route.pages_end) ? extents : paged_twin(extents);
 }
+
+namespace {
+
+// Without regard to the sizes that have the best memory.
+HeapId usual_heap_for_large(std::size_t bytes) {
+  const HeapId own = heap_of_cpu(g_caches.current_cpu());  // first: it may find that the process spans nodes
+  const Process& p = g_process;
+  if (bytes >= g_large_route.first_touch_min()) return first_touch_heap(bytes);
+  if (bytes < large_min()) return own;
+  switch (p.options.large.kind) {
+    case LargeKind::kInterleave: return p.interleaved;
+    case LargeKind::kWeighted: return p.weighted;
+    default: return own;
+  }
+}
+
+}  // namespace
 
 HeapChoice heap_for_large(std::size_t bytes) {
   if (!g_large_route.is_best(bytes)) return {usual_heap_for_large(bytes), g_process.help};

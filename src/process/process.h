@@ -31,7 +31,6 @@ struct Process {
   unsigned originals = 0;   // heaps that are nobody's twin
   bool bound = false;          // NUMAHEAP_POLICY=bind: only the nodes that it names serve
   Help help = Help::kNeighbours;  // whom the policy lets help out
-  std::size_t large_min = 0;
 };
 
 extern Process g_process;
@@ -41,10 +40,10 @@ bool ensure_started();
 // True once it is up: the test before anything that reads g_process.
 bool started();
 
-// The heap for memory like that of another, but never on hugetlb pages.
+// The heap for memory like that of another, but never on hugetlb pages. Of first-touch memory: touched pages.
 inline HeapId paged_twin(HeapId h) { return HeapId(h.value + g_process.originals); }
 
-// The node of the running CPU, or the one with memory that is nearest to it.
+// The node of the running CPU, or the nearest one that its faults may take memory from.
 NodeId current_node();
 // The heap of the node that a CPU is on, whatever policy is in force.
 HeapId home_of_cpu(CpuId cpu);
@@ -54,9 +53,12 @@ HeapId nearest_heap();
 HeapId best_heap(NodeQuality quality);
 // See HelpersOf.
 unsigned helpers_of(Help help, HeapId h, CpuId cpu, HeapId* out);
-// The heap that objects below NUMAHEAP_LARGE_MIN come from on this CPU.
+// The heap that small objects come from on this CPU, on which the caller runs: a process that was bound to another node
+// spans nodes from now on.
 HeapId heap_of_cpu(CpuId cpu);
-// The heap that large objects go to, and who helps it out.
+// The heap of first-touch memory for objects of so many bytes.
+HeapId first_touch_heap(std::size_t bytes);
+// The heap that large objects of this size go to, and who helps it out.
 struct HeapChoice {
   HeapId heap;
   Help help;
@@ -64,7 +66,5 @@ struct HeapChoice {
 HeapChoice heap_for_large(std::size_t bytes);
 // The same for those of whatever size that are never on hugetlb pages.
 HeapChoice heap_for_paged(std::size_t bytes);
-// The same without regard to sizes that NUMAHEAP_LARGE has for the best memory.
-HeapId usual_heap_for_large(std::size_t bytes);
 
 }  // namespace nh

@@ -15,23 +15,36 @@
 #include "process/process.h"
 #include "process/stats.h"
 #include "process/upkeep.h"
+#include "base/bits.h"
 #include "base/check.h"
 #include "base/stderr.h"
+#include "os/os.h"
 
 namespace nh {
 namespace {
 
 Lock g_lock{LockRank::kInit};
-// The JSON object of a heap takes about 550 bytes.
-char g_buffer[kMaxHeaps / 2 * 700];
+// What a text takes: beside the head the JSON object of a heap, about 550 bytes, and what is in RAM on a node, five parts of
+// it, 150.
+constexpr std::size_t kHeadBytes = 4 * KiB;
+constexpr std::size_t kBytesPerHeap = 900;
+// Enough for a machine with few nodes. Others map more for the moment, since a buffer for the largest would count in the
+// virtual size of every process.
+char g_buffer[16 * KiB];
 
 // Builds a text with `write` and hands it to `use`.
 template <typename Write, typename Use>
 void with_text(Write&& write, Use&& use) {
   LockGuard guard(g_lock);
-  TextWriter out(g_buffer, sizeof g_buffer);
+  const OsOps& os = linux_os();
+  const std::size_t wanted = align_up(kHeadBytes + g_process.heaps.count() / 2 * kBytesPerHeap, kOsPageSize);
+  void* memory = wanted <= sizeof g_buffer ? nullptr : os.reserve(wanted, kOsPageSize);
+  // Without memory the text is cut.
+  const bool mapped = memory != nullptr && os.make_writable(memory, wanted) == 0;
+  TextWriter out(mapped ? static_cast<char*>(memory) : g_buffer, mapped ? wanted : sizeof g_buffer);
   write(out);
   use(out.view());
+  if (memory != nullptr) os.unmap(memory, wanted);
 }
 
 int copy_out(std::string_view text, char* buffer, std::size_t capacity) {
@@ -43,6 +56,9 @@ int copy_out(std::string_view text, char* buffer, std::size_t capacity) {
   return static_cast<int>(text.size());
 }
 
+void write_stats_text_now(TextWriter& out) { write_stats_text(out, Moment::kAnytime); }
+void write_stats_json_now(TextWriter& out) { write_stats_json(out, Moment::kAnytime); }
+
 void write_stats_file(const char* pattern) {
   Text<1200> path;
   write_file_name(path, pattern);
@@ -50,7 +66,7 @@ void write_stats_file(const char* pattern) {
   bool ok = fd >= 0;
   if (ok) {
     const bool json = path.view().ends_with(".json");
-    with_text([&](TextWriter& out) { json ? write_stats_json(out) : write_stats_text(out); },
+    with_text([&](TextWriter& out) { json ? write_stats_json(out, Moment::kExit) : write_stats_text(out, Moment::kExit); },
               [&](std::string_view text) { ok = write_to(fd, text.data(), text.size()); });
     ok &= ::syscall(SYS_close, fd) == 0;
   }
@@ -86,7 +102,7 @@ void report_at_exit() {
   const Options& options = g_process.options;
   auto to_stderr = [](std::string_view text) { report_to_stderr(text.data(), text.size()); };
   if (std::strcmp(options.stats.c_str(), "stderr") == 0) {
-    with_text(write_stats_text, to_stderr);
+    with_text([](TextWriter& out) { write_stats_text(out, Moment::kExit); }, to_stderr);
   } else if (!options.stats.empty()) {
     write_stats_file(options.stats.c_str());
   }
@@ -135,7 +151,7 @@ struct mallinfo2 collect_mallinfo() {
 void write_malloc_stats() {
   if (!ensure_started()) return;
   // The program asks for it, and may have put another file in the place of stderr on purpose.
-  with_text(write_stats_text, [](std::string_view text) { write_to(STDERR_FILENO, text.data(), text.size()); });
+  with_text(write_stats_text_now, [](std::string_view text) { write_to(STDERR_FILENO, text.data(), text.size()); });
 }
 
 int write_malloc_info(int options, FILE* stream) {
@@ -167,13 +183,13 @@ int write_malloc_info(int options, FILE* stream) {
 NH_EXPORT int numaheap_stats_text(char* buffer, size_t capacity) {
   int length = 0;
   if (!nh::ensure_started()) return 0;
-  nh::with_text(nh::write_stats_text, [&](std::string_view text) { length = nh::copy_out(text, buffer, capacity); });
+  nh::with_text(nh::write_stats_text_now, [&](std::string_view text) { length = nh::copy_out(text, buffer, capacity); });
   return length;
 }
 
 NH_EXPORT int numaheap_stats_json(char* buffer, size_t capacity) {
   int length = 0;
   if (!nh::ensure_started()) return 0;
-  nh::with_text(nh::write_stats_json, [&](std::string_view text) { length = nh::copy_out(text, buffer, capacity); });
+  nh::with_text(nh::write_stats_json_now, [&](std::string_view text) { length = nh::copy_out(text, buffer, capacity); });
   return length;
 }

@@ -13,11 +13,12 @@
 #include "base/scan.h"
 #include "base/stderr.h"
 #include "central/free_mark.h"
-#include "cache/large_route.h"
 #include "numa/hwloc_topology.h"
 #include "numa/topology_text.h"
 #include "os/procfs.h"
 #include "os/random.h"
+#include "process/large_home.h"
+#include "process/live_block.h"
 
 namespace nh {
 namespace {
@@ -40,12 +41,6 @@ void parse_environment(Options* options, OptionProblems* problems) {
     at += static_cast<long>(variable.size()) + 1;
   }
   parse_options(list, secure, options, problems);
-}
-
-// Something that was asked for cannot be had. That is said, and under NUMAHEAP_STRICT it is the end.
-void cannot_honour(const Options& options, const char* line) {
-  if (!options.quiet || options.strict) warn_line(line);
-  if (options.strict) ::_exit(2);
 }
 
 // Mistakes are said; under NUMAHEAP_STRICT they end the process.
@@ -140,7 +135,6 @@ InheritedPolicy settle_policy(Process& p) {
   p.help = p.bound && p.placement.nodes.count() == 1 ? Help::kNobody : ordered ? Help::kPolicy : Help::kNeighbours;
   p.nearest.kind = PlacementKind::kPreferred;
   p.nearest.nodes = nodes_for_requests(p.placement, inherited, p.topology);
-  p.large_min = p.options.large_min;
   return inherited;
 }
 
@@ -205,7 +199,10 @@ bool set_up_caches(Process& p) {
   cache.bytes_per_cpu = p.options.cpu_cache;
   cache.help = p.help;
   cache.twins = p.originals;
-  if (usual_heap_for_large(SIZE_MAX) == p.first_touch) cache.extent_heap = p.first_touch.value;
+  if (has_first_touch()) {
+    cache.extent_heap = p.first_touch.value;
+    if (p.topology.heap_count() > 1) cache.pages_heap = paged_twin(p.first_touch).value;
+  }
   if (!g_caches.init(linux_os(), p.heaps, cache, heap_of_cpu)) return false;
   const CacheMode mode = start_rseq(p.options);
   g_caches.set_mode(mode);
@@ -214,31 +211,12 @@ bool set_up_caches(Process& p) {
   return true;
 }
 
-// Which sizes the CPU caches are asked for.
-void route_large_objects() {
-  const Process& p = g_process;
-  LargeRoute& route = g_large_route;
-  const HeapId heap = usual_heap_for_large(SIZE_MAX);
-  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
-  const bool own = heap < p.first_touch || heap == usual_heap_for_large(0);
-  route.bin_max = own || p.large_min > kMaxBinBytes ? kMaxBinBytes : p.large_min - 1;
-  if (heap == p.first_touch) {
-    route.extent_min = p.large_min;
-    route.extent_max = kMaxKeptUnits * kHugeSize;
-  }
-  const LargeOption& large = p.options.large;
-  if (large.kind < LargeKind::kBandwidth) return;
-  route.best_min = large.from != 0 ? large.from : p.large_min;
-  route.best_max = large.to;
-  if (route.bin_max >= route.best_min) route.bin_max = route.best_min - 1;
-  if (route.best_min > route.extent_min) {
-    if (route.extent_max >= route.best_min) route.extent_max = route.best_min - 1;
-  } else if (route.best_max >= route.extent_min) {
-    route.extent_min = route.best_max == SIZE_MAX ? SIZE_MAX : route.best_max + 1;
-  }
-}
-
 }  // namespace
+
+void cannot_honour(const Options& options, const char* line) {
+  if (!options.quiet || options.strict) warn_line(line);
+  if (options.strict) ::_exit(2);
+}
 
 bool start_process() {
   Process& p = g_process;
@@ -252,7 +230,8 @@ bool start_process() {
   settle_large(p);
   settle_weights(p);
   if (!set_up_address_space(p) || !set_up_heaps(p, inherited) || !set_up_caches(p)) return false;
-  route_large_objects();
+  decide_large(inherited);
+  publish_live_block();
   return true;
 }
 

@@ -1,6 +1,7 @@
 // The memory's part of the start: address space, one heap per node and those of the whole machine, their twins, who helps
 // whom.
 #include "base/bits.h"
+#include "process/large_home.h"
 #include "process/start.h"
 
 namespace nh {
@@ -55,6 +56,17 @@ NodeSet interleaved_nodes(const Process& p) {
   return ordinary.empty() ? p.nearest.nodes : ordinary;
 }
 
+// UINT64_MAX where it is not known.
+std::uint64_t memory_of(const Topology& topology, const NodeSet& nodes) {
+  std::uint64_t sum = 0;
+  for (unsigned i = 0; i < topology.node_count(); i++) {
+    if (!nodes.has(topology.node(i).node())) continue;
+    if (topology.node(i).memory_bytes == 0) return UINT64_MAX;
+    sum += topology.node(i).memory_bytes;
+  }
+  return sum;
+}
+
 // Of a twin the heap that it is the twin of.
 HeapId original_of(const Process& p, HeapId id) {
   return id.value >= p.originals ? HeapId(id.value - p.originals) : id;
@@ -75,7 +87,6 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
   backing.huge_pages = p.options.hugepages;
   backing.source = huge_source(p.options);
   backing.strict = p.bound;
-  const NodeSet allowed = topology.allowed_nodes(false);
   const HeapId like = original_of(p, id);
   if (like < p.first_touch) {
     backing.kind = HeapKind::kNode;
@@ -84,12 +95,14 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     backing.nodes = NodeSet::of(config.node);
     if (many) backing.policy = BindMode::kBind;
   } else if (like == p.first_touch) {
-    backing.kind = HeapKind::kFirstTouch;
-    backing.policy_places = inherited.is_set();
-    backing.nodes = allowed;
+    backing.kind = like == id ? HeapKind::kFirstTouch : HeapKind::kTouchedPages;
+    backing.policy_places = policy_places(inherited);
+    backing.nodes = topology.allowed_nodes(false);
+    backing.serving = p.nearest.nodes;
     backing.keeps_to_nodes = topology.leaves_out_nodes();
     // The kernel reserves in the machine's pools as a whole: that proves something only where no node is left out.
-    backing.reservations_hold = !inherited.is_set() && !backing.keeps_to_nodes && allowed.count() == topology.heap_count();
+    backing.cpuset_limits = topology.requestable_nodes().count() != topology.heap_count();
+    backing.reservations_hold = !inherited.is_set() && !backing.keeps_to_nodes && !backing.cpuset_limits;
   } else {
     backing.kind = HeapKind::kInterleaved;
     const bool by_kernel = like == p.weighted && kernel_has_weights();
@@ -103,7 +116,8 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
       backing.nodes = fast_nodes(p);
     }
   }
-  if (like != id) backing.kind = HeapKind::kPaged;
+  if (like != id && like != p.first_touch) backing.kind = HeapKind::kPaged;
+  backing.most_bytes = memory_of(topology, backing.serving.empty() ? backing.nodes : backing.serving);
   p.heaps[id].heap.init(linux_os(), p.space, config);
 }
 
@@ -111,9 +125,10 @@ void set_fallbacks(Process& p, HeapId id) {
   NodeHeap& n = p.heaps[id];
   const Topology& t = p.topology;
   n.fallbacks = 0;
-  n.serves_all_nodes = id >= p.first_touch && id.value < p.originals;
+  const bool touched = original_of(p, id) == p.first_touch;
+  n.serves_all_nodes = touched || (id >= p.first_touch && id.value < p.originals);
   // Twins help twins.
-  const unsigned first = id.value < p.originals ? 0 : p.originals;
+  const unsigned first = id.value < p.originals || touched ? 0 : p.originals;
   const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
   for (unsigned rank = 0; rank < t.heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);

@@ -2,13 +2,16 @@
 
 #include <unistd.h>
 
+#include "process/memory_use.h"
 #include "process/process.h"
 #include "os/os.h"
 
 namespace nh {
 namespace {
 
-// The fields of numaheap_heap_stats in the order of reports: JSON key and what it is called for people.
+enum class FieldUnit { kBytes, kCount };
+
+// JSON key, and what it is called for people.
 struct Field {
   const char* key;
   std::uint64_t numaheap_heap_stats::*member;
@@ -16,24 +19,10 @@ struct Field {
   bool is_bytes;
 };
 constexpr Field kFields[] = {
-    {"live_bytes", &numaheap_heap_stats::live_bytes, "live", true},
-    {"cached_bytes", &numaheap_heap_stats::cached_bytes, "cached", true},
-    {"free_bytes", &numaheap_heap_stats::free_bytes, "free", true},
-    {"committed_bytes", &numaheap_heap_stats::committed_bytes, "committed", true},
-    {"released_bytes", &numaheap_heap_stats::released_bytes, "released", true},
-    {"hugetlb_bytes", &numaheap_heap_stats::hugetlb_bytes, "on hugetlb", true},
-    {"thp_bytes", &numaheap_heap_stats::thp_bytes, "on THP", true},
-    {"base_bytes", &numaheap_heap_stats::base_bytes, "on base pages", true},
-    {"metadata_bytes", &numaheap_heap_stats::metadata_bytes, "metadata", true},
-    {"arenas", &numaheap_heap_stats::arenas, "arenas", false},
-    {"spans", &numaheap_heap_stats::spans, "spans", false},
-    {"large_objects", &numaheap_heap_stats::large_objects, "large objects", false},
-    {"refills", &numaheap_heap_stats::refills, "refills", false},
-    {"flushes", &numaheap_heap_stats::flushes, "flushes", false},
-    {"remote_frees", &numaheap_heap_stats::remote_frees, "remote frees", false},
-    {"foreign_serves", &numaheap_heap_stats::foreign_serves, "foreign serves", false},
-    {"served_objects", &numaheap_heap_stats::served_objects, "served objects", false},
-    {"local_objects", &numaheap_heap_stats::local_objects, "local objects", false},
+#define NH_HEAP_STAT(member, label, unit, grows) \
+  {#member, &numaheap_heap_stats::member, label, FieldUnit::unit == FieldUnit::kBytes},
+#include "base/heap_stats.def"
+#undef NH_HEAP_STAT
 };
 
 const char* kind_name(int kind) {
@@ -59,17 +48,6 @@ void write_heap_name(TextWriter& out, const numaheap_heap_stats& s) {
     static constexpr const char* kLabels[] = {"", "first touch", "interleaved", "weighted", "interl. fast"};
     out.text(kLabels[s.kind]);
   }
-}
-
-// A column of the report: part of whole in percent, "-" where there is no whole.
-void write_share(TextWriter& out, std::uint64_t part, std::uint64_t whole) {
-  Text<40> share;
-  if (whole == 0) {
-    share.ch('-');
-  } else {
-    share.fixed(100 * static_cast<double>(part) / static_cast<double>(whole), 1);
-  }
-  out.right(share.view(), 13);
 }
 
 template <typename Write>
@@ -155,7 +133,18 @@ numaheap_heap_stats collect_heap(unsigned index, const std::uint64_t* cached) {
   return s;
 }
 
-void write_stats_json(TextWriter& out) {
+// A column of the report: part of whole in percent, "-" where there is no whole.
+void write_share(TextWriter& out, std::uint64_t part, std::uint64_t whole, std::size_t width) {
+  Text<40> share;
+  if (whole == 0) {
+    share.ch('-');
+  } else {
+    share.fixed(100 * static_cast<double>(part) / static_cast<double>(whole), 1);
+  }
+  out.right(share.view(), width);
+}
+
+void write_stats_json(TextWriter& out, Moment moment) {
   out.text("{\n  \"version\": ").json_string(numaheap_version());
   out.text(",\n  \"pid\": ").sdec(getpid());
   out.text(",\n  \"cache_mode\": ").json_string(numaheap_cache_mode());
@@ -175,10 +164,12 @@ void write_stats_json(TextWriter& out) {
     out.ch('}');
     first = false;
   });
-  out.text("\n  ]\n}\n");
+  out.text("\n  ]");
+  if (moment == Moment::kExit) write_memory_json(out);
+  out.text("\n}\n");
 }
 
-void write_stats_text(TextWriter& out) {
+void write_stats_text(TextWriter& out, Moment moment) {
   out.text("numaheap ").text(numaheap_version()).text(", process ").sdec(getpid());
   out.text(": caches ").text(numaheap_cache_mode());
   out.text(", topology from ").text(topology_source_name(g_process.topology.source()));
@@ -195,32 +186,38 @@ void write_stats_text(TextWriter& out) {
       out.right(value.view(), 12).ch('\n');
     }
   });
+  if (moment == Moment::kExit) write_memory_table(out);
   write_fallbacks([&](Fallback f, std::uint64_t n) {
     out.text("had to do without: ").text(fallback_text(f)).text(" (").dec(n).text(n == 1 ? " time)\n" : " times)\n");
   });
 }
 
 void write_report(TextWriter& out) {
-  static constexpr const char* kColumns[] = {"allocated", "committed", "hugetlb",      "THP",
-                                             "base pages", "huge %",   "local %",      "remote frees"};
+  // 100 columns in all.
+  static constexpr struct {
+    const char* title;
+    std::size_t width;
+  } kColumns[] = {{"allocated", 11}, {"committed", 11}, {"hugetlb", 11}, {"THP", 11},
+                  {"base pages", 11}, {"huge %", 8},    {"local %", 9},  {"remote frees", 14}};
   out.text("numaheap: process ").sdec(getpid()).text(", caches ").text(numaheap_cache_mode()).ch('\n');
-  out.text("  heap").pad_to(16);
-  for (const char* column : kColumns) out.right(column, 13);
+  out.text("  heap").pad_to(14);
+  for (const auto& column : kColumns) out.right(column.title, column.width);
   out.ch('\n');
   for_each_heap([&](const numaheap_heap_stats& s) {
     if (!is_used(s)) return;
     out.text("  ");
     write_heap_name(out, s);
-    out.pad_to(16);
+    out.pad_to(14);
     for (const std::uint64_t bytes : {s.live_bytes, s.committed_bytes, s.hugetlb_bytes, s.thp_bytes, s.base_bytes}) {
       Text<40> value;
-      out.right(value.bytes(bytes).view(), 13);
+      out.right(value.bytes(bytes).view(), kColumns[0].width);
     }
-    write_share(out, s.hugetlb_bytes + s.thp_bytes, s.committed_bytes);
-    write_share(out, s.local_objects, s.kind == NUMAHEAP_HEAP_NODE ? s.served_objects : 0);
+    write_share(out, s.hugetlb_bytes + s.thp_bytes, s.committed_bytes, kColumns[5].width);
+    write_share(out, s.local_objects, s.kind == NUMAHEAP_HEAP_NODE ? s.served_objects : 0, kColumns[6].width);
     Text<40> remote;
-    out.right(remote.dec(s.remote_frees).view(), 13).ch('\n');
+    out.right(remote.dec(s.remote_frees).view(), kColumns[7].width).ch('\n');
   });
+  write_memory_table(out);
   write_fallbacks([&](Fallback f, std::uint64_t n) {
     out.text("  had to do without: ").text(fallback_text(f)).text(" (").dec(n).text(n == 1 ? " time)\n" : " times)\n");
   });

@@ -22,9 +22,14 @@ struct HeapUse {
 };
 HeapUse heap_use(unsigned index, std::uint64_t cached_bytes);
 
-void write_stats_text(TextWriter& out);
-void write_stats_json(TextWriter& out);
+// At exit they also say what is in RAM (memory_use.h), which takes the kernel a walk over all pages.
+enum class Moment { kAnytime, kExit };
+void write_stats_text(TextWriter& out, Moment moment);
+void write_stats_json(TextWriter& out, Moment moment);
 // The table of `numaheap run --report`.
 void write_report(TextWriter& out);
+
+// A column of a table: part of whole in percent, "-" where there is no whole.
+void write_share(TextWriter& out, std::uint64_t part, std::uint64_t whole, std::size_t width);
 
 }  // namespace nh

@@ -7,6 +7,7 @@
 #include "process/memory_limit.h"
 #include "process/process.h"
 #include "process/profile.h"
+#include "process/program_memory.h"
 #include "process/start.h"
 #include "base/format.h"
 #include "numa/hwloc_topology.h"
@@ -36,6 +37,7 @@ void start_upkeep() {
   confirm_topology();
   init_memory_limit();
   init_background();
+  advise_program_memory();
   prepare_report();
   init_fork();
 }

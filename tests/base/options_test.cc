@@ -34,7 +34,7 @@ TEST(Options, EmptyEnvironmentMeansDefaults) {
   EXPECT_EQ(problems.count, 0u);
   EXPECT_EQ(options.hugepages, HugePagesOption::kAuto);
   EXPECT_EQ(options.cpu_cache, 4 * MiB);
-  EXPECT_EQ(options.large_min, 4 * MiB);
+  EXPECT_EQ(options.large_min, 128 * KiB);
   EXPECT_EQ(options.large, LargeOption());
   EXPECT_EQ(options.fork_max, 1 * GiB);
   EXPECT_EQ(options.limit, 0u);
@@ -83,9 +83,9 @@ TEST(Options, MalformedValueIsNamedWithWhatIsAcceptedAndWhatIsUsed) {
   const Parsed p = parse({"NUMAHEAP_HUGEPAGES=of", "NUMAHEAP_LARGE_MIN=4Q", "NUMAHEAP_REPORT=maybe"});
   ASSERT_EQ(p.problems.size(), 3u);
   EXPECT_EQ(p.problems[0], "NUMAHEAP_HUGEPAGES=of: accepts auto|2m|1g|thp|off; auto is used instead");
-  EXPECT_EQ(p.problems[1], "NUMAHEAP_LARGE_MIN=4Q: accepts size 64K..1T; 4M is used instead");
+  EXPECT_EQ(p.problems[1], "NUMAHEAP_LARGE_MIN=4Q: accepts size 64K..1T; 128K is used instead");
   EXPECT_EQ(p.problems[2], "NUMAHEAP_REPORT=maybe: accepts 0|1; 0 is used instead");
-  EXPECT_EQ(p.options.large_min, 4 * MiB);
+  EXPECT_EQ(p.options.large_min, 128 * KiB);
   EXPECT_FALSE(p.options.given(OptionId::kHugePages));
 }
 

@@ -34,6 +34,16 @@ TEST(Scan, NumbersStopAtTheFirstOtherCharacter) {
   EXPECT_EQ(s, "kB");
 }
 
+TEST(Scan, HexadecimalNumbers) {
+  std::string_view s = "7f10a0f0-7fff";
+  std::uintptr_t v = 0;
+  ASSERT_TRUE(take_hex(&s, &v));
+  EXPECT_EQ(v, 0x7f10a0f0u);
+  EXPECT_EQ(s, "-7fff");
+  EXPECT_FALSE(take_hex(&s, &v));
+  EXPECT_EQ(s, "-7fff");
+}
+
 TEST(Scan, NumbersStayWithin64Bits) {
   std::string_view s = "18446744073709551615";
   std::uint64_t v = 0;

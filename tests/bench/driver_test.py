@@ -184,14 +184,18 @@ class Surroundings(unittest.TestCase):
             pages = Path(work) / "devices/system/node/node0/hugepages/hugepages-2048kB/nr_hugepages"
             pages.parent.mkdir(parents=True)
             pages.write_text("7\n", encoding="ascii")
-            with mock.patch.dict(os.environ, {"NUMAHEAP_RESERVE_SYSFS": work}):
+            with mock.patch.object(pool, "SYSFS", Path(work)):
                 with contextlib.suppress(KeyboardInterrupt), pool.reserved(64):
                     self.assertEqual(pages.read_text(encoding="ascii"), "32\n")
                     raise KeyboardInterrupt
                 self.assertEqual(pages.read_text(encoding="ascii"), "7\n")
                 pages.unlink()
-                with self.assertRaisesRegex(pool.PoolError, "no right|refused"), pool.reserved(64):
+                with self.assertRaisesRegex(pool.PoolError, "no pool"), pool.reserved(64):
                     self.fail("there is no pool")
+                pages.write_text("7\n", encoding="ascii")
+                with mock.patch.object(Path, "write_text", side_effect=PermissionError(13, "Permission denied")):
+                    with self.assertRaisesRegex(pool.PoolError, "Permission denied; pools are root's"), pool.reserved(64):
+                        self.fail("the pool was not filled")
 
 
 class Drawing(unittest.TestCase):
@@ -204,6 +208,11 @@ class Drawing(unittest.TestCase):
         words = [element.text for element in drawing.iter("{http://www.w3.org/2000/svg}text")]
         self.assertEqual([words.count(name) for name in ("x", "y", "1", "2")], [1, 1, 2, 1])
         self.assertTrue(any("C & Co" in word for word in words))
+
+        head = xml.etree.ElementTree.fromstring(svg.draw_summary("<title>", *tables, described, "note"))
+        words = [element.text for element in head.iter("{http://www.w3.org/2000/svg}text")]
+        self.assertIn("<title>", words)
+        self.assertEqual([words.count(name) for name in ("x", "y", "1", "2")], [0, 0, 0, 0])
 
     def test_colours_differ_by_side(self):
         fills = [svg.colour(ratio)[0] for ratio in (0.01, 0.5, 1.0, 1.25, 4.0, 1000.0)]

@@ -194,6 +194,40 @@ TEST_F(TwoHeaps, AFullNodesCpusAreServedByTheOther) {
   EXPECT_EQ(w.central.space.heap_of(w.alloc(32768)).value, 0u);
 }
 
+// While a node is full: not one by one, and not for ever.
+TEST_F(TwoHeaps, TheOtherServesInBatchesUntilTheNodeIsAskedAgain) {
+  CacheWorld w({.mode = kMode, .heaps = 2, .node_bytes = 30 * MiB});
+  ASSERT_TRUE(pin(0));
+  const auto heap_of = [&](void* p) { return w.central.space.heap_of(p).value; };
+  std::vector<void*> own, foreign;
+  for (void* p = nullptr; foreign.size() < 1000;) {
+    p = w.alloc(256);
+    ASSERT_NE(p, nullptr);
+    (heap_of(p) == 0 ? own : foreign).push_back(p);
+    ASSERT_LT(own.size(), 200000u);
+  }
+  const std::uint64_t serves = w.central.heaps[HeapId(1)].foreign_serves;
+  EXPECT_LT(serves, 200u) << "for 1000 objects";
+  EXPECT_EQ(w.audit(0), "");
+  // What is freed of them goes round here.
+  void* last = foreign.back();
+  w.free(last);
+  EXPECT_EQ(w.alloc(256), last);
+  // The node has memory again, of which nobody here knows. That is found out when its time is up.
+  for (void* p : own) w.free(p);
+  w.empty();
+  w.central.os.advance_ns(20'000'000);
+  own.clear();
+  for (int i = 0; i < 200; i++) own.push_back(w.alloc(256));
+  EXPECT_EQ(heap_of(own.back()), 0u);
+  EXPECT_EQ(w.central.heaps[HeapId(1)].foreign_serves, serves);
+  for (void* p : own) w.free(p);
+  for (void* p : foreign) w.free(p);
+  EXPECT_EQ(w.errors, 0);
+  w.empty();
+  EXPECT_EQ(w.spans(), 0u);
+}
+
 TEST_F(TwoHeaps, StrictCachesNeverTakeForeignMemory) {
   CacheWorld w({.mode = kMode, .heaps = 2, .help = Help::kNobody, .node_bytes = 30 * MiB});
   ASSERT_TRUE(pin(0));

@@ -71,6 +71,22 @@ TEST_F(ThreeNodes, ThenTheListThenNobody) {
   EXPECT_EQ(from, 0u);
 }
 
+// So that not every object takes a visit to the full heap.
+TEST_F(ThreeNodes, WhoHasServedIsRememberedForAWhile) {
+  const HeapId full(0);
+  EXPECT_EQ(w_.heaps.substitute_of(full), full);
+  exhaust(0);
+  EXPECT_EQ(w_.heaps.substitute_of(full), full) << "nobody has helped yet";
+  unsigned from = 0;
+  ASSERT_NE(fetch(&from, Help::kNeighbours).count, 0u);
+  EXPECT_EQ(w_.heaps.substitute_of(full), HeapId(1));
+  EXPECT_FALSE(w_.heaps.ends_substitute(full));
+  w_.os.advance_ns(20'000'000);
+  EXPECT_EQ(w_.heaps.substitute_of(full), HeapId(1)) << "until somebody looks at the clock";
+  EXPECT_TRUE(w_.heaps.ends_substitute(full));
+  EXPECT_EQ(w_.heaps.substitute_of(full), full);
+}
+
 TEST_F(ThreeNodes, StrictMeansNone) {
   exhaust(0);
   unsigned from = 0;
@@ -114,8 +130,11 @@ TEST_F(ThreeNodes, RequestsForSomethingHaveAnOrderOfTheirOwn) {
   ASSERT_NE(fetch(&from, Help::kNeighbours).count, 0u);
   EXPECT_EQ(from, 2u) << "the ring";
   from = 1;
+  EXPECT_EQ(w_.heaps.substitute_of(HeapId(1)), HeapId(2));
+  w_.heaps.drop_substitute(HeapId(1));
   ASSERT_NE(fetch(&from, Help::kBandwidth).count, 0u);
   EXPECT_EQ(from, 0u);
+  EXPECT_EQ(w_.heaps.substitute_of(HeapId(1)), HeapId(1)) << "another CPU would have been served by another heap";
   exhaust(0);
   from = 1;
   ASSERT_NE(fetch(&from, Help::kPolicy).count, 0u);

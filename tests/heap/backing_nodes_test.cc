@@ -1,4 +1,4 @@
-// The ladder on machines of several nodes, for memory that the program faults in, and with pages of 1 GiB.
+// The ladder on machines of several nodes, and with pages of 1 GiB.
 #include "heap/ladder.h"
 
 namespace nh::test {
@@ -42,12 +42,13 @@ TEST(Ladder, ADryNodeGetsThpRatherThanAnotherNodesHugePages) {
   for (unsigned u = 0; u < 4; u++) EXPECT_EQ(l.os.node_of(l.at(u)), NodeId(0));
 }
 
-// Pages lie where they were proven; afterwards the kernel may move them, and a copy after a fork may lie elsewhere.
-TEST(Ladder, ProvenMemoryIsSoftenedAndBoundAgainBeforeItIsRefilled) {
+// Pages lie where they were proven; afterwards the kernel may move them to who uses them, which it does only where no policy
+// is, and a copy after a fork may lie elsewhere.
+TEST(Ladder, ProvenMemoryHasNoPolicyAndIsBoundAgainBeforeItIsRefilled) {
   Ladder l(two_nodes(0, 0, 256 * MiB), bound_to(NodeId(0), HugePagesOption::kThp));
   ASSERT_EQ(l.back(0, 32), 0);
-  for (unsigned u = 0; u < 32; u++) EXPECT_EQ(l.os.policy_of(l.at(u)).mode, BindMode::kPreferred);
-  EXPECT_EQ(l.units[7].bound, BindMode::kPreferred);
+  for (unsigned u = 0; u < 32; u++) EXPECT_EQ(l.os.policy_of(l.at(u)).mode, BindMode::kDefault);
+  EXPECT_EQ(l.units[7].bound, BindMode::kDefault);
   ASSERT_EQ(l.release(0, 8), 8u);
   l.os.set_memory(NodeId(0), 0);
   EXPECT_EQ(l.back(0, 8), ENOMEM) << "a full node says so; other nodes' memory is for the caller to ask for";
@@ -87,7 +88,7 @@ TEST(Ladder, WhatThePoolGivesNeedsNoRoomOnTheNode) {
   EXPECT_EQ(l.kinds(), "22222222tt");
 }
 
-TEST(Ladder, StrictMemoryIsNotSoftened) {
+TEST(Ladder, StrictMemoryStaysBound) {
   Backer::Config c = bound_to(NodeId(0), HugePagesOption::kThp);
   c.strict = true;
   Ladder l(two_nodes(0, 0), c);
@@ -125,7 +126,7 @@ TEST(Ladder, MemoryOfANodeThatWentAwayLiesElsewhereUntilItComesBack) {
   EXPECT_EQ(l.back(1, 1), 0);
   for (const std::size_t u : {1u, 2u}) {
     EXPECT_EQ(l.os.node_of(l.at(u)), NodeId(1));
-    EXPECT_EQ(l.os.policy_of(l.at(u)).mode, BindMode::kPreferred);
+    EXPECT_EQ(l.os.policy_of(l.at(u)).mode, BindMode::kDefault);
   }
   EXPECT_EQ(fallbacks(Fallback::kNodeGone), gone);
 }
@@ -166,7 +167,7 @@ TEST(Ladder, AUnitReplacedWhileTheNodeIsGoneIsBoundAgain) {
   l.os.set_online(NodeId(1), true);
   ASSERT_EQ(l.release(2, 1), 1u);
   ASSERT_EQ(l.back(2, 2), 0);
-  EXPECT_EQ(l.os.policy_of(l.at(2)).mode, BindMode::kPreferred);
+  EXPECT_EQ(l.os.policy_of(l.at(2)).mode, BindMode::kDefault);
   EXPECT_EQ(l.os.node_of(l.at(2)), NodeId(1));
   EXPECT_EQ(l.os.node_of(l.at(3)), NodeId(1));
 }
@@ -188,132 +189,6 @@ TEST(Ladder, WithoutBindingADryNodeGetsThpToo) {
   ASSERT_EQ(l.back(0, 4), 0);
   EXPECT_EQ(l.kinds(), "22tt");
   for (unsigned u = 0; u < 4; u++) EXPECT_EQ(l.os.node_of(l.at(u)), NodeId(0));
-}
-
-// ---- first touch -------------------------------------------------------------------------------------------------
-
-TEST(Ladder, FirstTouchKeepsItsReservation) {
-  Ladder l(machine(8), first_touch());
-  ASSERT_EQ(l.back(0, 4), 0);
-  EXPECT_EQ(l.kinds(), "2222");
-  EXPECT_EQ(l.in_state(UnitState::kReserved), Ladder::kUnits - 4) << "what was asked for and no more";
-  EXPECT_EQ(l.os.calls(FakeCall::kPopulate), 0u) << "whoever touches it first decides where it lies";
-  HugePool pool;
-  ASSERT_TRUE(l.os.ops().huge_pool(kHugeSize, NodeId(), &pool));
-  EXPECT_EQ(pool.reserved, 4u);
-  l.os.set_pool_pages(NodeId(0), kHugeSize, 4);
-  for (unsigned u = 0; u < 4; u++) EXPECT_EQ(l.os.touch(l.at(u), kHugeSize, NodeId(0)), 0) << "no SIGBUS";
-}
-
-// Where nodes are left out that the kernel would take.
-TEST(Ladder, FirstTouchKeepsToItsNodesWhereOthersAreLeftOut) {
-  Backer::Config c = first_touch(NodeSet::of(NodeId(1)));
-  {
-    Ladder usual(two_nodes(0, 0), c);
-    ASSERT_EQ(usual.back(0, 2), 0);
-    EXPECT_EQ(usual.os.policy_of(usual.at(0)).mode, BindMode::kDefault);
-  }
-  c.keeps_to_nodes = true;
-  Ladder l(two_nodes(0, 0), c);
-  ASSERT_EQ(l.back(0, 2), 0);
-  EXPECT_EQ(l.os.policy_of(l.at(1)).mode, BindMode::kBind);
-  EXPECT_EQ(l.os.policy_of(l.at(1)).nodes, NodeSet::of(NodeId(1)));
-  EXPECT_EQ(l.os.calls(FakeCall::kPopulate), 0u);
-}
-
-TEST(Ladder, FirstTouchTakesHugetlbForWholeExtentsOnly) {
-  Ladder l(machine(8), first_touch());
-  ASSERT_EQ(l.back(0, 4, 9 * kHugeSize), 0);
-  EXPECT_EQ(l.kinds(), "tttt");
-  EXPECT_EQ(l.os.hugetlb_bytes(), 0u);
-  // Decided anew for every request.
-  ASSERT_EQ(l.back(4, 4), 0);
-  EXPECT_EQ(l.kinds(), "tttt2222");
-}
-
-TEST(Ladder, FirstTouchNeedsThePagesOnEveryNode) {
-  NodeSet both = NodeSet::of(NodeId(0));
-  both.add(NodeId(1));
-  Ladder lopsided(two_nodes(64, 3), first_touch(both));
-  ASSERT_EQ(lopsided.back(0, 4), 0);
-  EXPECT_EQ(lopsided.kinds(), "tttt");
-}
-
-TEST(Ladder, FirstTouchWithEnoughOnEveryNode) {
-  NodeSet both = NodeSet::of(NodeId(0));
-  both.add(NodeId(1));
-  Ladder even(two_nodes(4, 4), first_touch(both));
-  ASSERT_EQ(even.back(0, 4), 0);
-  EXPECT_EQ(even.kinds(), "2222");
-  for (unsigned u = 0; u < 4; u++) {
-    EXPECT_EQ(even.os.touch(even.at(u), kHugeSize, NodeId(u % 2 == 0 ? 0 : 1)), 0);
-    EXPECT_EQ(even.os.node_of(even.at(u)), NodeId(u % 2 == 0 ? 0 : 1));
-  }
-}
-
-// The program's faults may be kept from the pages that were reserved, and would end in a SIGBUS.
-TEST(Ladder, FirstTouchTakesNoHugetlbWhileANodeIsGone) {
-  NodeSet both = NodeSet::of(NodeId(0));
-  both.add(NodeId(1));
-  Ladder l(two_nodes(64, 64), first_touch(both));
-  l.os.set_online(NodeId(1), false);
-  ASSERT_EQ(l.back(0, 2), 0);
-  l.os.set_online(NodeId(1), true);
-  ASSERT_EQ(l.back(2, 2), 0);
-  EXPECT_EQ(l.kinds(), "tt22");
-}
-
-TEST(Ladder, WorthlessReservationsAreNotMade) {
-  Backer::Config c = first_touch();
-  c.reservations_hold = false;
-  Ladder l(machine(64), c);
-  ASSERT_EQ(l.back(0, 2), 0);
-  EXPECT_EQ(l.kinds(), "tt");
-}
-
-TEST(Ladder, ReleasedFirstTouchMemoryStartsOver) {
-  Ladder l(machine(4), first_touch());
-  ASSERT_EQ(l.back(0, 4), 0);
-  for (unsigned u = 0; u < 4; u++) ASSERT_EQ(l.os.touch(l.at(u), kHugeSize, NodeId(0)), 0);
-  l.use();
-  EXPECT_EQ(l.release(0, 2), 2u);
-  EXPECT_EQ(l.in_state(UnitState::kReserved), Ladder::kUnits - 2);
-  HugePool pool;
-  ASSERT_TRUE(l.os.ops().huge_pool(kHugeSize, NodeId(), &pool));
-  EXPECT_EQ(pool.free, 2u) << "for other ranks";
-  l.os.set_pool_pages(NodeId(0), kHugeSize, 2);  // somebody took them
-  ASSERT_EQ(l.back(0, 2), 0);
-  EXPECT_EQ(l.kinds(), "tt22");
-  l.use();
-  EXPECT_EQ(l.at(2)[0], 1);
-}
-
-// vm.max_map_count. Where the pages are dropped their reservation goes with them: a store could find the pool dry.
-TEST(Ladder, WhatCannotBeUnmappedIsNeverUsedAgain) {
-  Ladder l(machine(4), first_touch());
-  ASSERT_EQ(l.back(0, 3), 0);
-  ASSERT_EQ(l.os.touch(l.at(0), 3 * kHugeSize, NodeId(0)), 0);
-  l.os.fail_all(FakeCall::kUnmap, ENOMEM);
-  EXPECT_EQ(l.release(0, 1), 1u);
-  EXPECT_EQ(l.os.hugetlb_bytes(), 2 * kHugeSize);
-  EXPECT_EQ(l.units[0].state, UnitState::kLost);
-  l.os.fail_all(FakeCall::kDiscard, EINVAL);
-  EXPECT_EQ(l.release(1, 1), 0u) << "locked memory is what it was";
-  l.os.clear_failures();
-  EXPECT_EQ(l.back(0, 1), EEXIST);
-  EXPECT_EQ(l.kinds(), ".22");
-  l.use();
-}
-
-TEST(Ladder, MemoryThatTheProgramFaultsInServesAgainThough) {
-  Ladder l(machine(0), first_touch());
-  ASSERT_EQ(l.back(0, 2), 0);
-  l.use();
-  l.os.set_address_limit(8 * GiB);
-  l.os.fail_all(FakeCall::kUnmap, ENOMEM);
-  EXPECT_EQ(l.release(0, 1), 1u);
-  ASSERT_EQ(l.back(0, 1), 0);
-  EXPECT_EQ(l.at(0)[0], 0);
 }
 
 // ---- 1 GiB -------------------------------------------------------------------------------------------------------

@@ -28,6 +28,15 @@ TEST(Ladder, InterleavedMemoryTakesHugetlbWhereEveryNodeHasItsShare) {
   EXPECT_EQ(l.os.bytes_on(NodeId(1), true), kArenaSize / 2);
 }
 
+TEST(Ladder, InterleavedMemoryThatTheNodesCannotHoldTogetherIsRefused) {
+  FakeOsConfig full = two_nodes(0, 0);
+  full.node_room = 8 * kHugeSize;
+  Ladder l(full, interleaved(HugePagesOption::kThp));
+  EXPECT_EQ(l.back(0, 20), ENOMEM);
+  EXPECT_EQ(l.os.calls(FakeCall::kPopulate), 0u);
+  EXPECT_EQ(l.back(0, 16), 0);
+}
+
 // A dry node's turn would go to the other node's pool: spread memory of smaller pages is what was asked for.
 TEST(Ladder, InterleavedMemorySpreadsWhereThePoolsAreUneven) {
   Ladder l(two_nodes(64, 15), interleaved());

@@ -52,7 +52,7 @@ class Ladder {
       if (end == u) return EEXIST;
       std::size_t mapped = end;
       while (request.steps && mapped < kUnits && units[mapped].state == UnitState::kReserved) mapped++;
-      error = backer.back(run(u, mapped - u), end - u, request);
+      error = backer.back(run(u, mapped - u), end - u, &request);
       u = end;
     }
     EXPECT_EQ(os.check(), "");

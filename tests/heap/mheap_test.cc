@@ -317,6 +317,43 @@ TEST(MHeap, ARequestThatTheNodeCannotHoldTouchesNothing) {
   EXPECT_NE(w.heap.alloc_large(90 * MiB, kPageSize, false), nullptr);
 }
 
+// Not even address space and tables for it.
+TEST(MHeap, MoreThanTheNodeIsMadeOfCommitsNothing) {
+  HeapWorldConfig c = node_heap({FakeNode{}, FakeNode{}});
+  c.heap.backing.most_bytes = 4 * GiB;
+  c.window_bytes = 64 * GiB;
+  HeapWorld w(c);
+  ASSERT_TRUE(w.set_up());
+  MSpan* span = w.heap.alloc_large(kPageSize, kPageSize, false);
+  ASSERT_NE(span, nullptr);
+  const std::size_t mapped = w.mapped_bytes();
+  EXPECT_EQ(w.heap.alloc_large(4 * GiB + kPageSize, kPageSize, false), nullptr);
+  EXPECT_FALSE(w.heap.resize_large(span, 5 * GiB));
+  EXPECT_EQ(w.heap.stats().arenas, 1u);
+  EXPECT_EQ(w.mapped_bytes(), mapped);
+}
+
+// While the heap is small its first unit is the program's to fault in; later it is as all others are.
+TEST(MHeap, TheFirstUnitHasNoPolicyOnceItIsFilled) {
+  HeapWorld w(node_heap({FakeNode{}, FakeNode{}}));
+  ASSERT_TRUE(w.set_up());
+  MSpan* small = w.heap.alloc_large(kPageSize, kPageSize, false);
+  EXPECT_EQ(w.os.policy_of(start_of(small)).mode, BindMode::kPreferred);
+  MSpan* rest = w.heap.alloc_large(kHugeSize - kPageSize, kPageSize, false);
+  MSpan* more = w.heap.alloc_large(kHugeSize, kPageSize, false);
+  EXPECT_EQ(w.os.policy_of(start_of(small)).mode, BindMode::kDefault);
+  EXPECT_EQ(w.os.node_of(start_of(small) + kHugeSize - 1), NodeId(0));
+  // Given back and backed again, it is proven.
+  w.heap.free_span(small);
+  w.heap.free_span(rest);
+  ASSERT_GE(w.heap.scavenge(SIZE_MAX, 0), kHugeSize);
+  small = w.heap.alloc_large(kHugeSize, kPageSize, false);
+  ASSERT_EQ(start_of(small), start_of(more) - kHugeSize);
+  EXPECT_EQ(w.os.node_of(start_of(small)), NodeId(0)) << "nobody has touched it since";
+  EXPECT_EQ(w.os.policy_of(start_of(small)).mode, BindMode::kDefault);
+  EXPECT_TRUE(w.heap.check());
+}
+
 // ---- lost addresses, 1 GiB pages -----------------------------------------------------------------------------------
 
 // Somebody maps something into an arena after it was dealt.

@@ -113,6 +113,20 @@ TEST(HeapAfterFork, AbandonedLocksAreFreedAndTheHeapWorks) {
   EXPECT_TRUE(w.heap.check());
 }
 
+// The child's copies of pages that it shares with its parent: whoever writes, they lie on the heap's node.
+TEST(MHeap, AForkChildPrefersTheNodeForItsCopies) {
+  HeapWorld w(node_heap({FakeNode{.pages_2m = 2}, FakeNode{}}));
+  ASSERT_TRUE(w.set_up());
+  MSpan* span = w.heap.alloc_large(8 * kHugeSize, kPageSize, false);
+  const char* last = start_of(span) + 8 * kHugeSize - kPageSize;
+  EXPECT_EQ(w.os.policy_of(last).mode, BindMode::kDefault);
+  w.heap.repair_after_fork();
+  EXPECT_EQ(w.os.policy_of(last).mode, BindMode::kPreferred);
+  EXPECT_EQ(w.os.policy_of(last).nodes, NodeSet::of(NodeId(0)));
+  EXPECT_EQ(w.os.policy_of(start_of(span) + kHugeSize).mode, BindMode::kBind) << "a page of the pool";
+  EXPECT_TRUE(w.heap.check());
+}
+
 // Another thread is in the middle of a call when the process forks; the child does without it. Contents that were there
 // stay, what that thread was backing, growing or giving back can be used again, and nobody waits for it.
 void expect_child_goes_on(const HeapWorldConfig& config, FakeCall call, const std::function<void(HeapWorld&)>& work) {

@@ -74,6 +74,51 @@ def topo_tells_about_numa_balancing(arguments):
         switch.write_text(before, encoding="ascii")
 
 
+def doctor(arguments, front=(), **variables):
+    """The findings by id, and all of the JSON."""
+    result = subprocess.run([*front, arguments.tool, "doctor", "--json"], capture_output=True, text=True, check=False,
+                            env=dict(os.environ, **variables))
+    found = json.loads(result.stdout)
+    assert result.returncode == found["status"] and result.stderr == "", result
+    return {finding["id"]: finding for finding in found["findings"]}, found
+
+
+def doctor_tells_what_each_node_lacks(arguments):
+    pages = [total for total, _ in pools()]
+    findings, found = doctor(arguments)
+    assert [node["id"] for node in found["nodes"]] == [0, 1, 2, 3], found["nodes"]
+    assert [node["pools"][0]["pages"] for node in found["nodes"]] == pages, found["nodes"]
+    assert findings["pool-uneven"]["title"].endswith("none on node 1"), findings
+    assert re.search(r" reserve --node 1=\w+$", findings["pool-uneven"]["mend"][0]["command"]), findings["pool-uneven"]
+    # A huge page was asked for on each node, and looked for there.
+    assert any("came on nodes 0-3" in text for text in found["fine"]), found["fine"]
+    assert found["tried"]["pool_page"] == found["tried"]["mbind"] == "works", found["tried"]
+    findings, _ = doctor(arguments, ["numactl", "--membind=1"])
+    assert findings["policy"]["here"].startswith("bind node 1 "), findings
+    assert findings["pool-empty"]["here"] == "0 pages on node 1" and "pool-uneven" not in findings, findings
+    findings, found = doctor(arguments, [arguments.programs / "numa_vm_refuse_mbind"])
+    assert "mbind: Operation not permitted" in findings["bind-refused"]["here"], findings
+    assert found["seccomp"] and findings["no-leaving"], findings
+
+
+def reserve_sets_each_nodes_pool_and_undoes_it(arguments):
+    before = pools()
+    result = subprocess.run([arguments.tool, "reserve", "--node", "1=8M", "--node", "2-3=5", "--compact"], check=True,
+                            capture_output=True, text=True)
+    try:
+        assert [total for total, _ in pools()] == [before[0][0], 4, 5, 5], (pools(), result.stdout)
+        undo = result.stdout.splitlines()[-1]
+        subprocess.run(undo, shell=True, check=True, capture_output=True)
+        assert pools() == before, (pools(), undo)
+        # A node has no room for this, but nearly: the kernel gives what it finds, and the tool says so.
+        result = subprocess.run([arguments.tool, "reserve", "--node", "1=900M"], check=False, capture_output=True, text=True)
+        assert result.returncode == 1 and re.search(r"^node 1: \d+ pages of 2M refused\. ", result.stdout, re.MULTILINE), result
+        assert 0 < pools()[1][0] < 450, pools()
+    finally:
+        for node, (pages, _) in enumerate(before):
+            counter(node, "nr_hugepages").write_text(str(pages), encoding="ascii")
+
+
 def preloaded(arguments, **variables):
     return dict(os.environ, LD_PRELOAD=arguments.library, **variables)
 
@@ -113,7 +158,9 @@ def report_rows(arguments, case, **variables):
     assert result.returncode == 0, f"status {result.returncode}: {result.stderr}"
     head, *rows = re.findall(r"^  (?:heap|node) .*$", result.stderr, re.MULTILINE)
     assert head.split() == " ".join(REPORT).split(), head
-    return [dict(zip(REPORT, re.split(r"  +", row.strip()))) for row in rows]
+    assert max(map(len, [head, *rows])) <= 100, head
+    cells = r"\d+(?:\.\d)? (?:[KMGT]i)?B|\d+(?:\.\d)?|-"
+    return [dict(zip(REPORT, [row[2:14].strip(), *re.findall(cells, row[14:])])) for row in rows]
 
 
 def the_report_tells_whose_cpus_a_nodes_memory_served(arguments):
@@ -159,11 +206,42 @@ def mpi_ranks_are_local_and_return_their_huge_pages(arguments):
             counter(node, "nr_hugepages").write_text(str(pages), encoding="ascii")
 
 
+CLI = Path(__file__).resolve().parent.parent / "cli"
+
+
+def processes_are_looked_into_from_outside(arguments):
+    result = subprocess.run(["python3", CLI / "live_test.py", arguments.tool, arguments.library, "-", "cc",
+                             "Stat.test_threads"], capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    # Large objects lie where the thread ran that wrote to them: in the node's heap, or where first-touch memory was asked for.
+    program = "/tmp/live_program"
+    subprocess.run(["cc", "-O1", "-pthread", "-w", "-o", program, CLI / "live_program.c"], check=True)
+    for node in (0, 1):
+        child = subprocess.Popen(["numactl", f"--cpunodebind={node}", "env", f"LD_PRELOAD={arguments.library}", program, "2"],
+                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        try:
+            child.stdin.write("?")
+            child.stdin.flush()
+            for _ in iter(child.stdout.readline, ".\n"):
+                pass
+            text = subprocess.run([arguments.tool, "map", str(child.pid), "--json"], check=True, capture_output=True,
+                                  text=True).stdout
+            places = [heap["node"] if heap["node"] >= 0 else place for heap in json.loads(text)["heaps"]
+                      for row in heap["arenas"] for place, large in zip(row.get("nodes", [-1] * 32), row["large"])
+                      if large != "."]
+            assert len(places) >= 16 and set(places) == {node}, f"node {node}: {places}"
+        finally:
+            child.kill()
+            child.communicate()
+
+
 CHECKS = {
-    "four_nodes": [topo_prints_the_machine, topo_tells_about_numa_balancing, statistics_name_all_heaps,
+    "four_nodes": [topo_prints_the_machine, topo_tells_about_numa_balancing, doctor_tells_what_each_node_lacks,
+                   reserve_sets_each_nodes_pool_and_undoes_it, statistics_name_all_heaps,
                    the_report_tells_whose_cpus_a_nodes_memory_served,
                    a_refused_mbind_is_said_once_and_first_touch_serves, mpi_ranks_are_local_and_return_their_huge_pages],
-    "two_nodes": [topo_prints_the_machine, statistics_name_all_heaps, a_refused_mbind_is_said_once_and_first_touch_serves],
+    "two_nodes": [topo_prints_the_machine, statistics_name_all_heaps, a_refused_mbind_is_said_once_and_first_touch_serves,
+                  processes_are_looked_into_from_outside],
     "eight_nodes": [topo_prints_the_machine, statistics_name_all_heaps],
     "odd_nodes": [topo_prints_the_machine, statistics_name_all_heaps],
     "kinds_of_memory": [topo_prints_the_machine, topo_tells_what_the_firmware_says, statistics_name_all_heaps],

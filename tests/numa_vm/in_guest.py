@@ -73,7 +73,7 @@ def run_cases(run, arguments):
         settings = [*run.settings, symbols(arguments.library)]
         command = [*front, sys.executable, HERE.parent / "process" / "harness" / "run_cases.py", "--library",
                    arguments.library, "--timeout", str(CASE_TIMEOUT), *(word for s in settings for word in ("--env", s)),
-                   "--only", arguments.only or run.cases, arguments.programs / "numa_vm_placement"]
+                   "--only", arguments.only or run.cases, arguments.programs / run.program]
         return subprocess.run(command, check=False, stderr=subprocess.STDOUT).returncode == 0
 
 

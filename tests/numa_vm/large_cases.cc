@@ -1,5 +1,11 @@
 // Large objects: where they are first written to. The threads are OpenMP's, as in the programs that this is for.
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
 #include <cstdlib>
+#include <cstring>
+#include <initializer_list>
 
 #include <omp.h>
 
@@ -91,4 +97,64 @@ CASE(calloc_leaves_the_placement_to_the_writers) {
   write_in_parallel(array, bytes, false);
   expect_parts_at_writers(array, bytes, false);
   free(array);
+}
+
+namespace {
+
+// How often an array was kept off the pools for this reason.
+bool has_reason(const char* name, int count) {
+  static char json[64 * kKiB];
+  REQUIRE(nh_stats_json(json, sizeof json) < static_cast<int>(sizeof json));
+  char wanted[100];
+  snprintf(wanted, sizeof wanted, "\"%s\": %d", name, count);
+  return strstr(json, wanted) != nullptr;
+}
+
+// Where reservations are made on the pools' sum, each page all the same lies at its writer.
+void expect_array_on_pools(std::size_t bytes) {
+  pin(0);
+  unsigned char* array = untouched_array(bytes);
+  write_in_parallel(array, bytes, false);
+  expect_parts_at_writers(array, bytes, false);
+  EXPECT(huge_bytes().hugetlb >= bytes, "%zu of %zu bytes on the pools", huge_bytes().hugetlb, bytes);
+  free(array);
+}
+
+}  // namespace
+
+// No node need hold the whole array.
+CASE(with_even_pools_arrays_lie_on_them) {
+  for (const std::size_t mib : {96, 192, 256}) expect_array_on_pools(mib * kMiB);
+  for (const char* reason : {"hugetlb_dry", "hugetlb_short", "hugetlb_uneven", "hugetlb_policy"}) {
+    EXPECT(!has_reason(reason, 1), "%s", reason);
+  }
+}
+
+CASE(with_pools_on_the_nodes_that_have_cpus_arrays_lie_on_them) { expect_array_on_pools(96 * kMiB); }
+
+// The pools as in_guest.py sets them: 128, 0, 64 and 4 pages.
+CASE(the_statistics_tell_what_kept_an_array_off_the_pools) {
+  pin(0);
+  free(untouched_array(64 * kMiB));
+  EXPECT(has_reason("hugetlb_uneven", 1));
+  free(untouched_array(512 * kMiB));
+  EXPECT(has_reason("hugetlb_short", 1));
+}
+
+// Ordinary memory could not hold it, and the kernel would end the process with the pools' pages free.
+CASE(with_pools_of_most_memory_an_array_lives_there) {
+  const std::size_t pools = static_cast<std::size_t>(pool_pages(0, "free_hugepages") + pool_pages(1, "free_hugepages")) * kHuge;
+  for (const std::size_t bytes : {pools * 4 / 5, pools + 16 * kHuge}) {
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      unsigned char* array = untouched_array(whole_parts(bytes));
+      write_in_parallel(array, whole_parts(bytes), false);
+      EXPECT(huge_bytes().hugetlb * 10 >= (bytes < pools ? bytes : pools) * 9, "%zu of %zu bytes", huge_bytes().hugetlb, bytes);
+      _exit(failures() == 0 ? 0 : 1);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, "%zu bytes: status %x", bytes, static_cast<unsigned>(status));
+  }
 }

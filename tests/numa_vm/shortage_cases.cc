@@ -1,10 +1,15 @@
 // Nodes that run out: of huge pages, of memory. And fork on several nodes.
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstdlib>
+#include <cstring>
+#include <ctime>
 #include <initializer_list>
 
+#include "placed.h"
 #include "placement.h"
 
 namespace {
@@ -124,6 +129,120 @@ CASE(two_full_nodes_spill_to_the_second_nearest) {
     _exit(failures() == 0 ? 0 : 1);
   }
   expect_success(child);
+}
+
+namespace {
+
+// How many read system calls this process has made.
+long reads_made() {
+  char text[512];
+  const int fd = open("/proc/self/io", O_RDONLY);
+  REQUIRE(fd >= 0);
+  const ssize_t n = read(fd, text, sizeof text - 1);
+  close(fd);
+  REQUIRE(n > 0);
+  text[n] = '\0';
+  const char* const found = strstr(text, "syscr: ");
+  REQUIRE(found != nullptr);
+  return strtol(found + 7, nullptr, 10);
+}
+
+std::uint64_t now_ms() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return static_cast<std::uint64_t>(t.tv_sec) * 1000 + static_cast<std::uint64_t>(t.tv_nsec) / 1'000'000;
+}
+
+void expect_little_cost_on_a_full_node() {
+  constexpr std::size_t kCount = 100'000, kSize = 1000;
+  const int full = machine().nodes - 1, nearest = machine().nearest(full);
+  pin(machine().first_cpu(full));
+  Objects filling(machine().memory[full] / kMedium), objects(kCount);
+  while (heap_of(nearest).foreign_serves == 0) {
+    REQUIRE(filling.allocate_same(64, kMedium) == 64);
+    filling.write();
+  }
+  // Those of this size, too, whose list has room for a batch afterwards.
+  while (heap_of(nearest).foreign_serves < 100) REQUIRE(malloc(kSize) != nullptr);
+  const long reads = reads_made();
+  const std::uint64_t calls = nh_memory_syscalls(), serves = heap_of(nearest).foreign_serves;
+  const std::uint64_t start = now_ms();
+  REQUIRE(objects.allocate_same(kCount, kSize) == kCount);
+  objects.write();
+  const auto ms = static_cast<long>(now_ms() - start);
+  // What the machine has left is read some hundred times a second; new memory on the neighbour is mapped, bound and proven.
+  EXPECT(reads_made() - reads <= 20 * (ms / 10 + 2), "%ld reads in %ld ms", reads_made() - reads, ms);
+  const std::uint64_t units = kCount * kSize / kHuge;
+  EXPECT(nh_memory_syscalls() - calls <= 10 * units, "%lu", nh_memory_syscalls() - calls);
+  EXPECT(heap_of(nearest).foreign_serves - serves <= kCount / 4, "%lu", heap_of(nearest).foreign_serves - serves);
+  Census census;
+  census.add(objects);
+  EXPECT(census.on[full] + census.on[nearest] == census.total && census.on[nearest] * 2 > census.total, "%s", census.text());
+}
+
+}  // namespace
+
+// A node that is full is remembered, and its neighbour serves in batches: not every object takes a look at the machine.
+CASE(a_full_node_costs_little_more_than_one_with_room) {
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    expect_little_cost_on_a_full_node();
+    _exit(failures() == 0 ? 0 : 1);
+  }
+  expect_success(child);
+}
+
+namespace {
+
+std::size_t memory_of_all_nodes() {
+  std::size_t sum = 0;
+  for (int node = 0; node < machine().nodes; node++) sum += machine().memory[node];
+  return sum;
+}
+
+// It fails as glibc's does, and nothing comes of it.
+void expect_refusal(std::size_t bytes) {
+  const long resident = resident_kib();
+  errno = 0;
+  void* p = malloc(bytes);
+  EXPECT(p == nullptr && errno == ENOMEM, "%zu MiB: %p, errno %d", bytes / kMiB, p, errno);
+  EXPECT(resident_kib() - resident < 1024, "%ld KiB more", resident_kib() - resident);
+  free(p);
+}
+
+}  // namespace
+
+CASE(more_than_the_nodes_are_made_of_is_refused) {
+  expect_refusal(memory_of_all_nodes() + kMiB);
+  expect_refusal(memory_of_all_nodes() * 20);
+  // A program that touches little of it lives.
+  auto* sparse = static_cast<unsigned char*>(malloc(memory_of_all_nodes() / 10 * 9));
+  REQUIRE(sparse != nullptr);
+  sparse[0] = 1;
+  auto* grown = static_cast<unsigned char*>(realloc(sparse, memory_of_all_nodes() + kMiB));
+  EXPECT(grown == nullptr && sparse[0] == 1);
+  errno = 0;
+  const std::size_t node = machine().memory[1];
+  EXPECT(api().on_node_strict(node + kMiB, 1) == nullptr && errno == ENOMEM, "errno %d", errno);
+  free(sparse);
+}
+
+// Under a binding the kernel would not refuse it, and its killer would come when it is written to.
+CASE(with_a_binding_to_node_3_more_than_the_node_is_made_of_is_refused) {
+  expect_refusal(machine().memory[3] + kMiB);
+  auto* sparse = static_cast<unsigned char*>(malloc(machine().memory[3] / 10 * 9));
+  REQUIRE(sparse != nullptr);
+  sparse[0] = 1;
+  free(sparse);
+}
+
+// Interleaved memory is proven, so that it has to be there.
+CASE(with_large_objects_interleaved_more_than_there_is_is_refused) {
+  expect_refusal(memory_of_all_nodes());
+  auto* array = static_cast<unsigned char*>(malloc(memory_of_all_nodes() / 16));
+  EXPECT(array != nullptr);
+  free(array);
 }
 
 // Memory of all nodes, on all kinds of pages: parent and child both write all of it and keep their own contents.

@@ -13,6 +13,7 @@ namespace {
 constexpr std::size_t kEach = 5000;
 constexpr std::size_t kMany = 200'000;
 constexpr std::size_t kLargest = 256 * kKiB;
+constexpr std::size_t kLargestOfNode = 64 * kKiB;  // larger ones lie where they are written
 
 void allocate_here(int cpu, void* lists) {
   (*static_cast<Lists*>(lists))[cpu].allocate(kEach, kLargest, 1000 + static_cast<unsigned>(cpu));
@@ -56,7 +57,7 @@ CASE(objects_lie_on_the_node_of_their_thread) {
 // A thread of node 0 is the first to write to them all: what was allocated on a node lies there nevertheless.
 CASE(objects_lie_on_the_node_of_their_allocating_thread_not_of_their_first_writer) {
   Lists lists(kEach);
-  on_all_cpus(allocate_here, &lists);
+  on_all_cpus([](int cpu, void* p) { (*static_cast<Lists*>(p))[cpu].allocate(kEach, kLargestOfNode, 1000); }, &lists);
   pin(0);
   for (int cpu = 0; cpu < machine().cpus; cpu++) lists[cpu].write();
   expect_all_at_home(lists);
@@ -76,9 +77,9 @@ CASE(a_thread_that_migrates_allocates_on_its_new_node_at_once) {
   const int there = machine().nodes > 2 ? machine().first_cpu(2) : last;
   Objects at_first(kEach), later(kEach);
   pin(0);
-  at_first.allocate(kEach, kLargest, 1);
+  at_first.allocate(kEach, kLargestOfNode, 1);
   pin(there);
-  later.allocate(kEach, kLargest, 2);
+  later.allocate(kEach, kLargestOfNode, 2);
   pin(0);
   at_first.write();
   later.write();

@@ -225,6 +225,24 @@ TEST_F(Hugetlb, MoveOverAReservation) {
   EXPECT_EQ(mappings_within(area_, kArea), 2u);
 }
 
+// Nothing is stored in the part that lies in the first GiB, so that it has no page tables.
+TEST_F(Hugetlb, PagesBehindAHoleMoveToWhereTheyBelong) {
+  HugePoolGuard guard(2);
+  NEED_PAGES(guard);
+  char* const first = free_place(3 * GiB, GiB);
+  char* const p = first + GiB - kHugeSize;
+  ASSERT_EQ(os.map_new_hugetlb(p, 2 * kHugeSize, kHugeSize, HugeSource::kAnonymous, Reservation::kFull), 0);
+  ASSERT_EQ(os.populate(p + kHugeSize, kHugeSize), 0);
+  std::memset(p + kHugeSize, 0x44, kHugeSize);
+  // As contracted: at the same place within its GiB.
+  char* const target = p + GiB;
+  ASSERT_EQ(os.move_mapping(p, target, 2 * kHugeSize), 0);
+  EXPECT_EQ(target[0], 0);
+  EXPECT_EQ(target[kHugeSize], 0x44);
+  EXPECT_EQ(target[2 * kHugeSize - 1], 0x44);
+  ASSERT_EQ(os.unmap(target, 2 * kHugeSize), 0);
+}
+
 TEST_F(Hugetlb, MoveToAMisalignedAddressLeavesBothAlone) {
   int error = 0;
   void* const p = map(1, Reservation::kNone, &error);

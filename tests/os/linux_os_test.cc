@@ -201,6 +201,42 @@ TEST_F(LinuxOs, AdviseThp) {
   os.unmap(p, 2 * kHugeSize);
 }
 
+TEST_F(LinuxOs, BasePagesBecomeAHugeOne) {
+  auto* const p = static_cast<char*>(os.reserve(kHugeSize, kHugeSize));
+  ASSERT_EQ(os.make_writable(p, kHugeSize), 0);
+  os.advise_thp(p, kHugeSize, false);
+  ASSERT_EQ(os.populate(p, kHugeSize / 2), 0);
+  EXPECT_FALSE(keeping_errno([&] { return os.all_exist(p, kHugeSize); }));
+  EXPECT_TRUE(os.all_exist(p, kHugeSize / 2));
+  ASSERT_EQ(os.populate(p, kHugeSize), 0);
+  EXPECT_TRUE(os.all_exist(p, kHugeSize));
+  std::memset(p, 7, kHugeSize);
+  const int refused = keeping_errno([&] { return os.collapse(p, kHugeSize); });
+  EXPECT_TRUE(refused == EINVAL || refused == ENOSYS) << refused << ", against its advice";
+  if (refused == EINVAL && os.advise_thp(p, kHugeSize, true) == 0) {
+    // A policy of the thread is in force again afterwards.
+    const unsigned long node_0 = 1;
+    const bool has_policy = ::syscall(SYS_set_mempolicy, MPOL_PREFERRED, &node_0, 8) == 0;
+    ASSERT_EQ(os.collapse(p, kHugeSize), 0);
+    EXPECT_EQ(keeping_errno([&] { return test::smaps_kb(p, "AnonHugePages"); }), kHugeSize / KiB);
+    int mode = -1;
+    const bool told = ::syscall(SYS_get_mempolicy, &mode, nullptr, 0, nullptr, 0) == 0;
+    EXPECT_TRUE(!has_policy || !told || mode == MPOL_PREFERRED) << mode;
+    if (has_policy) ::syscall(SYS_set_mempolicy, MPOL_DEFAULT, nullptr, 0);
+    for (std::size_t at = 0; at < kHugeSize; at += 999) ASSERT_EQ(p[at], 7);
+  }
+  os.unmap(p, kHugeSize);
+}
+
+TEST_F(LinuxOs, ChildrenCountUntilTheyAreWaitedFor) {
+  EXPECT_FALSE(keeping_errno([&] { return os.has_children(); }));
+  const pid_t child = fork();
+  if (child == 0) _exit(0);
+  EXPECT_TRUE(os.has_children());
+  ASSERT_EQ(waitpid(child, nullptr, 0), child);
+  EXPECT_FALSE(os.has_children());
+}
+
 // ---- placement -------------------------------------------------------------------------------------------------
 
 // The policy of a range as the kernel has it; -1 where it may not be asked.

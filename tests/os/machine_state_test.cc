@@ -89,11 +89,11 @@ class MachineState : public testing::Test {
     show(kPool + "nr_overcommit_hugepages", "0\n");
     show(kPool + "surplus_hugepages", "0\n");
   }
-  void show_node(unsigned mib_total, unsigned mib_free) {
-    const auto line = [](const char* name, unsigned mib) {
-      return "Node 0 " + std::string(name) + ": " + std::to_string(mib * 1024) + " kB\n";
+  void show_node(unsigned mib_total, unsigned mib_free, const std::string& node = "0") {
+    const auto line = [&](const char* name, unsigned mib) {
+      return "Node " + node + " " + std::string(name) + ": " + std::to_string(mib * 1024) + " kB\n";
     };
-    show("/sys/devices/system/node/node0/meminfo",
+    show("/sys/devices/system/node/node" + node + "/meminfo",
          line("MemTotal", mib_total) + line("MemFree", mib_free) + line("Active(file)", 0) + line("Inactive(file)", 0));
     show("/proc/sys/vm/min_free_kbytes", "0\n");
   }
@@ -121,7 +121,7 @@ class MachineState : public testing::Test {
     os.huge_pool(kHugeSize, NodeId(), &out);
     os.huge_pool(kHugeSize, NodeId(0), &out);
     os.huge_pool(GiB, NodeId(), &out);
-    os.node_has_room(NodeId(0), kHugeSize);
+    os.nodes_have_room(NodeSet::of(NodeId(0)), kHugeSize);
     os.hugetlb_fault_limited(kHugeSize);
     os.memory_limit(&limit);
     os.thp_mode();
@@ -201,23 +201,51 @@ TEST_F(MachineState, ACounterBelowZero) {
 TEST_F(MachineState, GrantedRoomCountsAsTaken) {
   show_node(6400, 1100);  // 1000 MiB beyond the margin
   std::size_t granted = 0;
-  while (granted < 5000 && os.node_has_room(NodeId(0), 10 * MiB)) granted += 10;
+  while (granted < 5000 && os.nodes_have_room(NodeSet::of(NodeId(0)), 10 * MiB)) granted += 10;
   EXPECT_GT(granted, 300u);
   EXPECT_LE(granted, 1000u);
-  EXPECT_FALSE(os.node_has_room(NodeId(0), 2000 * MiB));
-  EXPECT_FALSE(os.node_has_room(NodeId(0), SIZE_MAX));
+  EXPECT_FALSE(os.nodes_have_room(NodeSet::of(NodeId(0)), 2000 * MiB));
+  EXPECT_FALSE(os.nodes_have_room(NodeSet::of(NodeId(0)), SIZE_MAX));
   // A reading shows what became of it.
   os.forget_state();
-  EXPECT_TRUE(os.node_has_room(NodeId(0), 500 * MiB));
-  EXPECT_TRUE(os.node_has_room(NodeId(4000), TiB)) << "nobody tells";
+  EXPECT_TRUE(os.nodes_have_room(NodeSet::of(NodeId(0)), 500 * MiB));
+  EXPECT_TRUE(os.nodes_have_room(NodeSet::of(NodeId(900)), TiB)) << "nobody tells";
+}
+
+TEST_F(MachineState, NodesHaveRoomTogether) {
+  NodeSet both = NodeSet::of(NodeId(0));
+  both.add(NodeId(1));
+  show_node(6400, 1100);
+  show_node(6400, 50, "1");  // less than the margin: it takes nothing from the other's
+  EXPECT_TRUE(os.nodes_have_room(both, 900 * MiB));
+  os.forget_state();
+  EXPECT_FALSE(os.nodes_have_room(both, 1100 * MiB));
+  show_node(6400, 600, "1");
+  os.forget_state();
+  EXPECT_TRUE(os.nodes_have_room(both, 1100 * MiB));
+  EXPECT_FALSE(os.nodes_have_room(NodeSet::of(NodeId(1)), 100 * MiB)) << "a half of what was granted is its part";
+}
+
+TEST_F(MachineState, WhatNodesAreMadeOf) {
+  NodeSet both = NodeSet::of(NodeId(0));
+  both.add(NodeId(1));
+  show_node(6400, 10);
+  show_node(3000, 0, "1");
+  show("/proc/sys/vm/overcommit_memory", "0\n");
+  const std::uint64_t one = os.memory_of(NodeSet::of(NodeId(0)));
+  EXPECT_GE(one, 6400 * MiB) << "and the machine's swap";
+  EXPECT_EQ(os.memory_of(both), one + 3000 * MiB);
+  EXPECT_EQ(os.memory_of(NodeSet::of(NodeId(900))), UINT64_MAX) << "nobody tells";
+  show("/proc/sys/vm/overcommit_memory", "1\n");
+  EXPECT_EQ(os.memory_of(both), UINT64_MAX);
 }
 
 TEST_F(MachineState, AFullNodeIsRemembered) {
   show_node(6400, 90);
-  EXPECT_FALSE(os.node_has_room(NodeId(0), MiB));
+  EXPECT_FALSE(os.nodes_have_room(NodeSet::of(NodeId(0)), MiB));
   const std::uint64_t begin = os.now_ns();
   const std::uint64_t opened = files([] {
-    for (int i = 0; i < 1000; i++) EXPECT_FALSE(os.node_has_room(NodeId(0), MiB));
+    for (int i = 0; i < 1000; i++) EXPECT_FALSE(os.nodes_have_room(NodeSet::of(NodeId(0)), MiB));
   });
   EXPECT_LE(opened, (os.now_ns() - begin) / 10'000'000 + 1);
 }
@@ -331,7 +359,8 @@ TEST_F(MachineState, TakesLittleStack) {
 #endif
   ask_everything();  // the dynamic linker looks names up now
   const std::size_t nothing = stack_of([] {});
-  for (const auto f : {+[] { pool(); }, +[] { os.node_has_room(NodeId(0), MiB); }, +[] { os.thp_mode(); },
+  static const NodeSet node = NodeSet::of(NodeId(0));
+  for (const auto f : {+[] { pool(); }, +[] { os.nodes_have_room(node, MiB); }, +[] { os.memory_of(node); }, +[] { os.thp_mode(); },
                        +[] { os.hugetlb_fault_limited(kHugeSize); },
                        +[] {
                          MemoryLimit limit;

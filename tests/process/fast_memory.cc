@@ -161,7 +161,9 @@ CASE(sizes_of_large_objects_have_memory_of_their_own) {
   if (!is_set("NUMAHEAP_LARGE", "bandwidth:1M-16M")) return;
   for (const int cpu : {0, 1}) {
     if (!run_on(cpu)) continue;
-    for (const size_t size : {size_t{100}, size_t{50000}, 1000 * kKiB}) EXPECT(heap_of_malloc(size) == cpu, "%zu", size);
+    for (const size_t size : {size_t{100}, size_t{50000}, 100 * kKiB}) EXPECT(heap_of_malloc(size) == cpu, "%zu", size);
+    const int below = heap_of_malloc(1000 * kKiB);
+    EXPECT(below == cpu || below == kFirstTouch, "%d", below);
     for (const size_t size : {kMiB, 3 * kMiB, 4 * kMiB, 16 * kMiB}) {
       EXPECT(heap_of_malloc(size) == 2 + cpu, "%zu", size);
       EXPECT(heap_of(size, [](size_t n) { return calloc(1, n); }) == 2 + cpu, "calloc, %zu", size);
@@ -171,7 +173,8 @@ CASE(sizes_of_large_objects_have_memory_of_their_own) {
     for (const size_t size : {16 * kMiB + 1, 20 * kMiB, 40 * kMiB}) EXPECT(heap_of_malloc(size) == kFirstTouch, "%zu", size);
     // Again, now that CPUs may keep what they have seen freed.
     for (int i = 0; i < 20; i++) {
-      EXPECT(heap_of_malloc(900 * kKiB) == cpu && heap_of_malloc(2 * kMiB) == 2 + cpu && heap_of_malloc(5 * kMiB) == 2 + cpu);
+      EXPECT(heap_of_malloc(100 * kKiB) == cpu && heap_of_malloc(900 * kKiB) == below);
+      EXPECT(heap_of_malloc(2 * kMiB) == 2 + cpu && heap_of_malloc(5 * kMiB) == 2 + cpu);
       EXPECT(heap_of_malloc(18 * kMiB) == kFirstTouch);
     }
   }

@@ -1,5 +1,6 @@
 #include "support/fake_address_space.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
@@ -244,6 +245,24 @@ void FakeAddressSpace::discard(const char* what, Address begin, std::size_t byte
   }
   // A promise that was used is not renewed (the kernel does so since 6.10 only).
   drop_pages(begin, begin + bytes);
+}
+
+int FakeAddressSpace::collapse(const char* what, Address begin, std::size_t bytes) {
+  if (begin % kHugeSize != 0 || bytes != kHugeSize) contract_violation(what, "not a huge page", begin, bytes);
+  const FakeMapping* m = mapping_at(begin);
+  if (m == nullptr || m->hugetlb() || m->no_huge || m->end < begin + bytes) return EINVAL;
+  std::vector<std::size_t> on(nodes_.size());
+  for (Address a = begin; a < begin + bytes; a += kOsPageSize) {
+    const FakePage* page = page_at(a);
+    if (page == nullptr) contract_violation(what, "not all of it exists", a, bytes);
+    on[static_cast<std::size_t>(page->node)]++;
+  }
+  const int node = static_cast<int>(std::max_element(on.begin(), on.end()) - on.begin());
+  if (room_on(node, bytes, false) < bytes) return ENOMEM;
+  drop_pages(begin, begin + bytes);
+  used_[static_cast<std::size_t>(node)] += bytes;
+  pages_.emplace(begin, FakePage{.bytes = bytes, .node = node});
+  return 0;
 }
 
 std::size_t FakeAddressSpace::room_on(int node, std::size_t bytes, bool hugetlb) const {

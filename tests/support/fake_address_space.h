@@ -74,6 +74,8 @@ class FakeAddressSpace {
   template <typename OnPage>
   int populate(const char* what, Address begin, std::size_t bytes, NodeId local, OnPage on_page);
   void discard(const char* what, Address begin, std::size_t bytes);
+  // One huge page of base pages, on the node of most of them. EINVAL: the mapping takes no huge pages; ENOMEM: no room there.
+  int collapse(const char* what, Address begin, std::size_t bytes);
   void move(Address from, Address to, std::size_t bytes);
 
   // Aborts unless every page of the range is mapped.

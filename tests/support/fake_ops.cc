@@ -311,6 +311,23 @@ struct FakeOps {
     return 0;
   }
 
+  static int collapse(void* p, std::size_t bytes) {
+    FakeOs& f = os(FakeCall::kCollapse);
+    const Guard guard(f.mutex_);
+    require_range("collapse", p, bytes);
+    if (const int error = f.enter(FakeCall::kCollapse); error != 0) return f.note(error);
+    return f.note(f.space_.collapse("collapse", at(p), bytes));
+  }
+  static bool all_exist(void* p, std::size_t bytes) {
+    FakeOs& f = os();
+    const Guard guard(f.mutex_);
+    for (std::size_t i = 0; i < bytes; i += kOsPageSize) {
+      if (f.space_.page_at(at(p) + i) == nullptr) return false;
+    }
+    return true;
+  }
+  static bool has_children() { return os().config_.has_children; }
+
   // ---- information, time and sleep -------------------------------------------------------------------------------
   static bool huge_pool(std::size_t page_bytes, NodeId node, HugePool* out) {
     FakeOs& f = os(FakeCall::kHugePool);
@@ -321,7 +338,18 @@ struct FakeOps {
     return true;
   }
   // The model's populate() fails where a node is full, as one that nobody looked at beforehand should.
-  static bool node_has_room(NodeId, std::size_t bytes) { return bytes <= os().config_.node_room; }
+  static bool nodes_have_room(const NodeSet& nodes, std::size_t bytes) {
+    return bytes / nodes.count() <= os().config_.node_room;
+  }
+  static std::uint64_t memory_of(const NodeSet& nodes) {
+    FakeOs& f = os();
+    const Guard guard(f.mutex_);
+    std::uint64_t sum = 0;
+    for (int n = 0; n < static_cast<int>(f.space_.node_count()); n++) {
+      if (nodes.has(NodeId(n))) sum += f.space_.node(NodeId(n)).memory_bytes;
+    }
+    return sum;
+  }
   static bool allowed_nodes(NodeSet* out) {
     FakeOs& f = os();
     const Guard guard(f.mutex_);
@@ -378,8 +406,12 @@ const OsOps& FakeOs::ops() const {
       .move_mapping = FakeOps::move_mapping,
       .bind = FakeOps::bind,
       .nodes_of = FakeOps::nodes_of,
+      .collapse = FakeOps::collapse,
+      .all_exist = FakeOps::all_exist,
+      .has_children = FakeOps::has_children,
       .huge_pool = FakeOps::huge_pool,
-      .node_has_room = FakeOps::node_has_room,
+      .nodes_have_room = FakeOps::nodes_have_room,
+      .memory_of = FakeOps::memory_of,
       .allowed_nodes = FakeOps::allowed_nodes,
       .hugetlb_fault_limited = FakeOps::hugetlb_fault_limited,
       .can_leave_hugetlb = FakeOps::can_leave_hugetlb,

@@ -52,13 +52,14 @@ enum class FakeCall : unsigned {
   kMoveMapping,
   kBind,
   kNodesOf,
+  kCollapse,
   kHugePool,
   kThpMode,
   kNowNs,
   kFutexWait,
   kFutexWake,
 };
-inline constexpr unsigned kFakeCalls = 23;
+inline constexpr unsigned kFakeCalls = 24;
 
 struct FakeOsConfig {
   std::vector<FakeNode> nodes = {FakeNode{}};
@@ -67,8 +68,9 @@ struct FakeOsConfig {
   std::size_t commit_limit = SIZE_MAX;   // writable bytes in all, as vm.overcommit_memory=2
   int thp_mode = 1;
   bool hugetlb_fault_limited = false;  // by a cgroup
+  bool has_children = false;
   bool can_leave_hugetlb = true;       // false: as before Linux 5.19
-  std::size_t node_room = SIZE_MAX;    // what node_has_room() answers by
+  std::size_t node_room = SIZE_MAX;    // of each node, for nodes_have_room()
   MemoryLimit memory_limit = {};       // of a cgroup; limit 0: there is none
   bool has_populate = true;                // false: EINVAL, as before Linux 5.14
   bool can_discard_hugetlb = true;         // false: EINVAL, as before Linux 5.18

@@ -104,7 +104,7 @@ def pool_counters():
 
 @contextlib.contextmanager
 def pool(pages):
-    """The pool of 2 MiB pages has exactly this many for a while, all of them free at the start."""
+    """The pool of 2 MiB pages has exactly this many free ones at the start. Pages that somebody else holds come on top."""
     path = NR_HUGEPAGES
     with open("/proc/meminfo", encoding="ascii") as file:
         if not any(line.split() == ["Hugepagesize:", "2048", "kB"] for line in file):
@@ -115,15 +115,17 @@ def pool(pages):
     try:
         # A process that has just ended may still be giving its pages back.
         for attempt in range(20):
-            write(path, pages)
-            if int(read(path)) < pages:
-                write(COMPACT, 1)
-                write(path, pages)
             counters = pool_counters()
-            if counters["nr"] == pages and counters["free"] - counters["resv"] == pages:
+            wanted = pages + counters["nr"] - counters["free"]
+            write(path, wanted)
+            if int(read(path)) < wanted:
+                write(COMPACT, 1)
+                write(path, wanted)
+            counters = pool_counters()
+            if counters["free"] - counters["resv"] == pages:
                 break
             time.sleep(0.25)
-        if counters["nr"] != pages or counters["free"] - counters["resv"] != pages:
+        if counters["free"] - counters["resv"] != pages:
             raise Unavailable(f"could not have {pages} free huge pages: {counters}")
         yield
     finally:

@@ -1,0 +1,9 @@
+// What other processes read of this one (base/live_block.h).
+#pragma once
+
+namespace nh {
+
+// Fills the block in, once the heaps and caches are set up.
+void publish_live_block();
+
+}  // namespace nh

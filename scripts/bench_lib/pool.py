@@ -23,10 +23,17 @@ def counters():
             [path for path in [SYSFS / "kernel/mm" / name] if path.exists()])
 
 
+def asked_for(path):
+    """What the pool was set to. Pages that programs still hold beyond that count in its size, and go with the programs."""
+    surplus = path.with_name("surplus_hugepages")
+    beyond = int(surplus.read_text(encoding="ascii")) if surplus.exists() else 0
+    return f"{int(path.read_text(encoding='ascii')) - beyond}\n"
+
+
 @contextlib.contextmanager
 def reserved(mib):
     """Fills the pools of 2 MiB pages evenly and puts back what was there, whatever happens in between."""
-    before = {path: path.read_text(encoding="ascii") for path in counters()}
+    before = {path: asked_for(path) for path in counters()}
     if not before:
         raise PoolError("this kernel has no pool of 2 MiB pages")
     pages = -(-mib // 2)

@@ -28,7 +28,7 @@ struct Found {
 };
 
 // An object in the cache of a CPU looks handed out to its span; it is known to be free by its mark, its start bit or the
-// state of its descriptor. Two threads that free one object at once may both find kObject: what claims it decides.
+// state of its descriptor. Two threads that free one object at once may both find kObject: whoever takes it next notices.
 Found classify(const void* p);
 
 // Bytes of a kObject that may be written to; 0 where it was freed meanwhile.

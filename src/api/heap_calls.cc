@@ -174,10 +174,13 @@ void free_full(void* p, const void* caller) {
   errno = saved;
 }
 
+[[gnu::always_inline]] inline void free_extent(MSpan* extent, const void* caller) {
+  if (!mcache_free_extent(extent)) free_extent_full(extent, caller);
+}
+
 [[gnu::always_inline]] inline void free_odd(void* p, const void* caller) {
   MSpan* extent = mcache_find_extent(p);
-  if (extent == nullptr) return free_rare(p, caller);
-  if (!mcache_free_extent(extent)) free_extent_full(extent, caller);
+  extent != nullptr ? free_extent(extent, caller) : free_rare(p, caller);
 }
 
 // release() from inside a longer call, which release() would take for the caller itself.
@@ -196,8 +199,8 @@ void release_odd(void* p) { free_odd(p, __builtin_return_address(0)); }
 
 void release_sized(void* p, std::size_t size, std::size_t alignment, bool exact) {
   if (p == nullptr) return;
-  if (const MSpan* extent = mcache_find_extent(p)) {
-    if (size > kMaxSmallSize && size <= extent->elem_size) return free_odd(p, __builtin_return_address(0));
+  if (MSpan* extent = mcache_find_extent(p)) {
+    if (size > kMaxSmallSize && size <= extent->elem_size) return free_extent(extent, __builtin_return_address(0));
   }
   const Found object = object_at(p, "free");
   const SpanClass c = object.span_class();

@@ -1,6 +1,11 @@
 #include "base/lock.h"
 
+#include <bit>
+
 namespace nh {
+
+static_assert(std::endian::native == std::endian::little, "the futex is the half of the word that holds the lowest bit");
+
 namespace {
 
 LockWaiter g_waiter;
@@ -22,18 +27,22 @@ void about_to_wait() {
 
 void Lock::lock_slow() {
   for (int i = 0; i < kSpins; i++) {
-    std::uint32_t free = 0;
+    std::uint64_t free = 0;
     if (word_.load(std::memory_order_relaxed) == 0 &&
-        word_.compare_exchange_weak(free, 1, std::memory_order_acquire, std::memory_order_relaxed)) {
+        word_.compare_exchange_weak(free, self(), std::memory_order_acquire, std::memory_order_relaxed)) {
       return;
     }
     __builtin_ia32_pause();
   }
   about_to_wait();
-  // From here on we take the lock as 2: we cannot know whether others sleep, and a needless wake is harmless.
-  while (word_.exchange(2, std::memory_order_acquire) != 0) {
+  for (;;) {
+    // From here on we take the lock with the bit: we cannot know whether others sleep, and a needless wake is harmless.
+    std::uint64_t seen = 0;
+    if (word_.compare_exchange_weak(seen, self() | kWaiters, std::memory_order_acquire, std::memory_order_relaxed)) return;
+    if (seen == 0) continue;
+    if ((seen & kWaiters) == 0 && !word_.compare_exchange_weak(seen, seen | kWaiters, std::memory_order_relaxed)) continue;
     if (g_waiter.wait != nullptr) {
-      g_waiter.wait(&word_, 2);
+      g_waiter.wait(futex(), static_cast<std::uint32_t>(seen | kWaiters));
     } else {
       __builtin_ia32_pause();
     }
@@ -41,7 +50,7 @@ void Lock::lock_slow() {
 }
 
 void Lock::unlock_slow() {
-  if (g_waiter.wake != nullptr) g_waiter.wake(&word_);
+  if (g_waiter.wake != nullptr) g_waiter.wake(futex());
 }
 
 #ifdef NUMAHEAP_DEBUG

@@ -1,10 +1,14 @@
-// A mutual-exclusion lock of four words: spins briefly, then sleeps on a futex.
+// A mutual-exclusion lock of two words: spins briefly, then sleeps on a futex.
 //
 // Contract: not recursive; no allocation and no system call (the futex aside) while one is held; locks are taken in
 // rising rank, which debug builds verify per thread. A lock may be zero-initialised memory: that is an unlocked one.
 // The futex calls come from the OS layer through set_lock_waiter(); until then a waiter spins.
 //
-// Algorithm: the three-state mutex of Drepper's "Futexes Are Tricky" (0 free, 1 held, 2 held and somebody waits).
+// Algorithm: the mutex of Drepper's "Futexes Are Tricky", in which the word names the holder: 0 is free, the holder's
+// thread pointer is held, and its lowest bit is set while somebody may wait. The holder and the state change in one store,
+// so that a signal handler finds at any instruction whether the thread that it interrupted holds the lock. The futex is the
+// lower half of the word. Two holders may agree in it, but a waiter sleeps only on a word with the bit, and whoever
+// releases such a word wakes a waiter: nobody sleeps through the last release.
 #pragma once
 
 #include <atomic>
@@ -53,37 +57,35 @@ class Lock {
 
   void lock() {
     note_acquire();
-    std::uint32_t free = 0;
+    std::uint64_t free = 0;
     // acquire: what the last holder wrote is visible to us.
-    if (!word_.compare_exchange_strong(free, 1, std::memory_order_acquire, std::memory_order_relaxed)) lock_slow();
-    owner_.store(self(), std::memory_order_relaxed);
+    if (!word_.compare_exchange_strong(free, self(), std::memory_order_acquire, std::memory_order_relaxed)) lock_slow();
   }
   bool try_lock() {
-    std::uint32_t free = 0;
-    if (!word_.compare_exchange_strong(free, 1, std::memory_order_acquire, std::memory_order_relaxed)) return false;
+    std::uint64_t free = 0;
+    if (!word_.compare_exchange_strong(free, self(), std::memory_order_acquire, std::memory_order_relaxed)) return false;
     note_acquire();
-    owner_.store(self(), std::memory_order_relaxed);
     return true;
   }
   void unlock() {
     note_release();
-    owner_.store(nullptr, std::memory_order_relaxed);
     // release: what we wrote under the lock is visible to the next holder.
-    if (word_.exchange(0, std::memory_order_release) == 2) unlock_slow();
+    if ((word_.exchange(0, std::memory_order_release) & kWaiters) != 0) unlock_slow();
   }
 
   bool held() const { return word_.load(std::memory_order_relaxed) != 0; }
-  // True where the calling thread holds it (exact, since only the holder can see its own mark).
-  bool held_by_me() const { return owner_.load(std::memory_order_relaxed) == self(); }
+  // True where the calling thread holds it (exact, since no other thread writes the caller's name).
+  bool held_by_me() const { return (word_.load(std::memory_order_relaxed) & ~kWaiters) == self(); }
   // In a fork child only, where the holder does not exist any more: makes it free.
-  void reset_after_fork() {
-    owner_.store(nullptr, std::memory_order_relaxed);
-    word_.store(0, std::memory_order_relaxed);
-  }
+  void reset_after_fork() { word_.store(0, std::memory_order_relaxed); }
   LockRank rank() const { return rank_; }
 
  private:
-  static void* self() { return __builtin_thread_pointer(); }
+  static constexpr std::uint64_t kWaiters = 1;
+
+  // A thread's control block is aligned: the lowest bit of its address is free.
+  static std::uint64_t self() { return reinterpret_cast<std::uint64_t>(__builtin_thread_pointer()); }
+  std::atomic<std::uint32_t>* futex() { return reinterpret_cast<std::atomic<std::uint32_t>*>(&word_); }
   void lock_slow();
   void unlock_slow();
 #ifdef NUMAHEAP_DEBUG
@@ -94,9 +96,8 @@ class Lock {
   void note_release() {}
 #endif
 
-  std::atomic<std::uint32_t> word_{0};
+  std::atomic<std::uint64_t> word_{0};
   LockRank rank_;
-  std::atomic<void*> owner_{nullptr};
 };
 
 class LockGuard {

@@ -223,9 +223,13 @@ void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, Help help, bool* untouche
 void* CpuCaches::alloc(SpanClass c, bool* untouched) {
   if (has_sequences()) {
     void* object;
-    if (!diverted_.load(std::memory_order_relaxed) && rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
+    const bool diverted = diverted_.load(std::memory_order_relaxed);
+    if (!diverted && rseq_pop(local_slots(), offset_in_set(c), &object)) return object;
     RseqAccess access(*this);
-    if (access.usable()) return serve(access, access.cache().local, c, config_.help, untouched);
+    if (access.usable()) {
+      const HeapId local = access.cache().local;
+      return diverted ? serve(access, local, c, config_.help, untouched) : alloc_with(access, local, c, config_.help, untouched);
+    }
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
     if (access.usable()) return serve(access, access.cache().local, c, config_.help, untouched);

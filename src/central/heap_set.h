@@ -73,7 +73,8 @@ class HeapSet {
   Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, Help help, bool* untouched = nullptr);
   // The heap that serves instead of h, for those whom neighbours help, because h's node was found full a moment ago; h itself
   // where there is none. Whoever is served by it asks h again once ends_substitute() says true, and calls drop_substitute()
-  // where it is full as well.
+  // where it is full as well. Hints, so that their order does not matter: with an old one a heap is asked a little too early
+  // or too late.
   HeapId substitute_of(HeapId h) const {
     const std::uint32_t other = heaps_[h.value].substitute.load(std::memory_order_relaxed);
     return other == 0 ? h : HeapId(other - 1);

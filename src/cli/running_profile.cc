@@ -8,13 +8,16 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
-#include <map>
 #include <sstream>
+#include <string_view>
 #include <thread>
+#include <vector>
 
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file_name.h"
+#include "base/profile_settings.h"
 #include "cli/profile_file.h"
 
 namespace nh::cli {
@@ -27,62 +30,25 @@ std::string whole_file(const std::string& path) {
   return {std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
 }
 
-std::map<std::string, std::string> environment_of(const std::string& process) {
-  std::map<std::string, std::string> variables;
+// What the process was started with, "NAME=value" each.
+std::vector<std::string> environment_of(const std::string& process) {
+  std::vector<std::string> variables;
   std::istringstream in(whole_file(process + "/environ"));
-  for (std::string variable; std::getline(in, variable, '\0');) {
-    const std::size_t equals = variable.find('=');
-    if (equals != variable.npos) variables[variable.substr(0, equals)] = variable.substr(equals + 1);
-  }
+  for (std::string variable; std::getline(in, variable, '\0');) variables.push_back(variable);
   return variables;
 }
 
-// As the process itself does it (src/process/file_name.h).
-std::string file_name(const std::string& pattern, pid_t pid, const std::string& process,
-                      const std::map<std::string, std::string>& variables) {
-  std::string out;
-  for (std::size_t i = 0; i < pattern.size(); i++) {
-    const char mark = pattern[i] == '%' && i + 1 < pattern.size() ? pattern[++i] : '\0';
-    switch (mark) {
-      case '\0': out += pattern[i]; break;
-      case '%': out += '%'; break;
-      case 'p': out += std::to_string(pid); break;
-      case 'h': {
-        char host[256] = "";
-        ::gethostname(host, sizeof host - 1);
-        out += host;
-        break;
-      }
-      case 'e': {
-        const std::string line = whole_file(process + "/cmdline");
-        out += std::filesystem::path(line.c_str()).filename().string();
-        break;
-      }
-      case 'r': {
-        std::string rank = "0";
-        for (const char* name : {"SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK"}) {
-          if (const auto found = variables.find(name); found != variables.end()) rank = found->second;
-        }
-        out += rank;
-        break;
-      }
-      default: (out += '%') += mark;
-    }
-  }
-  return out;
-}
-
-int signal_of(const std::string& settings) {
-  std::istringstream in(settings);
-  std::string part;
-  std::getline(in, part, ',');  // the file
-  while (std::getline(in, part, ',')) {
-    if (!part.starts_with("signal=")) continue;
-    std::string name = part.substr(7);
-    if (name.starts_with("SIG")) name = name.substr(3);
-    return name == "USR1" ? SIGUSR1 : name == "USR2" ? SIGUSR2 : std::atoi(name.c_str());
-  }
-  return 0;
+std::string file_name(const char* pattern, pid_t pid, const std::string& process, const std::vector<std::string>& variables) {
+  std::vector<const char*> environment;
+  for (const std::string& variable : variables) environment.push_back(variable.c_str());
+  environment.push_back(nullptr);
+  char host[256] = "unknown";
+  ::gethostname(host, sizeof host - 1);
+  const std::string command = whole_file(process + "/cmdline");
+  const std::string program = std::filesystem::path(command.c_str()).filename();
+  Text<4096> name;
+  write_file_name(name, pattern, {pid, host, program, rank_in(environment.data())});
+  return std::string(name.view());
 }
 
 bool catches(const std::string& process, int signal) {
@@ -104,19 +70,22 @@ bool ask_for_profile(pid_t pid, std::string* path, std::string* why) {
     *why = "its environment cannot be read: run as its user or as root";
     return false;
   }
-  const auto settings = variables.find("NUMAHEAP_PROFILE");
-  const int signal = settings == variables.end() ? 0 : signal_of(settings->second);
+  ProfileSettings settings;
+  Text<300> problem;
+  constexpr std::string_view kVariable = "NUMAHEAP_PROFILE=";
+  for (const std::string& variable : variables) {
+    if (variable.starts_with(kVariable)) parse_profile(variable.substr(kVariable.size()), &settings, &problem);
+  }
   // The signal would end a program that does not wait for it.
-  if (signal == 0 || !catches(process, signal)) {
+  if (settings.signal == 0 || !catches(process, settings.signal)) {
     *why = "it was not told to write its profile while it runs: start it with NUMAHEAP_PROFILE=FILE,signal=USR2";
     return false;
   }
-  const std::string pattern = settings->second.substr(0, settings->second.find(','));
-  const std::string name = file_name(pattern, pid, process, variables);
+  const std::string name = file_name(settings.file, pid, process, variables);
   *path = name.starts_with('/') ? process + "/root" + name : process + "/cwd/" + name;
   struct stat before = {}, now = {};
   const bool existed = ::stat(path->c_str(), &before) == 0;
-  if (::kill(pid, signal) != 0) {
+  if (::kill(pid, settings.signal) != 0) {
     *why = std::strerror(errno);
     return false;
   }

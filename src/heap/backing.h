@@ -92,10 +92,8 @@ class Backer {
     bool steps = false;        // hugetlb memory is mapped in long runs, beyond what is asked for
     bool no_thp = false;       // memory is short (heap/growth.h)
   };
-  // Whether first-touch memory for so many bytes would be taken from a pool.
-  bool pool_serves(std::size_t bytes) const {
-    return may_use_pool() && off_pool(kHugeSize, bytes) == kNoFallback;
-  }
+  // Whether first-touch memory for so many bytes would be taken from a pool. Why not is counted.
+  bool pool_serves(std::size_t bytes) const;
   // Finds the other answers. unmapped: some of it is not even mapped. 0, or ENOMEM: there is no room for all of it.
   int decide(Request* request, bool unmapped) const;
 
@@ -141,6 +139,7 @@ class Backer {
                                 std::size_t* most_pages) const;
   Fallback off_pool_of_home(Request* request, NodeId node) const;
   bool may_use_pool() const;
+  void note_off_pool(Fallback why) const;
   bool nodes_lack_room(std::size_t bytes) const;
   int bind(void* p, std::size_t bytes, BindMode mode) const;
   void bind_home(const Run& run, Home home, BindMode mode) const;

@@ -102,6 +102,17 @@ bool Backer::may_use_pool() const {
   return !plain && wants_hugetlb(config_.huge_pages);
 }
 
+void Backer::note_off_pool(Fallback why) const {
+  note_fallback(why, config_.huge_pages != HugePagesOption::kAuto && why != Fallback::kHugetlbLeft);
+}
+
+bool Backer::pool_serves(std::size_t bytes) const {
+  if (!may_use_pool()) return false;
+  const Fallback why = off_pool(kHugeSize, bytes);
+  if (why != kNoFallback) note_off_pool(why);
+  return why == kNoFallback;
+}
+
 // Whether our nodes cannot hold so much beside what their pools may give. Populating memory that is bound to a full node ends
 // in the kernel's killer, not in an error (6.1: CONSTRAINT_MEMORY_POLICY).
 bool Backer::nodes_lack_room(std::size_t bytes) const {
@@ -127,7 +138,7 @@ int Backer::decide(Request* request, bool unmapped) const {
     // Children lose what a fork cannot take off the pool, and must not lose the small objects that their next step needs.
     if (why == kNoFallback && !first_touch() && !os_->can_leave_hugetlb()) why = Fallback::kNoLeaving;
     request->hugetlb = why == kNoFallback;
-    if (!request->hugetlb) note_fallback(why, config_.huge_pages != HugePagesOption::kAuto && why != Fallback::kHugetlbLeft);
+    if (!request->hugetlb) note_off_pool(why);
     // Hugetlb mappings never merge, and their number is limited. Where every mapping counts they are as long as needed.
     request->steps = request->hugetlb && !first_touch() && !os_->mappings_are_scarce();
   }

@@ -9,7 +9,7 @@ std::atomic<std::uint64_t> g_count[static_cast<unsigned>(Fallback::kCount)];
 bool g_quiet = false;
 
 constexpr FallbackInfo kFallbacks[] = {
-    {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (scripts/reserve adds huge pages)"},
+    {"hugetlb_dry", "a huge-page pool is empty; transparent huge pages serve instead (`numaheap reserve` adds huge pages)"},
     {"hugetlb_short", "the huge-page pools have fewer pages than a large object takes; transparent huge pages serve instead"},
     {"hugetlb_uneven", "some nodes' huge-page pools lack their share of a large object; transparent huge pages serve instead"},
     {"hugetlb_policy", "a memory policy or cpuset keeps large objects off the pools: what is reserved may not be usable"},

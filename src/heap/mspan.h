@@ -47,7 +47,7 @@ struct alignas(64) MSpan {
   SpanClass span_class;
   SpanSet set : 7;
   bool need_zero : 1;         // some page was written since the OS gave it
-  SpanUse use;                // a byte of its own: who frees a large object claims it by an atomic exchange
+  SpanUse use;                // a byte of its own: the heap, and free of a sampled object, take a large one by an exchange
   union {
     std::uint64_t alloc_bits[kMaxObjectsPerSpan / 64];
     struct {                      // of a sampled object:

@@ -96,8 +96,9 @@ HeapId heap_of_cpu(CpuId cpu) {
 
 HeapId first_touch_heap(std::size_t bytes) {
   const HeapId extents = g_process.first_touch;
+  if (bytes >= LargeRoute::word(g_large_route.pages_end)) return extents;
   const bool pool = bytes >= LargeRoute::word(g_large_route.pool_min) && g_process.heaps[extents].heap.has_pool_for(bytes);
-  return pool || bytes >= LargeRoute::word(g_large_route.pages_end) ? extents : paged_twin(extents);
+  return pool ? extents : paged_twin(extents);
 }
 
 namespace {

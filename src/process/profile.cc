@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "base/check.h"
-#include "base/scan.h"
+#include "base/profile_settings.h"
 #include "base/stderr.h"
 #include "os/procfs.h"
-#include "process/file_name.h"
+#include "process/output_file.h"
 #include "process/process.h"
 #include "process/sampling.h"
 
@@ -21,43 +21,6 @@ namespace {
 
 ProfileSettings g_settings;
 pid_t g_pid = 0;  // who was asked; a fork child writes a file only if that is another one
-
-constexpr std::size_t kLeastInterval = 1;
-constexpr std::size_t kMostInterval = std::size_t{1} << 40;
-
-int signal_of(std::string_view name) {
-  take(&name, "SIG");
-  if (name == "USR1") return SIGUSR1;
-  if (name == "USR2") return SIGUSR2;
-  std::uint64_t number = 0;
-  if (!parse_number(name, &number) || number == 0 || number >= NSIG) return 0;
-  return static_cast<int>(number);
-}
-
-bool take_part(std::string_view part, ProfileSettings* settings, TextWriter* problem) {
-  std::string_view value = part;
-  if (part == "live" || part == "all") {
-    settings->live_only = part == "live";
-    return true;
-  }
-  if (take(&value, "interval=")) {
-    std::uint64_t bytes = 0;
-    if (parse_size(value, &bytes) && bytes >= kLeastInterval && bytes <= kMostInterval) {
-      settings->interval = bytes;
-      return true;
-    }
-    problem->text("interval takes a size from 1 to 1T, not \"").text(value).ch('"');
-    return false;
-  }
-  if (take(&value, "signal=")) {
-    settings->signal = signal_of(value);
-    if (settings->signal != 0) return true;
-    problem->text("signal takes USR1, USR2 or a number, not \"").text(value).ch('"');
-    return false;
-  }
-  problem->text("\"").text(part).text("\" is none of interval=SIZE, live, all, signal=NAME");
-  return false;
-}
 
 struct Totals {
   Estimate live, all;
@@ -112,7 +75,7 @@ void try_to_write(const char* cause) {
   if (error == 0) return;
   Text<1300> line;
   line.text("NUMAHEAP_PROFILE: cannot write ");
-  write_file_name(line, g_settings.file);
+  write_own_file_name(line, g_settings.file);
   line.text(cause).text(" (errno ").sdec(error).ch(')');
   warn_line(line.c_str());
 }
@@ -137,24 +100,10 @@ void install_handler(int signal) {
 
 }  // namespace
 
-bool parse_profile(std::string_view text, ProfileSettings* settings, TextWriter* problem) {
-  const std::string_view file = before(text, ',');
-  if (file.empty() || file.size() >= sizeof settings->file) {
-    problem->text("a file is missing before the first comma");
-    return false;
-  }
-  std::memcpy(settings->file, file.data(), file.size());
-  settings->file[file.size()] = '\0';
-  for (std::string_view rest = after(text, ','); !rest.empty(); rest = after(rest, ',')) {
-    if (!take_part(before(rest, ','), settings, problem)) return false;
-  }
-  return true;
-}
-
 int write_profile(const char* name, bool live_only) {
   if (!g_sites.ready()) return EINVAL;
   Text<1200> path;
-  write_file_name(path, name);
+  write_own_file_name(path, name);
   const int fd = open_to_write(path.c_str());
   if (fd < 0) return -fd;
   const Totals t = total();

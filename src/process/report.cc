@@ -10,7 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "process/file_name.h"
+#include "process/output_file.h"
 #include "process/malloc_info.h"
 #include "process/process.h"
 #include "process/stats.h"
@@ -61,7 +61,7 @@ void write_stats_json_now(TextWriter& out) { write_stats_json(out, Moment::kAnyt
 
 void write_stats_file(const char* pattern) {
   Text<1200> path;
-  write_file_name(path, pattern);
+  write_own_file_name(path, pattern);
   const int fd = open_to_write(path.c_str());
   bool ok = fd >= 0;
   if (ok) {

@@ -12,6 +12,8 @@
 
 #include <gtest/gtest.h>
 
+#include "support/each_instruction.h"
+
 namespace nh {
 namespace {
 
@@ -127,6 +129,29 @@ TEST(Lock, ForkChildCanTakeWhatAnotherThreadHeld) {
   EXPECT_FALSE(lock.held());
   EXPECT_TRUE(lock.try_lock());
   lock.unlock();
+}
+
+Lock* g_watched = nullptr;
+volatile int g_unknown_holder = 0;
+volatile int g_seen_held = 0;
+
+// A handler that interrupts the holder at any instruction must know it: it would wait for its own thread.
+TEST(Lock, TheHolderIsKnownAtEachInstruction) {
+  Lock lock(LockRank::kHeap);
+  g_watched = &lock;
+  test::with_handler_at_each_instruction(
+      [](int, siginfo_t*, void*) {
+        if (!g_watched->held()) return;
+        g_seen_held = g_seen_held + 1;
+        if (!g_watched->held_by_me()) g_unknown_holder = g_unknown_holder + 1;
+      },
+      [&lock] {
+        lock.lock();
+        lock.unlock();
+        if (lock.try_lock()) lock.unlock();
+      });
+  EXPECT_GT(g_seen_held, 0);
+  EXPECT_EQ(g_unknown_holder, 0);
 }
 
 Lock* g_to_repair = nullptr;

@@ -189,6 +189,11 @@ class Surroundings(unittest.TestCase):
                     self.assertEqual(pages.read_text(encoding="ascii"), "32\n")
                     raise KeyboardInterrupt
                 self.assertEqual(pages.read_text(encoding="ascii"), "7\n")
+                # Three of them are somebody's, beyond what was asked for.
+                pages.with_name("surplus_hugepages").write_text("3\n", encoding="ascii")
+                with pool.reserved(64):
+                    pass
+                self.assertEqual(pages.read_text(encoding="ascii"), "4\n")
                 pages.unlink()
                 with self.assertRaisesRegex(pool.PoolError, "no pool"), pool.reserved(64):
                     self.fail("there is no pool")

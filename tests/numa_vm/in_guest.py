@@ -56,7 +56,7 @@ def group(cpus, nodes):
         subprocess.run(["mount", "-t", "cgroup2", "none", GROUPS], check=True)
     (GROUPS / "cgroup.subtree_control").write_text("+cpuset", encoding="ascii")
     path = GROUPS / f"cpus-{cpus}-nodes-{nodes}"
-    path.mkdir()
+    path.mkdir(exist_ok=True)  # of an earlier run, and empty by now
     (path / "cpuset.cpus").write_text(cpus, encoding="ascii")
     (path / "cpuset.mems").write_text(nodes, encoding="ascii")
     yield ["sh", "-c", f'echo $$ >{path}/cgroup.procs && exec "$@"', "sh"]

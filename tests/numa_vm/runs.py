@@ -65,7 +65,7 @@ RUNS = {
         Run("bound by CPUs at the start", r"^with_node_0_at_the_start_", front=["taskset", "--cpu-list", "0-1"]),
         Run("a cpuset that changes", r"^with_a_cpuset_that_changes_", cpuset=("0-7", "0-3")),
         Run("a cpuset with memory elsewhere", r"^with_a_cpuset_elsewhere_", cpuset=("0-1", "2-3")),
-        Run("static data", r"_base_pages_", program="numa_vm_static_24"),
+        Run("static data", r"_small_static_", program="numa_vm_static_24"),
         Run("much static data", r"_transparent_", program="numa_vm_static_512"),
         Run("static data on the pools", r"_the_pools_", ["NUMAHEAP_STATIC=2m"], pools=[270, 270, 270, 270],
             program="numa_vm_static_512"),

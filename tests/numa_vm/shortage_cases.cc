@@ -231,7 +231,7 @@ CASE(more_than_the_nodes_are_made_of_is_refused) {
 // Under a binding the kernel would not refuse it, and its killer would come when it is written to.
 CASE(with_a_binding_to_node_3_more_than_the_node_is_made_of_is_refused) {
   expect_refusal(machine().memory[3] + kMiB);
-  auto* sparse = static_cast<unsigned char*>(malloc(machine().memory[3] / 10 * 9));
+  auto* sparse = static_cast<unsigned char*>(malloc(machine().memory[3] / 4));
   REQUIRE(sparse != nullptr);
   sparse[0] = 1;
   free(sparse);

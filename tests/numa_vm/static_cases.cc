@@ -31,9 +31,10 @@ void expect_parts_at_writers() {
 
 }  // namespace
 
-CASE(a_static_array_lies_on_base_pages_with_its_writers) {
+// Too small for our advice. On which pages it lies is the kernel's affair: here it makes huge ones unasked.
+CASE(a_small_static_array_lies_with_its_writers) {
   expect_parts_at_writers();
-  EXPECT(huge_bytes().transparent == 0 && huge_bytes().hugetlb == 0, "%zu", huge_bytes().transparent);
+  EXPECT(huge_bytes().hugetlb == 0);
 }
 
 CASE(a_static_array_lies_on_transparent_huge_pages_with_its_writers) {

@@ -1,4 +1,5 @@
 // fork() of a process with one thread: both sides own all of the heap afterwards.
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -9,6 +10,7 @@
 #include <sys/time.h>
 #include <sys/wait.h>
 
+#include "../support/each_instruction.h"
 #include "harness/case.h"
 
 extern char** environ;
@@ -201,6 +203,52 @@ CASE(fork_in_a_signal_handler) {
     const int status = wait_for(g_handler_children[i], 20);
     EXPECT(status == 0, "child %d ended with %d", i, status);
   }
+}
+
+namespace {
+volatile sig_atomic_t g_instructions;
+volatile sig_atomic_t g_failed_children;
+
+uintptr_t g_library;  // where it begins
+constexpr uintptr_t kLibraryBytes = 500'000;
+
+void fork_at_instruction(int, siginfo_t*, void* context) {
+  // What unwinds the stack of a sampled object takes many thousands.
+  if (nh::test::interrupted_at(context) - g_library > kLibraryBytes) return;
+  g_instructions = g_instructions + 1;
+  const int saved = errno;
+  const pid_t child = fork();
+  int status = -1;
+  if (child == 0) {
+    g_is_child = 1;
+    alarm(20);
+    nh::test::leave_to_itself(context);
+  } else if (waitpid(child, &status, 0) != child || status != 0) {
+    g_failed_children = g_failed_children + 1;
+  }
+  errno = saved;
+}
+}  // namespace
+
+// What is half-done lasts for an instruction or two, which a timer meets once in a hundred thousand calls.
+CASE(fork_at_each_instruction) {
+  Dl_info library;
+  REQUIRE(dladdr(dlsym(RTLD_DEFAULT, "malloc"), &library) != 0);
+  g_library = reinterpret_cast<uintptr_t>(library.dli_fbase);
+  static void* objects[2];
+  // Of a size class whose list on this CPU is empty, and an object of pages of its own.
+  nh::test::with_handler_at_each_instruction(fork_at_instruction, [] {
+    objects[0] = malloc(24000);
+    objects[1] = malloc(185665);
+    for (void* p : objects) free(p);
+  });
+  if (g_is_child) {
+    free(opaque(malloc(24000)));
+    free(opaque(malloc(185665)));
+    _exit(0);
+  }
+  EXPECT(g_instructions > 1000, "%d instructions", static_cast<int>(g_instructions));
+  EXPECT(g_failed_children == 0, "%d of %d children failed", static_cast<int>(g_failed_children), static_cast<int>(g_instructions));
 }
 
 // What runs another program: no child of these may hang or spoil the parent.

@@ -11,25 +11,15 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from harness import cases  # noqa: E402
+from harness.cases import case, expect  # noqa: E402
 from harness.run_cases import end_of, test_environment  # noqa: E402
 
-CASES = []
 # Of what every place has, some 10 000 samples are taken, which are off by more than a twentieth once in millions of runs.
 TOLERANCE = 0.05
 Counts = collections.namedtuple("Counts", "live_objects live_bytes all_objects all_bytes")
-
-
-def case(body):
-    CASES.append(body)
-    return body
-
-
-def expect(condition, text):
-    if not condition:
-        raise AssertionError(text)
 
 
 def places(program):
@@ -116,14 +106,18 @@ def without_restartable_sequences(bench):
 
 @case
 def in_a_static_program(bench):
-    if bench.static:
-        bench.known("kinds", program=bench.static, preload=False)
+    if not bench.static:
+        return "there is no static library"
+    bench.known("kinds", program=bench.static, preload=False)
+    return None
 
 
 @case
 def linked_into_the_program(bench):
-    if bench.linked:
-        bench.known("kinds", program=bench.linked, preload=False)
+    if not bench.linked:
+        return "there is no static library"
+    bench.known("kinds", program=bench.linked, preload=False)
+    return None
 
 
 @case
@@ -198,35 +192,25 @@ def what_cannot_be_done_is_said(bench):
 def pprof_reads_it(bench):
     pprof = shutil.which("google-pprof")
     if pprof is None:
-        return
+        return "google-pprof is missing (package google-perftools)"
     bench.known("kinds")
     done = subprocess.run([pprof, "--text", "--alloc_objects", bench.program, bench.file], capture_output=True, text=True,
                           timeout=120)
     first = [line for line in done.stdout.splitlines() if not line.startswith("Total")][0]
     expect("place_small" in first, f"the first line is {first!r}\n{done.stderr}")
+    return None
 
 
 def main():
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--library", required=True)
     parser.add_argument("--program", required=True)
     parser.add_argument("--static", help="the program, linked to the archive and static")
     parser.add_argument("--linked", help="the same, not static")
     parser.add_argument("--only", default="")
     options = parser.parse_args()
-    failed = 0
-    for body in CASES:
-        if not re.search(options.only, body.__name__):
-            continue
-        with tempfile.TemporaryDirectory(prefix="nh-profile-") as folder:
-            try:
-                body(Bench(options, folder))
-                print(f"ok   {body.__name__}", flush=True)
-            except AssertionError as error:
-                failed += 1
-                print(f"FAIL {body.__name__}: {error}", flush=True)
-    return 1 if failed else 0
+    cases.run(options.only, lambda folder: Bench(options, folder))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -12,7 +12,6 @@ import contextlib
 import json
 import mmap
 import os
-import re
 import resource
 import subprocess
 import sys
@@ -20,23 +19,12 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-from harness import cgroup, machine  # noqa: E402
+from harness import cases, cgroup, machine  # noqa: E402
+from harness.cases import case, expect  # noqa: E402
 from harness.run_cases import end_of, test_environment  # noqa: E402
 
 MIB_KIB = 1024
 MIB = 1 << 20
-CASES = []
-SKIPPED = 77
-
-
-def case(body):
-    CASES.append(body)
-    return body
-
-
-def expect(condition, text):
-    if not condition:
-        raise AssertionError(text)
 
 
 class Bench:
@@ -352,31 +340,9 @@ def main():
     parser.add_argument("--programs", required=True)
     parser.add_argument("--only", default="")
     arguments = parser.parse_args()
-    failed, ran, skipped = [], 0, 0
-    with tempfile.TemporaryDirectory(prefix="nh-program-") as folder, machine.exclusive():
-        bench = Bench(os.path.realpath(arguments.library), arguments.programs, folder)
-        for body in CASES:
-            if not re.search(arguments.only, body.__name__):
-                continue
-            ran += 1
-            try:
-                reason = body(bench)
-                if reason is not None:
-                    raise machine.Unavailable(reason)
-                print(f"ok   {body.__name__}", flush=True)
-            except machine.Unavailable as error:
-                skipped += 1
-                print(f"skipped: {body.__name__}: {error}", flush=True)
-            except AssertionError as error:
-                failed.append(body.__name__)
-                print(f"FAIL {body.__name__}\n     {error}", flush=True)
-    if not ran:
-        sys.exit("program_memory.py: no case matches")
-    if failed:
-        sys.exit(f"{len(failed)} of {ran} cases failed: {' '.join(failed)}")
-    if skipped == ran:
-        sys.exit(SKIPPED)
-    print(f"{ran} cases passed")
+    library = os.path.realpath(arguments.library)
+    with machine.exclusive():
+        cases.run(arguments.only, lambda folder: Bench(library, arguments.programs, folder))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,53 @@
+"""Cases written in Python: each a function that gets what the script prepared, run in a folder of its own.
+
+    @case
+    def something_holds(bench):
+        expect(answer == 42, f"{answer}")
+
+A case that cannot be tried here returns the reason, or raises machine.Unavailable.
+"""
+
+import re
+import sys
+import tempfile
+
+from . import machine
+
+SKIPPED = 77  # SKIP_RETURN_CODE in CMakeLists.txt
+CASES = []
+
+
+def case(body):
+    CASES.append(body)
+    return body
+
+
+def expect(condition, text):
+    if not condition:
+        raise AssertionError(text)
+
+
+def run(only, prepare):
+    """Runs the cases whose names match, prints how each ended, and ends the script where one failed or none was tried.
+
+    prepare: makes what a case gets, from the path of an empty folder."""
+    failed, tried, matching = [], 0, [body for body in CASES if re.search(only, body.__name__)]
+    if not matching:
+        sys.exit("no case matches")
+    for body in matching:
+        with tempfile.TemporaryDirectory(prefix="nh-case-") as folder:
+            try:
+                reason = body(prepare(folder))
+            except machine.Unavailable as error:
+                reason = str(error)
+            except AssertionError as error:
+                failed.append(body.__name__)
+                print(f"FAIL {body.__name__}\n     {error}", flush=True)
+                continue
+        tried += reason is None
+        print(f"ok   {body.__name__}" if reason is None else f"skipped: {body.__name__}: {reason}", flush=True)
+    if failed:
+        sys.exit(f"{len(failed)} of {len(matching)} cases failed: {' '.join(failed)}")
+    if not tried:
+        sys.exit(SKIPPED)
+    print(f"{tried} cases passed, {len(matching) - tried} skipped")

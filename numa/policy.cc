@@ -29,13 +29,12 @@ NodeSet usable_nodes(const InheritedPolicy& inherited, const Topology& topology)
   return bound.empty() ? allowed : bound;
 }
 
-// The member of nodes that a CPU or node with this dense index reaches first.
-HeapId nearest_of(const NodeSet& nodes, const Topology& topology, unsigned node_index) {
-  for (unsigned rank = 0; rank < topology.heap_count(); rank++) {
-    const HeapId heap = topology.fallback(node_index, rank);
-    if (nodes.has(topology.node_of_heap(heap))) return heap;
+NodeQuality quality_of(PolicyKind kind) {
+  switch (kind) {
+    case PolicyKind::kLatency: return NodeQuality::kLatency;
+    case PolicyKind::kCapacity: return NodeQuality::kCapacity;
+    default: return NodeQuality::kBandwidth;
   }
-  return topology.fallback(node_index, 0);
 }
 
 Placement inherited_placement(const InheritedPolicy& inherited, const Topology& topology) {
@@ -49,6 +48,7 @@ Placement inherited_placement(const InheritedPolicy& inherited, const Topology& 
   switch (inherited.mode) {
     case InheritedPolicy::Mode::kBind: placement.kind = PlacementKind::kBind; break;
     case InheritedPolicy::Mode::kInterleave: placement.kind = PlacementKind::kInterleave; break;
+    case InheritedPolicy::Mode::kWeighted: placement.kind = PlacementKind::kWeighted; break;
     default: placement.kind = PlacementKind::kPreferred; break;
   }
   return placement;
@@ -73,8 +73,8 @@ InheritedPolicy read_inherited_policy() {
       policy.mode = policy.nodes.empty() ? InheritedPolicy::Mode::kDefault : InheritedPolicy::Mode::kPreferred;
       break;
     case MPOL_BIND: policy.mode = InheritedPolicy::Mode::kBind; break;
-    case MPOL_INTERLEAVE:
-    case kWeightedInterleaveMode: policy.mode = InheritedPolicy::Mode::kInterleave; break;
+    case MPOL_INTERLEAVE: policy.mode = InheritedPolicy::Mode::kInterleave; break;
+    case kWeightedInterleaveMode: policy.mode = InheritedPolicy::Mode::kWeighted; break;
     case kPreferredManyMode: policy.mode = InheritedPolicy::Mode::kPreferredMany; break;
     default: policy.mode = InheritedPolicy::Mode::kDefault; break;
   }
@@ -115,22 +115,37 @@ Placement settle_placement(const PolicyOption& policy, bool given, const Inherit
   if (!given) return fallback;
 
   Placement placement;
+  const NodeSet usable = usable_nodes(inherited, topology);
   switch (policy.kind) {
     case PolicyKind::kLocal:
       // An inherited binding is a limit, so "local" is local within it; an inherited preference or interleaving is not.
       return fallback.kind == PlacementKind::kBind ? fallback : placement;
     case PolicyKind::kInterleave: placement.kind = PlacementKind::kInterleave; break;
+    case PolicyKind::kWeighted: placement.kind = PlacementKind::kWeighted; break;
     case PolicyKind::kBind: placement.kind = PlacementKind::kBind; break;
     case PolicyKind::kPreferred: placement.kind = PlacementKind::kPreferred; break;
+    case PolicyKind::kBandwidth:
+    case PolicyKind::kLatency:
+    case PolicyKind::kCapacity:
+      placement.kind = PlacementKind::kBest;
+      placement.quality = quality_of(policy.kind);
+      placement.nodes = usable;
+      if (differ(usable, topology)) return placement;
+      if (problem != nullptr) {
+        problem->text("NUMAHEAP_POLICY=");
+        write_policy(*problem, policy);
+        problem->text(": the memory that this process may use is all of one kind (`numaheap topo`); the policy is local");
+      }
+      return fallback.kind == PlacementKind::kBind ? fallback : Placement();
   }
-  const NodeSet usable = usable_nodes(inherited, topology);
   if (policy.where.all) {
     placement.nodes = intersection(topology.allowed_nodes(true), usable);
     if (placement.nodes.empty()) placement.nodes = usable;
     return placement;
   }
   if (policy.where.nodes.empty()) {
-    placement.nodes = intersection(topology.allowed_nodes(false), usable);
+    const bool weighted = placement.kind == PlacementKind::kWeighted;
+    placement.nodes = intersection(topology.allowed_nodes(weighted), usable);
     if (placement.nodes.empty()) placement.nodes = usable;
     return placement;
   }
@@ -146,14 +161,62 @@ Placement settle_placement(const PolicyOption& policy, bool given, const Inherit
   return placement.nodes.empty() ? fallback : placement;
 }
 
+bool differ(const NodeSet& nodes, const Topology& topology) {
+  const NodeInfo* first = nullptr;
+  for (unsigned h = 0; h < topology.heap_count(); h++) {
+    const NodeInfo& node = topology.node(h);
+    if (!nodes.has(node.node()) || node.kind == NodeKind::kDevice) continue;
+    if (first != nullptr && (node.kind != first->kind || node.tier != first->tier)) return true;
+    first = &node;
+  }
+  return false;
+}
+
 NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology) {
   return placement.kind == PlacementKind::kBind ? placement.nodes : usable_nodes(inherited, topology);
 }
 
+unsigned heaps_in_order(const Placement& placement, const Topology& topology, unsigned node_index, HeapId* out) {
+  const auto is_named = [&](HeapId heap) { return placement.nodes.has(topology.node_of_heap(heap)); };
+  const bool names = placement.kind >= PlacementKind::kBind;
+  const bool others = !names || placement.kind == PlacementKind::kPreferred;
+  unsigned count = 0;
+  if (placement.kind == PlacementKind::kBest) {
+    const unsigned all = topology.best_heaps(placement.quality, node_index, out);
+    for (unsigned i = 0; i < all; i++) {
+      if (is_named(out[i])) out[count++] = out[i];
+    }
+    // A process may be bound to memory of a device, which is never the best.
+    if (count != 0) return count;
+  }
+  for (unsigned rank = 0; names && rank < topology.heap_count(); rank++) {
+    if (const HeapId heap = topology.fallback(node_index, rank); is_named(heap)) out[count++] = heap;
+  }
+  for (unsigned rank = 0; others && rank < topology.fallback_count(node_index); rank++) {
+    if (const HeapId heap = topology.fallback(node_index, rank); !names || !is_named(heap)) out[count++] = heap;
+  }
+  if (count == 0) out[count++] = topology.fallback(node_index, 0);
+  return count;
+}
+
 HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu) {
-  const bool named = placement.kind == PlacementKind::kBind || placement.kind == PlacementKind::kPreferred;
-  if (!named) return topology.heap_of_cpu(cpu);
-  return nearest_of(placement.nodes, topology, topology.index_of(topology.node_of_cpu(cpu)));
+  const unsigned node_index = topology.index_of(topology.node_of_cpu(cpu));
+  switch (placement.kind) {
+    case PlacementKind::kBest: {
+      HeapId heaps[kMaxNodes];
+      heaps_in_order(placement, topology, node_index, heaps);
+      return heaps[0];
+    }
+    case PlacementKind::kBind:
+    case PlacementKind::kPreferred:
+      for (unsigned rank = 0; rank < topology.heap_count(); rank++) {
+        const HeapId heap = topology.fallback(node_index, rank);
+        if (placement.nodes.has(topology.node_of_heap(heap))) return heap;
+      }
+      break;
+    default: break;
+  }
+  return topology.heap_of_cpu(cpu);
 }
 
 }  // namespace nh

@@ -22,7 +22,8 @@ struct InheritedPolicy {
     kPreferred,
     kPreferredMany,
     kBind,
-    kInterleave,  // plain or weighted
+    kInterleave,
+    kWeighted,  // interleaved by weights
   };
   Mode mode = Mode::kUnknown;
   NodeSet nodes;
@@ -38,30 +39,42 @@ NodeSet nodes_left_out(const NodesOption& nodes);
 // topology has to be filled again without it.
 bool settle_nodes(const NodesOption& nodes, const Topology& topology, TextWriter* problem);
 
-enum class PlacementKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
+enum class PlacementKind : std::uint8_t { kLocal, kInterleave, kWeighted, kBind, kPreferred, kBest };
 
 // The policy in force.
 struct Placement {
   PlacementKind kind = PlacementKind::kLocal;
-  bool inherited = false;  // not our option's doing
-  NodeSet nodes;           // kInterleave, kBind, kPreferred: nodes with memory, at least one
+  NodeQuality quality = NodeQuality::kBandwidth;  // kBest: at what
+  bool inherited = false;                         // not our option's doing
+  NodeSet nodes;                                  // all but kLocal: nodes with memory, at least one
 };
 
 // Settles NUMAHEAP_POLICY against what was inherited and what the machine has:
 //   - NUMAHEAP_POLICY not given: the inherited policy, if any, else local;
 //   - nodes outside the cpuset, an inherited binding, or the machine's nodes with memory are dropped; where none is
 //     left the option is ignored;
-//   - a bare "interleave" means the nodes with CPUs, "all" means all but device memory.
+//   - a bare "interleave" means the nodes with CPUs, "all" means all but device memory; so does a bare "weighted", since it is
+//     uneven memory that weights are for;
+//   - "bandwidth" and its like are local where no kind of memory differs from another.
 // What had to be dropped is said in *problem (one line, empty where all is well; may be nullptr).
 Placement settle_placement(const PolicyOption& policy, bool given, const InheritedPolicy& inherited,
                            const Topology& topology, TextWriter* problem);
+
+// Whether some of these nodes are better than others at anything: they are not all of one kind and tier, device memory aside.
+bool differ(const NodeSet& nodes, const Topology& topology);
 
 // The nodes that a single request may ask for, never empty: those with memory that the cpuset and an inherited binding
 // leave, device memory included, and of these the ones that a binding in force names.
 NodeSet nodes_for_requests(const Placement& placement, const InheritedPolicy& inherited, const Topology& topology);
 
-// The heap of the node that a request from this CPU tries first: the nearest of the nodes that the placement names. Interleaved
-// memory has a heap of its own, which is not this function's matter.
+// The heaps of nodes that a request from a node (by its dense index) tries under a placement, first to last:
+// out[0 .. result - 1], room for heap_count(); at least one. Interleaved memory has heaps of its own, which are not this
+// function's matter: its order is that of local memory.
+//   bind: the nodes that the placement names, the nearest first; preferred: then those that help out.
+//   best: as Topology::best_heaps() has them.
+unsigned heaps_in_order(const Placement& placement, const Topology& topology, unsigned node_index, HeapId* out);
+
+// The first of these for a CPU.
 HeapId first_heap(const Placement& placement, const Topology& topology, CpuId cpu);
 
 }  // namespace nh

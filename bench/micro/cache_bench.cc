@@ -72,7 +72,7 @@ double cpu_seconds() {
 
 Batch fetch(SpanClass c, unsigned wanted) {
   HeapId from = kHeap;
-  const Batch batch = OneNodeHeap::get().set().fetch(&from, c, wanted, CpuId(0), true);
+  const Batch batch = OneNodeHeap::get().set().fetch(&from, c, wanted, CpuId(0), nh::Help::kNobody);
   if (batch.head == nullptr) bench::die("out of memory");
   return batch;
 }

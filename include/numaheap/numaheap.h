@@ -76,11 +76,23 @@ enum numaheap_where {
   NUMAHEAP_INTERLEAVED = 2,
   /* Each page on the node of the thread that first writes to it. Objects of more than 32 KiB take whole pages of 2 MiB
    * of address space for it; smaller ones share pages with others and are placed as with NUMAHEAP_LOCAL. */
-  NUMAHEAP_FIRST_TOUCH = 3
+  NUMAHEAP_FIRST_TOUCH = 3,
+  /* Where the memory is that is best for something, as far as the machine tells (`numaheap topo`): on the nearest to the
+   * running CPU of the nodes that are equally good, and when that is full on the next nearest, then on the next best. Memory
+   * of a GPU never counts. Where all memory is of one kind this is the nearest, as with NUMAHEAP_LOCAL. Capacity is that of
+   * the largest memory, which is slow where there are several kinds. */
+  NUMAHEAP_BANDWIDTH = 4,
+  NUMAHEAP_LATENCY = 5,
+  NUMAHEAP_CAPACITY = 6,
+  /* As NUMAHEAP_INTERLEAVED, over the nodes of NUMAHEAP_POLICY=weighted:NODES, else over all nodes, fast and slow ones too,
+   * but on each by its weight: the kernel's (Linux 6.9, /sys/kernel/mm/mempolicy/weighted_interleave), before that its
+   * bandwidth in units of 2 MiB, or evenly where the machine does not tell bandwidths. */
+  NUMAHEAP_WEIGHTED = 7
 };
 
 enum numaheap_alloc_flags {
-  NUMAHEAP_ALLOC_STRICT = 1, /* no other node may help out: NULL and ENOMEM instead. Not with NUMAHEAP_FIRST_TOUCH. */
+  NUMAHEAP_ALLOC_STRICT = 1, /* no other node may help out: NULL and ENOMEM instead. Of the nodes that are best for something
+                              * only the nearest serves. Not with NUMAHEAP_FIRST_TOUCH. */
   NUMAHEAP_ALLOC_ZERO = 2,   /* all bytes are zero */
   NUMAHEAP_ALLOC_NOSCAN = 4  /* holds no pointers: 17 to 24 bytes, aligned to 8 or less, are packed more densely */
 };
@@ -105,6 +117,23 @@ void* numaheap_malloc_on_node_strict(size_t size, int node);
 void* numaheap_malloc_interleaved(size_t size);
 void* numaheap_malloc_first_touch(size_t size);
 void* numaheap_malloc_local(size_t size);
+
+/* Whether memory lies where the placement asks for it, as the kernel tells it of each page of [p, p + size); it may be any
+ * memory, and was perhaps never asked for like this. 1: all pages lie there. 0: some do not. Pages that nobody has written to
+ * so far lie nowhere and do not count. A system call for each 64 pages.
+ *   NUMAHEAP_LOCAL, _ON_NODE  on that node
+ *   NUMAHEAP_BANDWIDTH, _LATENCY, _CAPACITY  on one of the nodes that are equally good, not on the next best; with
+ *                             NUMAHEAP_ALLOC_STRICT on the nearest of them
+ *   NUMAHEAP_INTERLEAVED, _WEIGHTED  on no other nodes, and on each of them its share, give or take 2 MiB and a sixteenth
+ *                             of the whole
+ * -1 and errno where that cannot be told:
+ *   EINVAL  a bad placement, where or flag; NUMAHEAP_FIRST_TOUCH, which says nothing about nodes; a node that does not exist
+ *           or has no memory; size 0
+ *   EFAULT  there is no memory in some of the range
+ *   ENOENT  nobody has written to any of its pages
+ *   EPERM, ENOSYS  the kernel does not tell (default containers, kernels without NUMA)
+ *   ENOMEM  no address space for a heap */
+int numaheap_verify(const void* p, size_t size, const numaheap_placement* placement);
 
 /* The nodes that may be asked for: those with memory in the cpuset and the binding of this process, by number. 0: no
  * address space for a heap. Nodes of device memory (a GPU's) are not listed, but may be asked for, too. */
@@ -139,7 +168,9 @@ int numaheap_rebind(void);
 enum numaheap_heap_kind {
   NUMAHEAP_HEAP_NODE = 0,        /* memory of one node */
   NUMAHEAP_HEAP_FIRST_TOUCH = 1, /* large objects, placed by the threads that first write to them */
-  NUMAHEAP_HEAP_INTERLEAVED = 2  /* spread over the nodes page by page */
+  NUMAHEAP_HEAP_INTERLEAVED = 2, /* spread over the nodes page by page */
+  NUMAHEAP_HEAP_WEIGHTED = 3,    /* the same by weights */
+  NUMAHEAP_HEAP_INTERLEAVED_FAST = 4 /* spread over the nodes with fast memory, for numaheap/hbwmalloc.h */
 };
 
 typedef struct numaheap_heap_stats {
@@ -165,7 +196,8 @@ typedef struct numaheap_heap_stats {
   uint64_t local_objects;   /* those of them that CPUs of this node asked for; 0 for a heap of no node */
 } numaheap_heap_stats;
 
-/* The number of heaps: one per node with memory, then first touch, then interleaved. 0: no address space for a heap. */
+/* The number of heaps: one per node with memory, then first touch, then interleaved; then, on machines with several nodes,
+ * weighted; then, where several have fast memory, interleaved over these. 0: no address space for a heap. */
 unsigned numaheap_heap_count(void);
 /* Fills *out for heap `index`. size: sizeof *out as the caller knows it, so that fields can be added. 0, or -1 with
  * errno EINVAL for an index past the last heap or out == NULL. */
@@ -184,8 +216,8 @@ const char* numaheap_cache_mode(void);
  * Keys of the JSON, stable:
  *   version, pid, cache_mode, topology, memory_syscalls,
  *   fallbacks: an object, name of what had to be done without -> how often,
- *   nodes: an array with an object per heap: id (-1: of no node), kind ("node", "first_touch", "interleaved"), and the
- *   remaining fields of numaheap_heap_stats by name.
+ *   nodes: an array with an object per heap: id (-1: of no node), kind ("node", "first_touch", "interleaved", "weighted",
+ *   "interleaved_fast"), and the remaining fields of numaheap_heap_stats by name.
  * The file that NUMAHEAP_STATS asks for has one key more, memory: what the kernel counts in RAM, an array with an object
  * for each part ("heap", "static", "code", "stacks", "other"): ram_bytes = hugetlb_bytes + thp_bytes + base_bytes, and
  * node_bytes, an object, node -> bytes, empty on a machine with one node. */

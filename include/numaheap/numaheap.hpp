@@ -10,6 +10,7 @@
 //
 //   std::vector<double, numaheap::node_allocator<double>> near(n, numaheap::node_allocator<double>(2));
 //   std::vector<double, numaheap::interleaved_allocator<double>> spread(n);
+//   std::vector<double, numaheap::placed_allocator<double>> fast(n, numaheap::placement::bandwidth());
 //
 // Errors, as the standard wants them: std::bad_array_new_length where the number of elements overflows a size,
 // otherwise the new_handler until it gives up, then std::bad_alloc; std::abort() in code compiled without exceptions.
@@ -125,7 +126,8 @@ constexpr bool operator!=(const allocator<T>&, const allocator<U>&) noexcept {
   return false;
 }
 
-// What happens where a node has no memory left: the next one in the fallback order helps out, or std::bad_alloc.
+// What happens where a node has no memory left: the next one in the fallback order, or the next best, helps out, or
+// std::bad_alloc.
 enum class when_full { next_nearest, fail };
 
 // Where memory shall lie. The default is malloc's choice: the policy of the process. numaheap.h explains the others.
@@ -133,11 +135,22 @@ class placement {
  public:
   constexpr placement() noexcept = default;
   static constexpr placement on_node(int node, when_full full = when_full::next_nearest) noexcept {
-    return placement(NUMAHEAP_ON_NODE, node, full == when_full::fail ? unsigned{NUMAHEAP_ALLOC_STRICT} : 0u);
+    return placement(NUMAHEAP_ON_NODE, node, flags_of(full));
   }
   static constexpr placement local() noexcept { return placement(NUMAHEAP_LOCAL, -1, 0); }
   static constexpr placement interleaved() noexcept { return placement(NUMAHEAP_INTERLEAVED, -1, 0); }
+  static constexpr placement weighted() noexcept { return placement(NUMAHEAP_WEIGHTED, -1, 0); }
   static constexpr placement first_touch() noexcept { return placement(NUMAHEAP_FIRST_TOUCH, -1, 0); }
+  // Where the memory is that is best for it.
+  static constexpr placement bandwidth(when_full full = when_full::next_nearest) noexcept {
+    return placement(NUMAHEAP_BANDWIDTH, -1, flags_of(full));
+  }
+  static constexpr placement latency(when_full full = when_full::next_nearest) noexcept {
+    return placement(NUMAHEAP_LATENCY, -1, flags_of(full));
+  }
+  static constexpr placement capacity(when_full full = when_full::next_nearest) noexcept {
+    return placement(NUMAHEAP_CAPACITY, -1, flags_of(full));
+  }
 
   // As numaheap_alloc() takes it; nullptr for the default.
   constexpr const numaheap_placement* get() const noexcept { return value_.where < 0 ? nullptr : &value_; }
@@ -149,15 +162,53 @@ class placement {
 
  private:
   constexpr placement(int where, int node, unsigned flags) noexcept : value_{where, node, flags} {}
+  static constexpr unsigned flags_of(when_full full) noexcept {
+    return full == when_full::fail ? unsigned{NUMAHEAP_ALLOC_STRICT} : 0u;
+  }
 
   numaheap_placement value_ = {-1, -1, 0};
 };
 
-// On one node. Two allocators are equal where node and when_full are, although either may free what the other allocated:
-// a container takes over another's memory only if that lies where its own would.
+// At a place of any kind. Two allocators are equal where their placements are, although either may free what the other
+// allocated: a container takes over another's memory only if that lies where its own would.
 //
 // The allocator travels with the memory: move assignment and swap hand both over, in constant time. Copy assignment
-// leaves the target on its node; a copy that is constructed lies on the node of the original.
+// leaves the target at its place; a copy that is constructed lies at the place of the original.
+template <typename T>
+class placed_allocator {
+ public:
+  using value_type = T;
+  using propagate_on_container_copy_assignment = std::false_type;
+  using propagate_on_container_move_assignment = std::true_type;
+  using propagate_on_container_swap = std::true_type;
+  using is_always_equal = std::false_type;
+
+  constexpr placed_allocator(const placement& where) noexcept : where_(where) {}
+  template <typename U>
+  constexpr placed_allocator(const placed_allocator<U>& other) noexcept : where_(other.where()) {}
+
+  constexpr const placement& where() const noexcept { return where_; }
+
+  [[nodiscard]] T* allocate(std::size_t n) {
+    if (n > static_cast<std::size_t>(-1) / sizeof(T)) detail::throw_bad_array_new_length();
+    return static_cast<T*>(detail::allocate(n * sizeof(T), alignof(T), is_noscan_v<T>, where_.get()));
+  }
+  void deallocate(T* p, std::size_t) noexcept { numaheap_free(p); }
+
+ private:
+  placement where_;
+};
+
+template <typename T, typename U>
+constexpr bool operator==(const placed_allocator<T>& a, const placed_allocator<U>& b) noexcept {
+  return a.where() == b.where();
+}
+template <typename T, typename U>
+constexpr bool operator!=(const placed_allocator<T>& a, const placed_allocator<U>& b) noexcept {
+  return !(a == b);
+}
+
+// The same on one node.
 template <typename T>
 class node_allocator {
  public:

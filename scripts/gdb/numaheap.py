@@ -136,7 +136,7 @@ class Heap:
         return f"{kind} (twin of heap {number - self.twins()})" if kind in ("paged", "touched pages") else kind
 
     def twins(self):
-        return int(self.process["interleaved"]["value"]) + 1
+        return int(self.process["originals"])
 
     def is_marked_free(self, p):
         return self.words(p + 8, 1, "Q")[0] == int(evaluate("nh::g_free_key")) ^ p

@@ -17,41 +17,36 @@
 namespace nh {
 namespace {
 
-struct Request {
-  std::size_t size = 0;
-  std::size_t alignment = 0;  // 0 = what malloc promises
-  HeapId heap;
-  bool strict = false;
-  bool zero = false;
-  bool noscan = false;
-};
-
 // 0 or an errno value.
-int find_heap(const numaheap_placement& placement, std::size_t size, HeapId* heap) {
+int find_heap(const numaheap_placement& placement, std::size_t size, HeapChoice* from) {
   const Process& p = g_process;
+  const bool strict = (placement.flags & NUMAHEAP_ALLOC_STRICT) != 0;
+  const auto choose = [&](HeapId heap, Help help) {
+    *from = {heap, strict ? Help::kNobody : help};
+    return 0;
+  };
   switch (placement.where) {
-    case NUMAHEAP_LOCAL:
-      *heap = nearest_heap();
-      return 0;
+    case NUMAHEAP_LOCAL: return choose(nearest_heap(), neighbours());
     case NUMAHEAP_ON_NODE: {
+      HeapId heap;
       const NodeId node(placement.node);
-      if (!p.topology.heap_of_node(node, heap)) return EINVAL;
-      return p.nearest.nodes.has(node) ? 0 : EPERM;
+      if (!p.topology.heap_of_node(node, &heap)) return EINVAL;
+      return p.nearest.nodes.has(node) ? choose(heap, neighbours()) : EPERM;
     }
-    case NUMAHEAP_INTERLEAVED:
-      *heap = p.interleaved;
-      return 0;
+    case NUMAHEAP_INTERLEAVED: return choose(p.interleaved, neighbours());
+    case NUMAHEAP_WEIGHTED: return choose(p.weighted, neighbours());
     case NUMAHEAP_FIRST_TOUCH:
-      if ((placement.flags & NUMAHEAP_ALLOC_STRICT) != 0) return EINVAL;
       // Smaller objects share their pages: the first to write to one of them would place the others as well.
-      *heap = size > kMaxSmallSize ? first_touch_heap(size) : nearest_heap();
-      return 0;
+      return strict ? EINVAL : choose(size > kMaxSmallSize ? first_touch_heap(size) : nearest_heap(), neighbours());
+    case NUMAHEAP_BANDWIDTH: return choose(best_heap(NodeQuality::kBandwidth), Help::kBandwidth);
+    case NUMAHEAP_LATENCY: return choose(best_heap(NodeQuality::kLatency), Help::kLatency);
+    case NUMAHEAP_CAPACITY: return choose(best_heap(NodeQuality::kCapacity), Help::kCapacity);
   }
   return EINVAL;
 }
 
 // The class of a small request; 0 where it takes a span of its own. The least are 16 bytes, which have room for a mark.
-SpanClass class_for(const Request& r) {
+SpanClass class_for(const PlacedRequest& r) {
   if (r.size > kMaxSmallSize) return {};
   const std::size_t size = r.size < 16 ? 16 : r.size;
   if (r.noscan && r.alignment <= 8) return make_placed(noscan_class_for(size));
@@ -59,19 +54,19 @@ SpanClass class_for(const Request& r) {
   return c.none() ? c : make_placed(c);
 }
 
-void* allocate_small(const Request& r, SpanClass c, bool strict) {
-  void* p = g_caches.alloc_from(r.heap, c, strict);
+void* allocate_small(const PlacedRequest& r, SpanClass c) {
+  void* p = g_caches.alloc_from(r.from.heap, c, r.from.help);
   if (p == nullptr) return nullptr;
   unmark(p);
   return r.zero ? std::memset(p, 0, r.size) : p;
 }
 
-void* allocate_large(const Request& r, bool strict) {
+void* allocate_large(const PlacedRequest& r) {
   if (r.size > PTRDIFF_MAX) return nullptr;
   HeapSet& heaps = g_process.heaps;
   const std::size_t alignment = r.alignment < kPageSize ? kPageSize : r.alignment;
   MSpan* span =
-      heaps.alloc_large(r.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, strict, current_node(), LargeUse::kPlaced);
+      heaps.alloc_large(r.from.heap, r.size == 0 ? 1 : r.size, alignment, r.noscan, r.from.help, current_node(), LargeUse::kPlaced);
   if (span == nullptr) return nullptr;
   if (r.zero && !heaps[HeapId(span->heap)].heap.clear_large(span)) {
     heaps.free_large(span);
@@ -81,15 +76,14 @@ void* allocate_large(const Request& r, bool strict) {
 }
 
 // Null where there is no memory. errno is kept.
-void* allocate_placed(const Request& r) {
-  const bool strict = r.strict || g_process.no_other_node;
+void* try_allocate(const PlacedRequest& r) {
   const SpanClass c = class_for(r);
-  const auto allocate = [&] { return !c.none() ? allocate_small(r, c, strict) : allocate_large(r, strict); };
+  const auto allocate = [&] { return !c.none() ? allocate_small(r, c) : allocate_large(r); };
   void* p = allocate();
   if (p != nullptr) return p;
   // What CPUs keep is memory, too. Programs try a full node again and again before they go elsewhere: a strict request
   // costs the CPUs their large objects only.
-  if (!strict) {
+  if (r.from.help != Help::kNobody) {
     release_kept();
   } else if (!g_caches.drain_large()) {
     return nullptr;
@@ -127,14 +121,28 @@ void* fail(int error) {
 
 }  // namespace
 
+Help neighbours() { return g_process.help == Help::kNobody ? Help::kNobody : Help::kNeighbours; }
+
+void* allocate_placed(const PlacedRequest& r) {
+  void* p = try_allocate(r);
+  if (p == nullptr) return fail(ENOMEM);
+  if (r.proven && r.from.heap < g_process.first_touch) {
+    if (const int error = prove_node(p, r.size, r.from.heap); error != 0) {
+      release(p);
+      return fail(error);
+    }
+  }
+  return p;
+}
+
 void* allocate_beside(const MSpan& span, std::size_t size) {
-  Request r;
+  PlacedRequest r;
   r.size = size;
-  r.heap = HeapId(span.heap);
+  r.from = {HeapId(span.heap), neighbours()};
   r.noscan = span.noscan();
-  const bool first_touch = r.heap == g_process.first_touch || r.heap == paged_twin(g_process.first_touch);
-  if (first_touch && size <= kMaxSmallSize) r.heap = nearest_heap();
-  void* p = allocate_placed(r);
+  const bool first_touch = r.from.heap == g_process.first_touch || r.from.heap == paged_twin(g_process.first_touch);
+  if (first_touch && size <= kMaxSmallSize) r.from.heap = nearest_heap();
+  void* p = try_allocate(r);
   return p != nullptr ? p : fail(ENOMEM);
 }
 
@@ -149,22 +157,14 @@ NH_EXPORT void* numaheap_alloc(size_t size, size_t alignment, const numaheap_pla
   if (placement == nullptr || (placement->flags & ~kFlags) != 0) return fail(EINVAL);
   if (alignment != 0 && !is_pow2(alignment)) return fail(EINVAL);
   if (!ensure_started()) return fail(ENOMEM);
-  Request r;
+  PlacedRequest r;
   r.size = size;
   r.alignment = alignment;
-  r.strict = (placement->flags & NUMAHEAP_ALLOC_STRICT) != 0;
+  r.proven = (placement->flags & NUMAHEAP_ALLOC_STRICT) != 0;
   r.zero = (placement->flags & NUMAHEAP_ALLOC_ZERO) != 0;
   r.noscan = (placement->flags & NUMAHEAP_ALLOC_NOSCAN) != 0;
-  if (const int error = find_heap(*placement, size, &r.heap); error != 0) return fail(error);
-  void* p = allocate_placed(r);
-  if (p == nullptr) return fail(ENOMEM);
-  if (r.strict && r.heap < g_process.first_touch) {
-    if (const int error = prove_node(p, size, r.heap); error != 0) {
-      release(p);
-      return fail(error);
-    }
-  }
-  return p;
+  if (const int error = find_heap(*placement, size, &r.from); error != 0) return fail(error);
+  return allocate_placed(r);
 }
 
 NH_EXPORT void* numaheap_malloc_on_node(size_t size, int node) {

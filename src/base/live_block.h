@@ -64,7 +64,8 @@ struct LiveBlock {
   std::uint64_t instance;  // drawn at start: a process that has called exec has another one, a fork child the same
   std::uint32_t page_bytes, unit_bytes, arena_bytes;
   std::uint32_t heap_count, heap_bytes;  // heaps, and from one to the next
-  std::uint32_t first_touch;  // the first heap that is not a node's; then comes the interleaved one, then the twins
+  std::uint32_t first_touch;  // the first heap that is not a node's; then comes the interleaved one and, where there
+                              // are such, the weighted one and the one interleaved over fast memory; then all the twins
   std::uint32_t extent_heap;  // in whose lists large objects stand from first_bin on, by units
   std::uint32_t lists, first_bin, centrals, cpus, page_kind_count, kind_shift, fallback_count;
   std::uint64_t window;        // address

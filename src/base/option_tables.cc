@@ -88,6 +88,7 @@ void write_option_value(TextWriter& out, const Options& options, OptionId id) {
     case OptionKind::kText:
     case OptionKind::kBorrowed: out.text(text_of(options, info)); break;
     case OptionKind::kPolicy: write_policy(out, *reinterpret_cast<const PolicyOption*>(at)); break;
+    case OptionKind::kLarge: write_large(out, *reinterpret_cast<const LargeOption*>(at)); break;
     case OptionKind::kNodes: write_nodes(out, *reinterpret_cast<const NodesOption*>(at)); break;
   }
 }
@@ -112,7 +113,9 @@ void write_option_accepts(TextWriter& out, OptionId id) {
     case OptionKind::kBorrowed: out.text(form.words); break;
     case OptionKind::kText: out.text(form.words).text(" (").dec(form.max - 1).text(" characters at most)"); break;
     case OptionKind::kNodes: out.text("NODES|!NODES|all"); break;
-    case OptionKind::kPolicy: out.text("local|interleave|interleave:NODES|bind:NODES|preferred:NODE"); break;
+    // The list may follow any of the four words before it, sizes any of the three.
+    case OptionKind::kPolicy: out.text("local|interleave|weighted|bind|preferred[:NODES]|bandwidth|latency|capacity"); break;
+    case OptionKind::kLarge: out.text("firsttouch|local|interleave|weighted|bandwidth|latency|capacity[:SIZES]"); break;
   }
 }
 

@@ -32,6 +32,21 @@ constexpr Suffix kSizes[] = {
     {"g", GiB}, {"gb", GiB}, {"gib", GiB},
     {"t", TiB}, {"tb", TiB}, {"tib", TiB},
 };
+constexpr std::string_view kPolicyWords[] = {"local",     "interleave", "weighted", "bind",
+                                             "preferred", "bandwidth",  "latency",  "capacity"};
+constexpr std::string_view kLargeWords[] = {"firsttouch", "local", "interleave", "weighted", "bandwidth", "latency", "capacity"};
+
+// The enumerator at the place that the word has among the words.
+template <std::size_t N, typename Enum>
+bool find_word(std::string_view word, const std::string_view (&words)[N], Enum* out) {
+  for (std::size_t i = 0; i < N; i++) {
+    if (!equal_ignoring_case(word, words[i])) continue;
+    *out = static_cast<Enum>(i);
+    return true;
+  }
+  return false;
+}
+
 constexpr Suffix kDurations[] = {{"", 1}, {"ms", 1}, {"s", 1000}, {"m", 60'000}, {"min", 60'000}};
 
 bool take_node(std::string_view* s, int* node) {
@@ -91,20 +106,34 @@ bool parse_policy(std::string_view s, PolicyOption* policy) {
   const std::string_view word = before(s, ':');
   const bool has_list = word.size() < s.size();
   if (has_list && !parse_node_list(after(s, ':'), &parsed.where)) return false;
-  if (word == "local") {
-    if (has_list) return false;
-  } else if (word == "interleave") {
-    parsed.kind = PolicyKind::kInterleave;
-  } else if (word == "bind") {
-    if (!has_list) return false;
-    parsed.kind = PolicyKind::kBind;
-  } else if (word == "preferred") {
-    if (parsed.where.nodes.count() != 1) return false;
-    parsed.kind = PolicyKind::kPreferred;
-  } else {
-    return false;
+  if (!find_word(word, kPolicyWords, &parsed.kind)) return false;
+  switch (parsed.kind) {
+    case PolicyKind::kInterleave:
+    case PolicyKind::kWeighted: break;
+    case PolicyKind::kBind:
+      if (!has_list) return false;
+      break;
+    case PolicyKind::kPreferred:
+      if (parsed.where.nodes.empty()) return false;
+      break;
+    default:
+      if (has_list) return false;
   }
   *policy = parsed;
+  return true;
+}
+
+bool parse_large(std::string_view s, LargeOption* large) {
+  LargeOption parsed;
+  const std::string_view word = before(s, ':');
+  if (!find_word(word, kLargeWords, &parsed.kind)) return false;
+  if (word.size() < s.size()) {
+    if (parsed.kind < LargeKind::kBandwidth) return false;
+    const std::string_view sizes = after(s, ':'), first = before(sizes, '-');
+    if (!parse_size(first, &parsed.from) || parsed.from == 0) return false;
+    if (first.size() < sizes.size() && (!parse_size(after(sizes, '-'), &parsed.to) || parsed.to < parsed.from)) return false;
+  }
+  *large = parsed;
   return true;
 }
 
@@ -153,14 +182,23 @@ void write_nodes(TextWriter& out, const NodesOption& nodes) {
 }
 
 void write_policy(TextWriter& out, const PolicyOption& policy) {
-  static constexpr std::string_view kWords[] = {"local", "interleave", "bind", "preferred"};
-  out.text(kWords[static_cast<unsigned>(policy.kind)]);
+  out.text(kPolicyWords[static_cast<unsigned>(policy.kind)]);
   if (policy.where.all) {
     out.text(":all");
   } else if (!policy.where.nodes.empty()) {
     out.ch(':');
     write_node_list(out, policy.where.nodes);
   }
+}
+
+void write_large(TextWriter& out, const LargeOption& large) {
+  out.text(kLargeWords[static_cast<unsigned>(large.kind)]);
+  if (large.from == 0) return;
+  out.ch(':');
+  write_size(out, large.from);
+  if (large.to == UINT64_MAX) return;
+  out.ch('-');
+  write_size(out, large.to);
 }
 
 }  // namespace nh

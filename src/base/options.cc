@@ -20,6 +20,7 @@ constexpr OptionForm duration_form(std::uint64_t min, std::uint64_t max) {
 constexpr OptionForm text_form(const char* words, std::uint64_t room) { return {OptionKind::kText, 0, room, words}; }
 constexpr OptionForm borrowed_form(const char* words) { return {OptionKind::kBorrowed, 0, 0, words}; }
 constexpr OptionForm policy_form() { return {OptionKind::kPolicy, 0, 0, nullptr}; }
+constexpr OptionForm large_form() { return {OptionKind::kLarge, 0, 0, nullptr}; }
 constexpr OptionForm nodes_form() { return {OptionKind::kNodes, 0, 0, nullptr}; }
 
 // Not constexpr on purpose: reaching it while the table is built stops the compilation.
@@ -49,6 +50,7 @@ constexpr bool kind_fits(OptionKind kind) {
   if constexpr (std::is_enum_v<Type>) return kind == OptionKind::kWords && sizeof(Type) == 1;
   if constexpr (std::is_same_v<Type, BorrowedText>) return kind == OptionKind::kBorrowed;
   if constexpr (std::is_same_v<Type, PolicyOption>) return kind == OptionKind::kPolicy;
+  if constexpr (std::is_same_v<Type, LargeOption>) return kind == OptionKind::kLarge;
   if constexpr (std::is_same_v<Type, NodesOption>) return kind == OptionKind::kNodes;
   return kind == OptionKind::kText;
 }
@@ -115,6 +117,14 @@ Outcome take_value(const OptionInfo& info, const char* value, Options& options) 
       return Outcome::kTaken;
     case OptionKind::kPolicy:
       return parse_policy(s, &member<PolicyOption>(options, info)) ? Outcome::kTaken : Outcome::kMalformed;
+    case OptionKind::kLarge: {
+      LargeOption& large = member<LargeOption>(options, info);
+      if (!parse_large(s, &large)) return Outcome::kMalformed;
+      if (large.from == 0 || large.from >= LargeOption::kLeastFrom) return Outcome::kTaken;
+      large.from = LargeOption::kLeastFrom;
+      if (large.to < large.from) large.to = large.from;
+      return Outcome::kCut;
+    }
     case OptionKind::kNodes:
       return parse_nodes(s, &member<NodesOption>(options, info)) ? Outcome::kTaken : Outcome::kMalformed;
   }

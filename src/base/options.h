@@ -22,7 +22,6 @@ enum class HugeSourceOption : std::uint8_t { kAnonymous, kMemfd, kHugetlbfs, kLa
 enum class StaticOption : std::uint8_t { kOff, kThp, k2M, kLast = k2M };
 enum class ThpOption : std::uint8_t { kOff, kThp, kLast = kThp };
 enum class ScavengeOption : std::uint8_t { kBackground, kInline, kOff, kLast = kOff };
-enum class LargeOption : std::uint8_t { kFirstTouch, kLocal, kInterleave, kLast = kInterleave };
 enum class ForkOption : std::uint8_t { kAuto, kCow, kLast = kCow };
 enum class CheckOption : std::uint8_t { kLenient, kStrict, kLast = kStrict };
 enum class RseqOption : std::uint8_t { kAuto, kOwn, kOff, kLast = kOff };
@@ -43,14 +42,26 @@ struct NodesOption {
   bool allows(NodeId node) const { return list.all || list.nodes.has(node) != except; }
 };
 
-enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kBind, kPreferred };
+enum class PolicyKind : std::uint8_t { kLocal, kInterleave, kWeighted, kBind, kPreferred, kBandwidth, kLatency, kCapacity };
 
-// local | interleave | interleave:LIST | bind:LIST | preferred:N. "interleave" alone leaves `where` empty: all nodes
-// that have CPUs, whereas "interleave:all" includes memory-only ones other than devices.
+// local | interleave | interleave:LIST | weighted | weighted:LIST | bind:LIST | preferred:LIST | bandwidth | latency |
+// capacity. "interleave" alone leaves `where` empty: all nodes that have CPUs, whereas "interleave:all" includes memory-only
+// ones other than devices, as does "weighted" alone.
 struct PolicyOption {
   PolicyKind kind = PolicyKind::kLocal;
   NodeList where;
   bool operator==(const PolicyOption&) const = default;
+};
+
+enum class LargeKind : std::uint8_t { kFirstTouch, kLocal, kInterleave, kWeighted, kBandwidth, kLatency, kCapacity };
+
+// firsttouch | local | interleave | weighted, or bandwidth | latency | capacity with or without sizes: ":FROM" or ":FROM-TO".
+struct LargeOption {
+  static constexpr std::uint64_t kLeastFrom = 64 * KiB;
+  LargeKind kind = LargeKind::kFirstTouch;
+  std::uint64_t from = 0;           // 0: no sizes were given
+  std::uint64_t to = UINT64_MAX;    // the largest
+  bool operator==(const LargeOption&) const = default;
 };
 
 // A copy of a value, since a program may overwrite its environment (servers that change their process title do).
@@ -88,6 +99,9 @@ struct Options {
   // True where the environment set this option to a value that was accepted or cut to the range.
   bool given(OptionId id) const { return (given_ >> static_cast<unsigned>(id) & 1) != 0; }
 
+  // As if the environment had not: what it asked for cannot be had. The caller sets the default.
+  void forget(OptionId id) { given_ &= ~(std::uint64_t{1} << static_cast<unsigned>(id)); }
+
   std::uint64_t given_ = 0;
 };
 
@@ -100,7 +114,7 @@ struct OptionProblems {
   char line[kMaxLines][kLineBytes];
 };
 
-enum class OptionKind : std::uint8_t { kBool, kSize, kDuration, kWords, kText, kBorrowed, kPolicy, kNodes };
+enum class OptionKind : std::uint8_t { kBool, kSize, kDuration, kWords, kText, kBorrowed, kPolicy, kLarge, kNodes };
 
 struct OptionForm {
   OptionKind kind;
@@ -140,11 +154,13 @@ bool parse_bool(std::string_view s, bool* value);                  // 1/0, true/
 bool parse_node_list(std::string_view s, NodeList* list);          // 0-3,5 or all
 bool parse_nodes(std::string_view s, NodesOption* nodes);          // 0-3,5 or !0-3,5 or all
 bool parse_policy(std::string_view s, PolicyOption* policy);
+bool parse_large(std::string_view s, LargeOption* large);          // sizes from LargeOption::kLeastFrom on or not
 void write_size(TextWriter& out, std::uint64_t bytes);             // the shortest form that parses back: 2M, 4097
 void write_duration(TextWriter& out, std::uint64_t ms);
 void write_node_list(TextWriter& out, const NodeSet& nodes);       // 0-3,5; "none" when empty
 void write_nodes(TextWriter& out, const NodesOption& nodes);
 void write_policy(TextWriter& out, const PolicyOption& policy);
+void write_large(TextWriter& out, const LargeOption& large);
 // The value as the parser would take it; "" for a text that is not set.
 void write_option_value(TextWriter& out, const Options& options, OptionId id);
 // What the option accepts: "auto|2m|1g|thp|off", "size 0..1G", "DIR".

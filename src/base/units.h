@@ -122,8 +122,9 @@ struct CpuId {
   constexpr auto operator<=>(const CpuId&) const = default;
 };
 
-// The index of a heap, dense from 0: one per NUMA node with memory, the first-touch heap, the interleaved heap, and then for
-// each of these in the same order its paged twin (HeapKind::kPaged). Also the index of its lists in every CPU's cache.
+// The index of a heap, dense from 0: one per NUMA node with memory, the first-touch heap, the interleaved heap, those of the
+// other ways to spread memory that the machine has a use for, and then for each of these in the same order its paged twin
+// (HeapKind::kPaged). Also the index of its lists in every CPU's cache.
 struct HeapId {
   unsigned value = 0;
   constexpr HeapId() = default;
@@ -133,7 +134,7 @@ struct HeapId {
 
 inline constexpr unsigned kMaxNodes = 256;   // nodes with memory that get a heap
 inline constexpr unsigned kMaxCpus = 8192;   // the kernel's own upper bound on x86-64
-inline constexpr unsigned kMaxHeaps = 2 * (kMaxNodes + 2);
+inline constexpr unsigned kMaxHeaps = 2 * (kMaxNodes + 4);
 
 static_assert(kPagesPerHuge == 256 && kPagesPerArena == 8192 && kUnitsPerArena == 32);
 

@@ -24,7 +24,7 @@ const char* cache_mode_name(CacheMode mode);  // "rseq", "own-rseq", "fallback",
 struct CacheConfig {
   unsigned cpus = 1;                 // possible CPUs
   std::size_t bytes_per_cpu = 4 * MiB;  // 0: no caches
-  bool strict = false;               // never from another node's heap
+  Help help = Help::kNeighbours;     // who serves where a CPU's own heap has no memory left
   unsigned twins = kMaxHeaps;        // a CPU allocates from its heap and the one so many behind it; kMaxHeaps: there is none
   unsigned extent_heap = kMaxHeaps;  // whose large objects any CPU keeps, by their descriptors; kMaxHeaps: none
   unsigned pages_heap = kMaxHeaps;   // whose bins any CPU keeps and hands out; kMaxHeaps: none
@@ -50,9 +50,8 @@ class CpuCaches {
   void* alloc(SpanClass c, bool* untouched = nullptr);
   // The same from the paged twin of the CPU's heap.
   void* alloc_paged(SpanClass c);
-  // The same from a heap of the caller's choice. strict: nullptr where that heap has no memory left;
-  // else the next nearest serves.
-  void* alloc_from(HeapId h, SpanClass c, bool strict);
+  // The same from a heap of the caller's choice. help: who serves where that heap has no memory left.
+  void* alloc_from(HeapId h, SpanClass c, Help help);
   // Takes an object of class c of heap h whose mark, if it has one, is set.
   void free(void* p, SpanClass c, HeapId h);
 
@@ -146,14 +145,14 @@ class CpuCaches {
   HeapId twin_of(HeapId h) const { return HeapId(h.value + config_.twins); }
   // Whether what is freed here of heap h may be handed out here again.
   bool hands_out(const CpuCache& cache, HeapId h) const { return h == cache.local || h == twin_of(cache.local); }
-  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
-  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched);
+  template <typename Access> void* serve(Access& access, HeapId h, SpanClass c, Help help, bool* untouched);
+  template <typename Access> void* alloc_with(Access& access, HeapId h, SpanClass c, Help help, bool* untouched);
   template <typename Access> void* alloc_from_substitute(Access& access, HeapId h, SpanClass c, bool* untouched);
   template <typename Access> bool free_with(Access& access, void* p, SpanClass c, HeapId h);
   template <typename Access> void keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batch batch);
   template <typename Access> bool grow_list(Access& access, FreeList& list, HeapId h, SpanClass c);
   template <typename Access> bool reserve_capacity(Access& access, std::size_t bytes);
-  void* alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched);
+  void* alloc_uncached(HeapId h, SpanClass c, Help help, bool* untouched);
 
   const OsOps* os_ = nullptr;
   HeapSet* heaps_ = nullptr;

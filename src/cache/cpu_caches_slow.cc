@@ -139,10 +139,10 @@ void CpuCaches::keep(Access& access, FreeList& list, HeapId h, SpanClass c, Batc
 }
 
 template <typename Access>
-void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
+void* CpuCaches::serve(Access& access, HeapId h, SpanClass c, Help help, bool* untouched) {
   void* object;
   if (access.pop(list_of(access.cache(), h, c), &object)) return object;
-  return alloc_with(access, h, c, strict, untouched);
+  return alloc_with(access, h, c, help, untouched);
 }
 
 // While h's node is full the objects of the heap that serves instead are handed out here, from this CPU's list for them,
@@ -156,14 +156,14 @@ void* CpuCaches::alloc_from_substitute(Access& access, HeapId h, SpanClass c, bo
   const bool looks = !popped || __atomic_add_fetch(&access.cache().substituted, 1, __ATOMIC_RELAXED) % kObjectsPerLook == 0;
   if (looks && heaps_->ends_substitute(h)) return object;
   if (popped) return object;
-  object = alloc_with(access, other, c, true, untouched);
+  object = alloc_with(access, other, c, Help::kNobody, untouched);
   object != nullptr ? heaps_->note_helped(other) : heaps_->drop_substitute(h);
   return object;
 }
 
 template <typename Access>
-void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict, bool* untouched) {
-  if (!strict) {
+void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, Help help, bool* untouched) {
+  if (help == Help::kNeighbours) {
     if (void* object = alloc_from_substitute(access, h, c, untouched); object != nullptr) return object;
   }
   CpuCache& cache = access.cache();
@@ -174,7 +174,7 @@ void* CpuCaches::alloc_with(Access& access, HeapId h, SpanClass c, bool strict, 
   const unsigned batch = batch_objects(c);
   const unsigned wanted = cap == 0 ? 1 : cap < batch ? cap : batch;
   HeapId from = h;
-  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), strict, untouched);
+  const Batch got = heaps_->fetch(&from, c, wanted, CpuId(static_cast<int>(cache.cpu)), help, untouched);
   count_one(&cache.refills);
   // The link of an untouched object, which comes alone, is not even read.
   if (got.head == nullptr || got.count == 1) return got.head;
@@ -216,8 +216,8 @@ bool CpuCaches::free_with(Access& access, void* p, SpanClass c, HeapId h) {
   return true;
 }
 
-void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, bool strict, bool* untouched) {
-  return heaps_->fetch(&h, c, 1, current_cpu(), strict, untouched).head;
+void* CpuCaches::alloc_uncached(HeapId h, SpanClass c, Help help, bool* untouched) {
+  return heaps_->fetch(&h, c, 1, current_cpu(), help, untouched).head;
 }
 
 void* CpuCaches::alloc(SpanClass c, bool* untouched) {
@@ -228,27 +228,27 @@ void* CpuCaches::alloc(SpanClass c, bool* untouched) {
     RseqAccess access(*this);
     if (access.usable()) {
       const HeapId local = access.cache().local;
-      return diverted ? serve(access, local, c, config_.strict, untouched) : alloc_with(access, local, c, config_.strict, untouched);
+      return diverted ? serve(access, local, c, config_.help, untouched) : alloc_with(access, local, c, config_.help, untouched);
     }
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, access.cache().local, c, config_.strict, untouched);
+    if (access.usable()) return serve(access, access.cache().local, c, config_.help, untouched);
   }
-  return alloc_uncached(local_heap(), c, config_.strict, untouched);
+  return alloc_uncached(local_heap(), c, config_.help, untouched);
 }
 
 // A thread that moves to a CPU of another node in between takes its object from there: as if it had moved a moment later.
-void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap()), c, config_.strict); }
+void* CpuCaches::alloc_paged(SpanClass c) { return alloc_from(twin_of(local_heap()), c, config_.help); }
 
-void* CpuCaches::alloc_from(HeapId h, SpanClass c, bool strict) {
+void* CpuCaches::alloc_from(HeapId h, SpanClass c, Help help) {
   if (has_sequences()) {
     RseqAccess access(*this);
-    if (access.usable()) return serve(access, h, c, strict, nullptr);
+    if (access.usable()) return serve(access, h, c, help, nullptr);
   } else if (mode_ == CacheMode::kFallback) {
     LockedAccess access(*this);
-    if (access.usable()) return serve(access, h, c, strict, nullptr);
+    if (access.usable()) return serve(access, h, c, help, nullptr);
   }
-  return alloc_uncached(h, c, strict, nullptr);
+  return alloc_uncached(h, c, help, nullptr);
 }
 
 void CpuCaches::free(void* p, SpanClass c, HeapId h) {

@@ -29,9 +29,14 @@ struct LargeRoute {
   std::size_t pool_min = SIZE_MAX;    // or extents from here on where they get pages of a pool
   std::size_t leave_from = SIZE_MAX;  // an object of a node's heap that grows to this size moves to first-touch memory
   std::size_t pages_lists = 0;        // where a CPU's lists of touched pages begin
+  std::size_t best_min = SIZE_MAX;    // from here on none of these, but the memory that NUMAHEAP_LARGE finds best,
+  std::size_t best_max = 0;           // up to here. Both never change after the start; bins end below best_min
 
-  bool is_extent(std::size_t size) const { return size >= word(extent_min) && size <= word(extent_max); }
-  bool is_touched_pages(std::size_t size) const { return size >= word(pages_min) && size < word(pages_end); }
+  bool is_best(std::size_t size) const { return size >= best_min && size <= best_max; }
+  bool is_extent(std::size_t size) const { return size >= word(extent_min) && size <= word(extent_max) && !is_best(size); }
+  bool is_touched_pages(std::size_t size) const {
+    return size >= word(pages_min) && size < word(pages_end) && !is_best(size);
+  }
   // What is less than this belongs to the heap of a CPU's node.
   std::size_t first_touch_min() const {
     const std::size_t extents = word(extent_min), pages = word(pages_min);

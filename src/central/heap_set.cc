@@ -67,7 +67,16 @@ bool HeapSet::ends_substitute(HeapId h) {
 }
 
 template <typename Attempt>
-bool HeapSet::ask_others(HeapId h, CpuId cpu, Attempt&& attempt) {
+bool HeapSet::ask_others(HeapId h, CpuId cpu, Help help, Attempt&& attempt) {
+  if (help == Help::kNobody) return false;
+  if (help != Help::kNeighbours && helpers_of_ != nullptr) {
+    HeapId order[kMaxNodes];
+    const unsigned count = helpers_of_(help, h, cpu, order);
+    for (unsigned i = 0; i < count; i++) {
+      if (order[i] != h && attempt(order[i])) return true;
+    }
+    return false;
+  }
   const NodeHeap& n = heaps_[h.value];
   const auto ask_list_of = [&](const NodeHeap& list, auto&& may_ask) {
     for (unsigned i = 0; i < list.fallbacks; i++) {
@@ -87,30 +96,30 @@ bool HeapSet::ask_others(HeapId h, CpuId cpu, Attempt&& attempt) {
   return (helps(home) && attempt(home)) || ask_list_of(heaps_[home.value], helps);
 }
 
-Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
-  Batch batch = fetch_from(h, c, wanted, cpu, strict, untouched);
-  if (batch.head == nullptr && release_idle()) batch = fetch_from(h, c, wanted, cpu, strict, untouched);
+Batch HeapSet::fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, Help help, bool* untouched) {
+  Batch batch = fetch_from(h, c, wanted, cpu, help, untouched);
+  if (batch.head == nullptr && release_idle()) batch = fetch_from(h, c, wanted, cpu, help, untouched);
   heaps_[h->value].small_bytes.fetch_add(std::uint64_t{batch.count} * size_class(c).bytes, std::memory_order_relaxed);
   return batch;
 }
 
-Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched) {
+Batch HeapSet::fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, Help help, bool* untouched) {
   if (Central* own = central(*h, c); own != nullptr) {
     if (const Batch batch = own->fetch(wanted, cpu, untouched); batch.count != 0) {
       note_served(*h, cpu, batch.count);
       return batch;
     }
   }
-  if (strict) return {};
   Batch batch;
-  ask_others(*h, cpu, [&](HeapId other) {
+  ask_others(*h, cpu, help, [&](HeapId other) {
     Central* theirs = central(other, c);
     // One object: as long as the other heap is the substitute, the caller gets whole batches from it.
     if (theirs != nullptr) batch = theirs->fetch(1, cpu, untouched);
     if (batch.count == 0) return false;
     note_helped(other);
     note_served(other, cpu, 1);
-    if (NodeHeap& full = heaps_[h->value]; !full.serves_all_nodes) {
+    // In the order of another policy it is the asker's node that decides who serves, not the heap.
+    if (NodeHeap& full = heaps_[h->value]; help == Help::kNeighbours && !full.serves_all_nodes) {
       full.substitute_until_ns.store(full.heap.os().now_ns() + kFullFor, std::memory_order_relaxed);
       full.substitute.store(other.value + 1, std::memory_order_relaxed);
     }
@@ -150,23 +159,20 @@ bool HeapSet::resize_large(MSpan* span, std::size_t bytes, NodeId asker) {
   return heap.resize_large(span, bin.bytes, bin.c, asker);
 }
 
-MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
+MSpan* HeapSet::alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help,
                             NodeId asker, LargeUse use) {
-  MSpan* span = find_large(h, bytes, alignment, noscan, strict, asker, use);
-  if (span == nullptr && release_idle()) span = find_large(h, bytes, alignment, noscan, strict, asker, use);
+  MSpan* span = find_large(h, bytes, alignment, noscan, help, asker, use);
+  if (span == nullptr && release_idle()) span = find_large(h, bytes, alignment, noscan, help, asker, use);
   if (span == nullptr) return nullptr;
   note_served(HeapId(span->heap), running_cpu(), 1);
   return span;
 }
 
-MSpan* HeapSet::find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict,
+MSpan* HeapSet::find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help,
                            NodeId asker, LargeUse use) {
-  if (MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker, use);
-      span != nullptr || strict) {
-    return span;
-  }
-  MSpan* span = nullptr;
-  ask_others(h, running_cpu(), [&](HeapId other) {
+  MSpan* span = alloc_large_from(heaps_[h.value].heap, bytes, alignment, noscan, asker, use);
+  if (span != nullptr) return span;
+  ask_others(h, running_cpu(), help, [&](HeapId other) {
     span = alloc_large_from(heaps_[other.value].heap, bytes, alignment, noscan, asker, use);
     if (span == nullptr) return false;
     note_helped(other);

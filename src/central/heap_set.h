@@ -31,6 +31,20 @@ struct alignas(kOsPageSize) NodeHeap {
 
 constexpr unsigned central_index(SpanClass c) { return c.list() + (c.is_placed() ? kCachedClasses : 0); }
 
+// Who serves a request that its own heap has no memory for.
+enum class Help : std::uint8_t {
+  kNobody,
+  kNeighbours,  // of the heap; where it is no node's, those of the CPU that asks
+  // In the order that HelpersOf tells for the CPU that asks:
+  kPolicy,  // the process's policy
+  kBandwidth,
+  kLatency,
+  kCapacity,
+  kFast,  // fast memory and nothing else
+};
+// The heaps that serve a request of this CPU to heap h in that order, h among them: out[0 .. result - 1], room for kMaxNodes.
+using HelpersOf = unsigned (*)(Help help, HeapId h, CpuId cpu, HeapId* out);
+
 // The heap of the node that a CPU is on, whatever policy is in force.
 using HomeOfCpu = HeapId (*)(CpuId cpu);
 
@@ -44,6 +58,8 @@ class HeapSet {
 
   // For the statistics; without it nobody's objects count as local.
   void set_home_of_cpu(HomeOfCpu home) { home_of_cpu_ = home; }
+  // Without it neighbours help.
+  void set_helpers(HelpersOf helpers) { helpers_of_ = helpers; }
 
   unsigned count() const { return count_; }
   NodeHeap& operator[](HeapId h) { return heaps_[h.value]; }
@@ -52,12 +68,13 @@ class HeapSet {
   // nullptr where there is no memory for the mcentral itself.
   Central* central(HeapId h, SpanClass c);
 
-  // A batch from heap h. *h becomes the heap that served, where h itself had nothing left and `strict` is false.
+  // A batch from heap h. *h becomes the heap that served, where h itself had nothing left.
   // untouched: as for MCentral::fetch().
-  Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched = nullptr);
-  // The heap that serves instead of h because h's node was found full a moment ago; h itself where there is none. Whoever is
-  // served by it asks h again once ends_substitute() says true, and calls drop_substitute() where it is full as well. Hints,
-  // so that their order does not matter: with an old one a heap is asked a little too early or too late.
+  Batch fetch(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, Help help, bool* untouched = nullptr);
+  // The heap that serves instead of h, for those whom neighbours help, because h's node was found full a moment ago; h itself
+  // where there is none. Whoever is served by it asks h again once ends_substitute() says true, and calls drop_substitute()
+  // where it is full as well. Hints, so that their order does not matter: with an old one a heap is asked a little too early
+  // or too late.
   HeapId substitute_of(HeapId h) const {
     const std::uint32_t other = heaps_[h.value].substitute.load(std::memory_order_relaxed);
     return other == 0 ? h : HeapId(other - 1);
@@ -70,7 +87,7 @@ class HeapSet {
   void flush(HeapId home, SpanClass c, void* head, unsigned count, HeapId from);
   // nullptr: out of memory everywhere that may be asked. The size is rounded up to that of the bin, where there is one.
   // asker: the node of the calling thread.
-  MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker = {},
+  MSpan* alloc_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help, NodeId asker = {},
                      LargeUse use = LargeUse::kPlain);
   void free_large(MSpan* span) { heaps_[span->heap].heap.free_span(span); }
   // Grows or shrinks a large object where it stands. False: nothing changed (shrinking always succeeds).
@@ -91,17 +108,18 @@ class HeapSet {
     SpanClass c;
   };
   static Bin bin_for(const MHeap& heap, std::size_t bytes, bool noscan, bool binned);
-  Batch fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, bool strict, bool* untouched);
+  Batch fetch_from(HeapId* h, SpanClass c, unsigned wanted, CpuId cpu, Help help, bool* untouched);
   static MSpan* alloc_large_from(MHeap& heap, std::size_t bytes, std::size_t alignment, bool noscan, NodeId asker,
                                  LargeUse use);
-  MSpan* find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, bool strict, NodeId asker,
+  MSpan* find_large(HeapId h, std::size_t bytes, std::size_t alignment, bool noscan, Help help, NodeId asker,
                     LargeUse use);
   // Calls attempt(heap) for one after the other of the heaps that help h out, until it says true.
   template <typename Attempt>
-  bool ask_others(HeapId h, CpuId cpu, Attempt&& attempt);
+  bool ask_others(HeapId h, CpuId cpu, Help help, Attempt&& attempt);
   void note_served(HeapId h, CpuId cpu, unsigned objects);
 
   HomeOfCpu home_of_cpu_ = nullptr;
+  HelpersOf helpers_of_ = nullptr;
   NodeHeap* heaps_ = nullptr;
   unsigned count_ = 0;
   AddressSpace* space_ = nullptr;

@@ -92,7 +92,8 @@ void check_nodes(Patient& patient) {
   }
   const InheritedPolicy& policy = patient.around.policy;
   if (policy.is_set() && patient.many_nodes()) {
-    static constexpr const char* kModes[] = {"", "", "preferred", "preferred-many", "bind", "interleave"};
+    static constexpr const char* kModes[] = {"", "", "preferred", "preferred-many", "bind", "interleave",
+                                             "weighted interleave"};
     Finding& finding = patient.add("policy", Severity::kNote, "A memory policy was inherited");
     finding.here = std::string(kModes[static_cast<unsigned>(policy.mode)]) + " " + nodes_text(policy.nodes) +
                    " (numactl, or whatever started this)";

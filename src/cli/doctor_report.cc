@@ -49,6 +49,13 @@ class Page {
         out_ += ' ';
         column++;
       }
+      // The words that an option accepts are one word here, which may be wider than the screen.
+      for (std::size_t bar; column + (end - at) > columns_; at = bar + 1) {
+        bar = text.rfind('|', at + (columns_ - column) - 1);
+        if (bar == text.npos || bar < at) break;
+        out_ += text.substr(at, bar + 1 - at) + "\n" + std::string(indent, ' ');
+        column = indent;
+      }
       out_.append(text, at, end - at);
       column += end - at;
       at = end + 1;

@@ -15,6 +15,18 @@ namespace {
 
 constexpr std::size_t kMostClassBytes = 16 * KiB;
 
+// The heaps that are no node's, in the order of the library's. The last two are on some machines only.
+struct SharedKind {
+  int kind;
+  const char* name;
+  const char* word;
+};
+constexpr SharedKind kSharedKinds[] = {{NUMAHEAP_HEAP_FIRST_TOUCH, "first touch", "first_touch"},
+                                       {NUMAHEAP_HEAP_INTERLEAVED, "interleaved", "interleaved"},
+                                       {NUMAHEAP_HEAP_WEIGHTED, "weighted", "weighted"},
+                                       {NUMAHEAP_HEAP_INTERLEAVED_FAST, "interl. fast", "interleaved_fast"}};
+constexpr unsigned kFewestShared = 2;
+
 // The bytes of a class of the library that its fields lie in.
 template <std::size_t N>
 std::size_t extent_of(const LiveField (&fields)[N]) {
@@ -124,10 +136,7 @@ LiveHeap read_heap(LiveProcess& p, unsigned index, const std::vector<std::uint32
   const LiveObject heap(bytes.data(), bytes.size());
   const auto get = [&](LiveHeapField f) { return heap.get(field(b, f)); };
   LiveHeap h = {};
-  const unsigned like = index % (b.heap_count / 2);
-  h.kind = like < b.first_touch    ? NUMAHEAP_HEAP_NODE
-           : like == b.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH
-                                   : NUMAHEAP_HEAP_INTERLEAVED;
+  h.kind = kind_of_heap(b, index % (b.heap_count / 2));
   h.node = h.kind == NUMAHEAP_HEAP_NODE ? static_cast<std::int32_t>(get(LiveHeapField::kNode)) : -1;
   h.huge_1g_bytes = get(LiveHeapField::kBacked1G) * b.unit_bytes;
   h.hugetlb_bytes = get(LiveHeapField::kBacked2M) * b.unit_bytes + h.huge_1g_bytes;
@@ -162,7 +171,8 @@ std::uint64_t LiveObject::get(LiveField f) const {
 bool is_plausible(const LiveBlock& b) {
   const LiveField centrals = field(b, LiveHeapField::kCentrals);
   return b.page_bytes == kPageSize && b.unit_bytes == kHugeSize && b.arena_bytes == kArenaSize && b.heap_count >= 6 &&
-         b.heap_count % 2 == 0 && b.heap_count <= kMaxHeaps && b.first_touch == b.heap_count / 2 - 2 &&
+         b.heap_count % 2 == 0 && b.heap_count <= kMaxHeaps && b.first_touch < kMaxNodes + 1 &&
+         b.first_touch + kFewestShared <= b.heap_count / 2 && b.heap_count / 2 <= b.first_touch + std::size(kSharedKinds) &&
          b.lists > b.first_bin && b.lists <= 4096 && b.centrals >= 2 && b.centrals / 2 <= b.lists &&
          b.cpus <= kMaxCpus && b.page_kind_count <= 4096 && b.kind_shift > 0 && b.kind_shift < 32 &&
          b.fallback_count <= 64 && b.heap_bytes <= kMostClassBytes && are_plausible(b.heap, b.heap_bytes) &&
@@ -230,13 +240,29 @@ std::string why_lost(LiveProcess& process) {
   return name + (error == ESRCH ? " has ended" : " runs another program now");
 }
 
+int kind_of_heap(const LiveBlock& b, unsigned index) {
+  return index < b.first_touch ? NUMAHEAP_HEAP_NODE : kSharedKinds[index - b.first_touch].kind;
+}
+
 std::string heap_name(int kind, int node) {
-  if (kind == NUMAHEAP_HEAP_NODE) return "node " + std::to_string(node);
-  return kind == NUMAHEAP_HEAP_FIRST_TOUCH ? "first touch" : "interleaved";
+  for (const SharedKind& shared : kSharedKinds) {
+    if (shared.kind == kind) return shared.name;
+  }
+  return "node " + std::to_string(node);
 }
 
 const char* heap_kind(int kind) {
-  return kind == NUMAHEAP_HEAP_NODE ? "node" : kind == NUMAHEAP_HEAP_FIRST_TOUCH ? "first_touch" : "interleaved";
+  for (const SharedKind& shared : kSharedKinds) {
+    if (shared.kind == kind) return shared.word;
+  }
+  return "node";
+}
+
+int heap_kind_of(const std::string& word) {
+  for (const SharedKind& shared : kSharedKinds) {
+    if (shared.word == word) return shared.kind;
+  }
+  return word == "node" ? NUMAHEAP_HEAP_NODE : -1;
 }
 
 void LiveHeap::add(const LiveHeap& other) {

@@ -37,10 +37,13 @@ struct LiveHeap : numaheap_heap_stats {
   bool used() const { return kind == NUMAHEAP_HEAP_NODE || arenas != 0; }
   void add(const LiveHeap& other);
 };
+// The numaheap_heap_kind of a heap, or of that whose twin it is. index: less than half of heap_count.
+int kind_of_heap(const LiveBlock& block, unsigned index);
 // "node 0", "first touch", "interleaved".
 std::string heap_name(int kind, int node);
-// The same as in JSON.
+// The same as in JSON, and back; -1: it is none.
 const char* heap_kind(int kind);
+int heap_kind_of(const std::string& word);
 
 struct LiveFallback {
   std::string name, text;

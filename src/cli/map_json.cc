@@ -87,11 +87,8 @@ bool parse_arena(const Json& json, MapArena* arena) {
 }
 
 bool parse_heap(const Json& json, MapHeap* heap) {
-  const std::string& kind = json["kind"].text;
-  heap->kind = kind == "node"          ? NUMAHEAP_HEAP_NODE
-               : kind == "first_touch" ? NUMAHEAP_HEAP_FIRST_TOUCH
-                                       : NUMAHEAP_HEAP_INTERLEAVED;
-  if (kind != heap_kind(heap->kind)) return false;
+  heap->kind = heap_kind_of(json["kind"].text);
+  if (heap->kind < 0) return false;
   heap->node =
       heap->kind == NUMAHEAP_HEAP_NODE ? static_cast<int>(std::min<std::uint64_t>(1023, json["node"].count())) : -1;
   heap->paged = json["paged"].number != 0;

@@ -241,7 +241,8 @@ void write_system(TextWriter& out, const Asked& asked) {
   }
   out.ch('\n');
   if (root.empty()) {
-    static constexpr const char* kModes[] = {"unknown", "default", "preferred", "preferred-many", "bind", "interleave"};
+    static constexpr const char* kModes[] = {"unknown", "default", "preferred", "preferred-many", "bind", "interleave",
+                                             "weighted interleave"};
     const InheritedPolicy policy = read_inherited_policy();
     out.text("inherited policy: ").text(kModes[static_cast<unsigned>(policy.mode)]);
     if (policy.is_set()) {

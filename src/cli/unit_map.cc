@@ -55,9 +55,7 @@ void MapReader::read_heap(unsigned index, MapHeap* heap) {
   std::vector<char> object(b_.heap_bytes);
   process_.memory.read(b_.heaps + std::uint64_t{index} * b_.heap_bytes, object.data(), object.size());
   const unsigned twins = b_.heap_count / 2, like = index % twins;
-  heap->kind = like < b_.first_touch    ? NUMAHEAP_HEAP_NODE
-               : like == b_.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH
-                                        : NUMAHEAP_HEAP_INTERLEAVED;
+  heap->kind = kind_of_heap(b_, like);
   heap->node = heap->kind == NUMAHEAP_HEAP_NODE ? static_cast<int>(get(object, LiveHeapField::kNode)) : -1;
   heap->paged = index >= twins;
   if (index == 0 && b_.first_touch == 1) only_node_ = static_cast<std::int16_t>(heap->node);

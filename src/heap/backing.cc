@@ -162,8 +162,8 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
     if (config_.strict) return ENOMEM;
   }
   if (!has_room && nodes_lack_room(bytes)) return ENOMEM;
-  const bool bound = bind(run.at(0), bytes, config_.policy) == 0;
-  const int error = os_->populate(run.at(0), bytes);
+  const bool bound = config_.turns == nullptr && bind(run.at(0), bytes, config_.policy) == 0;
+  const int error = config_.turns != nullptr ? populate_in_turns(run) : os_->populate(run.at(0), bytes);
   // Without the call plain memory is faulted in by use: slower the first time, as safe.
   if (error != 0 && error != EINVAL) {
     os_->discard(run.at(0), bytes);  // what was to be had would be nobody's
@@ -177,7 +177,19 @@ int Backer::prove_plain(const Run& run, bool has_room) const {
   return 0;
 }
 
+int Backer::populate_in_turns(const Run& run) const {
+  const auto node_of = [&](std::size_t i) { return config_.turns->of((run.start >> kHugeShift) + i); };
+  int error = 0;
+  for (std::size_t i = 0, end; i < run.count && error == 0; i = end) {
+    for (end = i + 1; end < run.count && node_of(end) == node_of(i);) end++;
+    error = os_->populate_on(run.at(i), (end - i) * kHugeSize, node_of(i));
+  }
+  return error;
+}
+
 void Backer::loosen(const Run& run) const {
+  // What lies on the nodes whose turn it is has no policy.
+  if (config_.turns != nullptr) return;
   const BindMode policy = lasting_policy();
   if (run.units[0].bound == policy || os_->bind(run.at(0), run.count * kHugeSize, policy, config_.nodes) != 0) return;
   set_bound(run, policy);

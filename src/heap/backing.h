@@ -16,6 +16,7 @@
 #include "base/units.h"
 #include "heap/fallback.h"
 #include "heap/unit.h"
+#include "numa/weights.h"
 #include "os/os.h"
 
 namespace nh {
@@ -30,7 +31,7 @@ enum class HeapKind : std::uint8_t {
   kNode,         // bound to a node and proven to lie there; the pool first
   kFirstTouch,   // lies where the program first writes; objects of whole units, so that no two owners meet in one
   kTouchedPages,  // the same page by page: base pages, and objects that share units
-  kInterleaved,  // unit by unit over several nodes, proven
+  kInterleaved,  // unit by unit over several nodes, evenly or by weights, proven
   // For memory on which programs make calls that take single OS pages (mprotect, madvise): never hugetlb. Otherwise as the
   // heap whose twin it is.
   kPaged,
@@ -54,6 +55,9 @@ class Backer {
     NodeSet nodes;                   // of the policy; first touch: those on whose CPUs the process runs
     NodeSet serving;                 // where the memory may come to lie; empty: `nodes`
     std::uint64_t most_bytes = UINT64_MAX;  // what these hold in all, as far as it is known
+    // kInterleave without weights of the kernel: units lie on the nodes whose turn it is, by who faults them in and without a
+    // policy of their own. Never hugetlb then.
+    const UnitTurns* turns = nullptr;
     bool strict = false;             // never from another node
     bool policy_places = false;      // first touch: a policy of the process decides on which node, not who touches
     bool keeps_to_nodes = false;     // no policy, but bound to `nodes`: others that the kernel would take are left out
@@ -144,6 +148,7 @@ class Backer {
   int replace_with_thp(const Run& unit) const;
   int prove_hugetlb(const Run& run) const;
   int prove_plain(const Run& run, bool has_room) const;
+  int populate_in_turns(const Run& run) const;
   bool unmap(const Run& run) const;
   unsigned allowed_of(const NodeSet& nodes) const;
   bool node_is_gone() const;

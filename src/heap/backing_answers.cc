@@ -29,11 +29,13 @@ Fallback Backer::off_pool(std::size_t page_bytes, std::size_t bytes, std::size_t
   }
   if (first_touch()) return off_pool_first_touch(pool, page_bytes, bytes, most_pages);
   // A share of it on each node for interleaving, since where a node is dry the kernel takes another node's page and says
-  // nothing; at least one page on our node otherwise. What is added on demand comes from whichever node the fault is on.
-  const bool everywhere = config_.policy == BindMode::kInterleave;
+  // nothing; by weights that may be nearly all of it. At least one page on our node otherwise. What is added on demand comes
+  // from whichever node the fault is on.
+  const bool weighted = config_.policy == BindMode::kWeighted;
+  const bool everywhere = weighted || config_.policy == BindMode::kInterleave;
   const std::size_t pages = everywhere ? div_up(bytes, page_bytes) : 1;
   if (pool.available() + pool.overcommit < pages) return Fallback::kHugetlbShort;
-  const std::size_t wanted = everywhere ? div_up(pages, config_.nodes.count()) : 1;
+  const std::size_t wanted = everywhere && !weighted ? div_up(pages, config_.nodes.count()) : pages;
   if (pool.overcommit >= wanted || (!has_policy() && config_.nodes.count() <= 1)) return kNoFallback;
   bool all = true, any = false;
   for_each_node(config_.nodes, [&](NodeId n) {
@@ -96,7 +98,8 @@ Fallback Backer::off_pool_of_home(Request* request, NodeId node) const {
 }
 
 bool Backer::may_use_pool() const {
-  return config_.kind != HeapKind::kPaged && config_.kind != HeapKind::kTouchedPages && wants_hugetlb(config_.huge_pages);
+  const bool plain = config_.kind == HeapKind::kPaged || config_.kind == HeapKind::kTouchedPages || config_.turns != nullptr;
+  return !plain && wants_hugetlb(config_.huge_pages);
 }
 
 void Backer::note_off_pool(Fallback why) const {

@@ -57,17 +57,17 @@ MSpan* take_extent(std::size_t size, bool noscan, std::size_t alignment) {
   return nullptr;
 }
 
-MSpan* allocate_from_heaps(HeapId heap, std::size_t size, std::size_t alignment, bool noscan) {
-  return g_process.heaps.alloc_large(heap, size, alignment, noscan, g_process.no_other_node, current_node());
+MSpan* allocate_from_heaps(HeapChoice from, std::size_t size, std::size_t alignment, bool noscan) {
+  return g_process.heaps.alloc_large(from.heap, size, alignment, noscan, from.help, current_node());
 }
 
 // bytes: what the heap is asked for. What CPUs keep comes before new memory.
-MSpan* allocate_span_from(HeapId heap, std::size_t bytes, std::size_t alignment, bool noscan) {
-  if (g_process.heaps[heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(heap, bytes);
-  MSpan* span = allocate_from_heaps(heap, bytes, alignment, noscan);
+MSpan* allocate_span_from(HeapChoice from, std::size_t bytes, std::size_t alignment, bool noscan) {
+  if (g_process.heaps[from.heap].heap.idle_bytes() < bytes) g_caches.drain_large_before_growth(from.heap, bytes);
+  MSpan* span = allocate_from_heaps(from, bytes, alignment, noscan);
   if (span == nullptr) {
     release_kept();
-    span = allocate_from_heaps(heap, bytes, alignment, noscan);
+    span = allocate_from_heaps(from, bytes, alignment, noscan);
   }
   if (span == nullptr) return nullptr;
   g_caches.large_missed(*span);
@@ -83,10 +83,10 @@ MSpan* allocate_span(std::size_t size, std::size_t alignment, bool noscan) {
   if (size > g_process.space.max_bytes() || alignment > g_process.space.max_bytes()) return nullptr;
   const LargeRoute& route = g_large_route;
   const bool units = size >= LargeRoute::word(route.extent_min) || (size > kMaxBinBytes && route.is_touched_pages(size));
-  const bool shifts = alignment <= kCacheLine && units;
+  const bool shifts = alignment <= kCacheLine && units && !route.is_best(size);
   const std::size_t bytes = shifts && size >= kMinToAddUnit ? size + kRoomToShift : size;
   if (alignment < kPageSize) alignment = kPageSize;
-  MSpan* span = allocate_span_from(heap_for_large(bytes), bytes, alignment, noscan);
+  MSpan* span = allocate_span_from(heap_for_large(size), bytes, alignment, noscan);
   if (span != nullptr && shifts && heap_of(span).takes_units(bytes)) shift_start(span, size);
   return span;
 }
@@ -149,10 +149,11 @@ void* allocate_large_paged(std::size_t size, std::size_t alignment, bool noscan)
   // These are ordinary memory, too.
   if (g_large_route.is_touched_pages(size)) return allocate_large_aligned(size, alignment, noscan);
   void* p;
-  if (alignment <= kPageSize && size > kMaxSmallSize && mcache_alloc_bin(size, noscan, &p, g_hot.twin_lists)) return p;
+  const bool in_bin = alignment <= kPageSize && size > kMaxSmallSize && !g_large_route.is_best(size);
+  if (in_bin && mcache_alloc_bin(size, noscan, &p, g_hot.twin_lists)) return p;
   if ((p = allocate_sampled(size, alignment, noscan)) != nullptr) return p;
   if (alignment < kPageSize) alignment = kPageSize;
-  return start_or_error(allocate_span_from(paged_twin(g_caches.local_heap()), size == 0 ? 1 : size, alignment, noscan));
+  return start_or_error(allocate_span_from(heap_for_paged(size), size == 0 ? 1 : size, alignment, noscan));
 }
 
 void free_large(MSpan* span) {

@@ -53,12 +53,15 @@ inline ReallocPlan plan_realloc(const ReallocObject& object, std::size_t size, c
   plan.stay = stays(object.below, object.usable, size);
   plan.move_to = with_room_to_grow(object.usable, size, object.placed, route);
   // First-touch memory comes in units of 2 MiB, or, as touched pages, from some size on: what fills less than half of that
-  // belongs to other heaps. What grows past a limit goes there, its new part untouched. Placed objects remain where they were
-  // asked for.
-  const std::size_t least = route.is_touched_pages(route.first_touch_min()) ? route.first_touch_min() : kHugeSize;
+  // belongs to other heaps. What grows past a limit goes there, its new part untouched. What grows into the sizes that have
+  // the best memory moves to it. Placed objects remain where they were asked for.
+  const bool has_pages = LargeRoute::word(route.pages_min) < LargeRoute::word(route.pages_end);
+  const std::size_t least = has_pages ? route.first_touch_min() : kHugeSize;
   const bool shrinks_out = object.first_touch && size < route.first_touch_min() && size <= least / 2;
-  const bool grows_out = !object.first_touch && size > object.usable && size >= LargeRoute::word(route.leave_from);
-  const bool leaves = !object.placed && (shrinks_out || grows_out);
+  const bool best = route.is_best(size);
+  const bool grows_out = !object.first_touch && size > object.usable && !best && size >= LargeRoute::word(route.leave_from);
+  const bool enters = best && object.usable < route.best_min;
+  const bool leaves = !object.placed && (shrinks_out || grows_out || enters);
   const bool by_pages = object.usable > kMaxSmallSize && size >= kMinByPages;
   if (by_pages && !leaves) plan.resize_to = as_large(size);
   return plan;

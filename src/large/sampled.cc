@@ -23,16 +23,16 @@ void follow(MSpan* span, Site* site, std::size_t size) {
 }
 
 // Where the usual way would take it from, as far as placement goes.
-HeapId heap_for(std::size_t size, std::size_t alignment) {
+HeapChoice heap_for(std::size_t size, std::size_t alignment) {
   const bool paged = alignment >= kOsPageSize && size < kHugeSize && !g_large_route.is_touched_pages(size);
-  if (paged) return paged_twin(g_caches.local_heap());
-  return heap_for_large(size);
+  return paged ? heap_for_paged(size) : heap_for_large(size);
 }
 
 MSpan* take(std::size_t size, std::size_t alignment, bool noscan, bool zeroed) {
   if (alignment < kPageSize) alignment = kPageSize;
-  MSpan* span = g_process.heaps.alloc_large(heap_for(size, alignment), size == 0 ? 1 : size, alignment, noscan,
-                                            g_process.no_other_node, current_node(), LargeUse::kSampled);
+  const HeapChoice from = heap_for(size, alignment);
+  MSpan* span = g_process.heaps.alloc_large(from.heap, size == 0 ? 1 : size, alignment, noscan, from.help, current_node(),
+                                            LargeUse::kSampled);
   if (span == nullptr || !zeroed || g_process.heaps[HeapId(span->heap)].heap.clear_large(span)) return span;
   g_process.heaps.free_large(span);
   return nullptr;

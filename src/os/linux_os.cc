@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "os/linux_calls.h"
 #include "os/machine_state.h"
+#include "os/thread_policy.h"
 #include "os/userfault.h"
 
 namespace nh {
@@ -70,6 +71,12 @@ int populate(void* p, std::size_t bytes) {
   }
 }
 
+int populate_on(void* p, std::size_t bytes, NodeId node) {
+  ThreadPolicy policy;
+  policy.prefer(node);
+  return populate(p, bytes);
+}
+
 int discard(void* p, std::size_t bytes) {
   const ErrnoKeeper keep;
   if (counted_madvise(p, bytes, MADV_DONTNEED) != 0) return errno;
@@ -96,6 +103,8 @@ int move_mapping(void* from, void* to, std::size_t bytes) {
 
 // ---- placement -------------------------------------------------------------------------------------------------
 
+constexpr int kWeightedInterleave = 6;  // MPOL_WEIGHTED_INTERLEAVE, Linux 6.9
+
 int bind(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes) {
   const ErrnoKeeper keep;
   NodeSet one;
@@ -105,6 +114,7 @@ int bind(void* p, std::size_t bytes, BindMode mode, const NodeSet& nodes) {
     case BindMode::kDefault: set = nullptr; break;
     case BindMode::kBind: policy = MPOL_BIND; break;
     case BindMode::kInterleave: policy = MPOL_INTERLEAVE; break;
+    case BindMode::kWeighted: policy = kWeightedInterleave; break;
     case BindMode::kPreferred:
       policy = MPOL_PREFERRED;
       // An empty set would mean "local", which the caller did not say.
@@ -219,6 +229,7 @@ constexpr OsOps kLinuxOs = {
     .map_plain = detail::map_plain,
     .advise_thp = detail::advise_thp,
     .populate = detail::populate,
+    .populate_on = detail::populate_on,
     .discard = detail::discard,
     .punch = detail::punch,
     .map_new_hugetlb = detail::map_new_hugetlb,
@@ -247,6 +258,12 @@ constexpr OsOps kLinuxOs = {
 const OsOps& linux_os() { return kLinuxOs; }
 
 void configure_linux_os(const OsConfig& config) { detail::g_config = config; }
+
+bool kernel_has_weights() {
+  const linux_os_detail::ErrnoKeeper keep;
+  // The mode is judged before the range, and an empty range is none.
+  return ::syscall(SYS_mbind, nullptr, 0UL, linux_os_detail::kWeightedInterleave, nullptr, 0UL, 0) == 0;
+}
 
 std::uint64_t machine_memory_bytes() {
   const detail::ErrnoKeeper keep;

@@ -40,6 +40,7 @@ enum class BindMode : std::uint8_t {
   kBind,        // only these nodes (MPOL_BIND)
   kPreferred,   // this node, others when it is full (MPOL_PREFERRED; the first of the set)
   kInterleave,  // page by page over the set (MPOL_INTERLEAVE)
+  kWeighted,    // the same by the kernel's weights (MPOL_WEIGHTED_INTERLEAVE); EINVAL without kernel_has_weights()
 };
 
 // The counters of one hugetlb pool, in pages.
@@ -99,6 +100,9 @@ struct OsOps {
   // Faults every page of the range in, writable, or says why not, never by a signal (MADV_POPULATE_WRITE).
   // EFAULT, EHWPOISON: a hugetlb pool is dry. ENOMEM: no memory. EINVAL: kernel older than 5.14, nothing done.
   int (*populate)(void* p, std::size_t bytes);
+  // The same of memory without a policy, whose pages come from this node while it has any. By the thread's policy, which
+  // leaves the mapping as it is: where mappings had one of their own while they were faulted in they do not merge any more.
+  int (*populate_on)(void* p, std::size_t bytes, NodeId node);
   // Drops the pages; the range stays mapped and reads as zero. For hugetlb multiples of its page size.
   // EINVAL: hugetlb on a kernel older than 5.18, or locked memory (mlockall); nothing was dropped then.
   int (*discard)(void* p, std::size_t bytes);
@@ -174,6 +178,9 @@ void configure_linux_os(const OsConfig& config);
 
 // The memory of the machine; 0: the kernel does not tell. No file is read.
 std::uint64_t machine_memory_bytes();
+
+// Whether the kernel has weights for interleaved memory (Linux 6.9).
+bool kernel_has_weights();
 
 // To be called in a fork child, whose parent's other threads may have been inside of this layer.
 void repair_os_after_fork();

@@ -26,6 +26,24 @@ constinit InheritedPolicy g_inherited;
 
 void set(std::size_t& word, std::size_t value) { __atomic_store_n(&word, value, __ATOMIC_RELAXED); }
 
+// Bins up to `most` bytes, below the sizes that have the best memory.
+void set_bins(std::size_t most) {
+  LargeRoute& route = g_large_route;
+  if (most > kMaxBinBytes) most = kMaxBinBytes;
+  set(route.bin_max, most < route.best_min ? most : route.best_min - 1);
+}
+
+void set_best() {
+  const LargeOption& large = g_process.options.large;
+  if (large.kind < LargeKind::kBandwidth) return;
+  g_large_route.best_min = large.from != 0 ? large.from : large_min();
+  g_large_route.best_max = large.to;
+}
+
+bool names_nodes(const Placement& placement) {
+  return placement.kind == PlacementKind::kBind || placement.kind == PlacementKind::kPreferred;
+}
+
 // The nodes whose memory threads of this process may touch first.
 unsigned touching_nodes() {
   const Process& p = g_process;
@@ -60,7 +78,7 @@ void set_route(bool spans) {
     const std::size_t limit = touching_nodes() * kTouchedPagesPerNode;
     const std::size_t pages_end = limit > pages_min ? limit : pages_min;
     set(route.pages_lists, list_offset(paged_twin(p.first_touch), SpanClass()));
-    set(route.bin_max, pages_min > kMaxBinBytes ? kMaxBinBytes : pages_min - 1);
+    set_bins(pages_min - 1);
     set(route.extent_max, 0);
     set(route.extent_min, pages_end);
     set(route.pool_min, touching_nodes() * kPoolMinPerNode);
@@ -69,9 +87,12 @@ void set_route(bool spans) {
     set(route.leave_from, pages_min);
     return;
   }
-  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one.
-  const bool own = !touches && (p.options.large != LargeOption::kInterleave || p.placement.kind == PlacementKind::kInterleave);
-  set(route.bin_max, own || min > kMaxBinBytes ? kMaxBinBytes : min - 1);
+  // Under NUMAHEAP_POLICY=interleave every CPU's own heap is the interleaved one; by weights it is the same.
+  const LargeKind large = p.options.large.kind;
+  const bool interleaves = large == LargeKind::kInterleave && p.placement.kind != PlacementKind::kInterleave;
+  const bool weighs = large == LargeKind::kWeighted && p.placement.kind != PlacementKind::kWeighted;
+  const bool own = !touches && !interleaves && !weighs;
+  set_bins(own ? kMaxBinBytes : min - 1);
   set(route.pages_min, SIZE_MAX);
   set(route.pages_end, 0);
   set(route.pool_min, SIZE_MAX);
@@ -91,8 +112,7 @@ NodeId decide() {
   BindMode mode = BindMode::kPreferred;
   unsigned heap = kMaxHeaps;
   if (p.topology.heap_count() > 1 && has_first_touch() && !by_kernel) {
-    const bool named = placement.kind == PlacementKind::kBind || placement.kind == PlacementKind::kPreferred;
-    if (named && placement.nodes.count() == 1) {
+    if (names_nodes(placement) && placement.nodes.count() == 1) {
       node = placement.nodes.first();
       if (placement.kind == PlacementKind::kBind) mode = BindMode::kBind;
     } else if (p.nearest.nodes.count() == 1) {
@@ -113,12 +133,15 @@ NodeId decide() {
 
 bool has_first_touch() {
   const Process& p = g_process;
-  if (p.options.large != LargeOption::kFirstTouch) return false;
+  const LargeKind large = p.options.large.kind;
+  if (large == LargeKind::kLocal || large == LargeKind::kInterleave || large == LargeKind::kWeighted) return false;
   // A placement that was asked for by name counts for large objects too, unless NUMAHEAP_LARGE was given. One node that was
   // named is a home.
   const Placement& placement = p.placement;
-  if (placement.kind == PlacementKind::kLocal || placement.inherited || p.options.given(OptionId::kLarge)) return true;
-  return placement.kind != PlacementKind::kInterleave && placement.nodes.count() == 1;
+  if (placement.kind == PlacementKind::kLocal || placement.inherited) return true;
+  // Sizes for which the best memory is asked leave the others as they are.
+  if (p.options.given(OptionId::kLarge) && large == LargeKind::kFirstTouch) return true;
+  return names_nodes(placement) && placement.nodes.count() == 1;
 }
 
 std::size_t large_min() {
@@ -127,11 +150,13 @@ std::size_t large_min() {
 }
 
 bool policy_places(const InheritedPolicy& inherited) {
-  return inherited.mode == InheritedPolicy::Mode::kInterleave || inherited.mode == InheritedPolicy::Mode::kPreferredMany;
+  using Mode = InheritedPolicy::Mode;
+  return inherited.mode == Mode::kInterleave || inherited.mode == Mode::kWeighted || inherited.mode == Mode::kPreferredMany;
 }
 
 void decide_large(const InheritedPolicy& inherited) {
   g_inherited = inherited;
+  set_best();
   decide();
 }
 

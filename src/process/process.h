@@ -11,6 +11,7 @@
 #include "heap/address_space.h"
 #include "numa/policy.h"
 #include "numa/topology.h"
+#include "numa/weights.h"
 
 namespace nh {
 
@@ -19,12 +20,17 @@ struct Process {
   Topology topology;
   Placement placement;
   Placement nearest;  // as if local were asked for: the nearest of the nodes that single requests may name
+  NodeSet weighted_nodes;
+  UnitTurns turns;      // of weighted memory, where the kernel has no weights
   AddressSpace space;
   HeapSet heaps;
   HeapId first_touch;
   HeapId interleaved;
+  HeapId weighted;          // machines with one node: the interleaved heap
+  HeapId interleaved_fast;  // over the nodes with fast memory; where there are not several, the interleaved heap
+  unsigned originals = 0;   // heaps that are nobody's twin
   bool bound = false;          // NUMAHEAP_POLICY=bind: only the nodes that it names serve
-  bool no_other_node = false;  // it names one
+  Help help = Help::kNeighbours;  // whom the policy lets help out
 };
 
 extern Process g_process;
@@ -35,7 +41,7 @@ bool ensure_started();
 bool started();
 
 // The heap for memory like that of another, but never on hugetlb pages. Of first-touch memory: touched pages.
-inline HeapId paged_twin(HeapId h) { return HeapId(h.value + g_process.interleaved.value + 1); }
+inline HeapId paged_twin(HeapId h) { return HeapId(h.value + g_process.originals); }
 
 // The node of the running CPU, or the nearest one that its faults may take memory from.
 NodeId current_node();
@@ -43,12 +49,22 @@ NodeId current_node();
 HeapId home_of_cpu(CpuId cpu);
 // The heap nearest to the running CPU of those that single requests may name.
 HeapId nearest_heap();
+// The first heap for it that requests for something try, of the same.
+HeapId best_heap(NodeQuality quality);
+// See HelpersOf.
+unsigned helpers_of(Help help, HeapId h, CpuId cpu, HeapId* out);
 // The heap that small objects come from on this CPU, on which the caller runs: a process that was bound to another node
 // spans nodes from now on.
 HeapId heap_of_cpu(CpuId cpu);
 // The heap of first-touch memory for objects of so many bytes.
 HeapId first_touch_heap(std::size_t bytes);
-// The heap that large objects of this size go to.
-HeapId heap_for_large(std::size_t bytes);
+// The heap that large objects of this size go to, and who helps it out.
+struct HeapChoice {
+  HeapId heap;
+  Help help;
+};
+HeapChoice heap_for_large(std::size_t bytes);
+// The same for those of whatever size that are never on hugetlb pages.
+HeapChoice heap_for_paged(std::size_t bytes);
 
 }  // namespace nh

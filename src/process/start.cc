@@ -131,10 +131,43 @@ InheritedPolicy settle_policy(Process& p) {
   p.placement = settle_placement(p.options.policy, p.options.given(OptionId::kPolicy), inherited, p.topology, &problem);
   if (problem.size() != 0) cannot_honour(p.options, problem.c_str());
   p.bound = p.placement.kind == PlacementKind::kBind;
-  p.no_other_node = p.bound && p.placement.nodes.count() == 1;
+  const bool ordered = p.placement.kind >= PlacementKind::kBind;
+  p.help = p.bound && p.placement.nodes.count() == 1 ? Help::kNobody : ordered ? Help::kPolicy : Help::kNeighbours;
   p.nearest.kind = PlacementKind::kPreferred;
   p.nearest.nodes = nodes_for_requests(p.placement, inherited, p.topology);
   return inherited;
+}
+
+// What NUMAHEAP_LARGE asks for and this machine does not have.
+void settle_large(Process& p) {
+  if (p.options.large.kind < LargeKind::kBandwidth || differ(p.nearest.nodes, p.topology)) return;
+  Text<200> problem;
+  problem.text("NUMAHEAP_LARGE=");
+  write_large(problem, p.options.large);
+  problem.text(": the memory that this process may use is all of one kind (`numaheap topo`); large objects lie as by default");
+  cannot_honour(p.options, problem.c_str());
+  p.options.large = LargeOption();
+  p.options.forget(OptionId::kLarge);
+}
+
+void settle_weights(Process& p) {
+  p.weighted_nodes = p.placement.nodes;
+  if (p.placement.kind != PlacementKind::kWeighted) {
+    // All that requests may name, but memory of devices if there is other.
+    p.weighted_nodes = p.nearest.nodes;
+    const NodeSet usual = p.topology.allowed_nodes(true);
+    for (NodeId n = p.nearest.nodes.first(); n.valid(); n = p.nearest.nodes.next(NodeId(n.value + 1))) {
+      if (!usual.has(n) && p.weighted_nodes.count() > 1) p.weighted_nodes.remove(n);
+    }
+  }
+  if (p.topology.heap_count() == 1 || kernel_has_weights()) return;
+  if (turns_by_bandwidth(p.weighted_nodes, p.topology, &p.turns)) return;
+  const bool policy = p.options.given(OptionId::kPolicy) && p.options.policy.kind == PolicyKind::kWeighted;
+  if (!policy && p.options.large.kind != LargeKind::kWeighted) return;
+  Text<200> line;
+  line.text(policy ? "NUMAHEAP_POLICY" : "NUMAHEAP_LARGE");
+  line.text("=weighted: neither has the kernel weights (Linux 6.9) nor does the machine tell bandwidths; memory is spread evenly");
+  cannot_honour(p.options, line.c_str());
 }
 
 CacheMode start_rseq(const Options& options) {
@@ -164,8 +197,8 @@ bool set_up_caches(Process& p) {
   cache.cpus = p.topology.possible_cpu_limit();
   if (cache.cpus < kernel_cpus) cache.cpus = kernel_cpus;
   cache.bytes_per_cpu = p.options.cpu_cache;
-  cache.strict = p.no_other_node;
-  cache.twins = p.interleaved.value + 1;
+  cache.help = p.help;
+  cache.twins = p.originals;
   if (has_first_touch()) {
     cache.extent_heap = p.first_touch.value;
     if (p.topology.heap_count() > 1) cache.pages_heap = paged_twin(p.first_touch).value;
@@ -194,6 +227,8 @@ bool start_process() {
   draw_free_key();
   find_topology(p.options, &p.topology);
   const InheritedPolicy inherited = settle_policy(p);
+  settle_large(p);
+  settle_weights(p);
   if (!set_up_address_space(p) || !set_up_heaps(p, inherited) || !set_up_caches(p)) return false;
   decide_large(inherited);
   publish_live_block();

@@ -1,4 +1,4 @@
-// The memory's part of the start: address space, one heap per node and the two of the whole machine, their twins, who helps
+// The memory's part of the start: address space, one heap per node and those of the whole machine, their twins, who helps
 // whom.
 #include "base/bits.h"
 #include "process/large_home.h"
@@ -14,8 +14,25 @@ constexpr std::size_t kMostWindow = 48 * TiB;
 // Where processes have less address space than usual.
 constexpr std::size_t kSmallestWindow = 64 * GiB;
 
-// One heap per node, the first-touch heap, the interleaved heap; and a twin of each.
-unsigned heap_count(const Process& p) { return 2 * (p.topology.heap_count() + 2); }
+NodeSet fast_nodes(const Process& p) {
+  NodeSet fast;
+  for (unsigned h = 0; h < p.topology.heap_count(); h++) {
+    const NodeInfo& node = p.topology.node(h);
+    if (node.kind == NodeKind::kFast && p.nearest.nodes.has(node.node())) fast.add(node.node());
+  }
+  return fast;
+}
+
+// One heap per node, the first-touch heap, those that spread memory; and a twin of each.
+void number_heaps(Process& p) {
+  unsigned next = p.topology.heap_count();
+  p.first_touch = HeapId(next++);
+  p.interleaved = HeapId(next++);
+  p.weighted = p.topology.heap_count() > 1 ? HeapId(next++) : p.interleaved;
+  p.interleaved_fast = fast_nodes(p).count() > 1 ? HeapId(next++) : p.interleaved;
+  p.originals = next;
+}
+unsigned heap_count(const Process& p) { return 2 * p.originals; }
 
 std::size_t wanted_window(const Topology& topology) {
   std::uint64_t memory = 0;
@@ -52,7 +69,7 @@ std::uint64_t memory_of(const Topology& topology, const NodeSet& nodes) {
 
 // Of a twin the heap that it is the twin of.
 HeapId original_of(const Process& p, HeapId id) {
-  return id > p.interleaved ? HeapId(id.value - p.interleaved.value - 1) : id;
+  return id.value >= p.originals ? HeapId(id.value - p.originals) : id;
 }
 
 // A heap's own data lies on its node, but for memory of devices, where there is to be nothing that nobody asked for.
@@ -88,8 +105,16 @@ void init_heap(Process& p, HeapId id, const InheritedPolicy& inherited) {
     backing.reservations_hold = !inherited.is_set() && !backing.keeps_to_nodes && !backing.cpuset_limits;
   } else {
     backing.kind = HeapKind::kInterleaved;
-    backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
-    if (many) backing.policy = BindMode::kInterleave;
+    const bool by_kernel = like == p.weighted && kernel_has_weights();
+    if (many) backing.policy = by_kernel ? BindMode::kWeighted : BindMode::kInterleave;
+    if (like == p.interleaved) {
+      backing.nodes = p.placement.kind == PlacementKind::kInterleave ? p.placement.nodes : interleaved_nodes(p);
+    } else if (like == p.weighted) {
+      backing.nodes = p.weighted_nodes;
+      if (p.turns.count != 0) backing.turns = &p.turns;
+    } else {
+      backing.nodes = fast_nodes(p);
+    }
   }
   if (like != id && like != p.first_touch) backing.kind = HeapKind::kPaged;
   backing.most_bytes = memory_of(topology, backing.serving.empty() ? backing.nodes : backing.serving);
@@ -101,9 +126,9 @@ void set_fallbacks(Process& p, HeapId id) {
   const Topology& t = p.topology;
   n.fallbacks = 0;
   const bool touched = original_of(p, id) == p.first_touch;
-  n.serves_all_nodes = touched || id == p.interleaved;
+  n.serves_all_nodes = touched || (id >= p.first_touch && id.value < p.originals);
   // Twins help twins.
-  const unsigned first = id > p.interleaved && !touched ? p.interleaved.value + 1 : 0;
+  const unsigned first = id.value < p.originals || touched ? 0 : p.originals;
   const unsigned from = id.value - first < t.heap_count() ? id.value - first : 0;
   for (unsigned rank = 0; rank < t.heap_count(); rank++) {
     const HeapId other = t.fallback(from, rank);
@@ -121,6 +146,7 @@ void set_up_fallbacks(Process& p) {
 }
 
 bool set_up_address_space(Process& p) {
+  number_heaps(p);
   AddressSpace::Config config;
   config.heaps = heap_count(p);
   for (config.bytes = wanted_window(p.topology); config.bytes >= kSmallestWindow; config.bytes /= 4) {
@@ -134,8 +160,6 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
   const OsOps& os = linux_os();
   const unsigned nodes = p.topology.heap_count();
   const unsigned count = heap_count(p);
-  p.first_touch = HeapId(nodes);
-  p.interleaved = HeapId(nodes + 1);
   const std::size_t bytes = align_up(count * sizeof(NodeHeap), kOsPageSize);
   void* memory = os.reserve(bytes, kOsPageSize);
   if (memory == nullptr || os.make_writable(memory, bytes) != 0) return false;
@@ -149,6 +173,7 @@ bool set_up_heaps(Process& p, const InheritedPolicy& inherited) {
   }
   p.heaps.init(heaps, count, &p.space);
   p.heaps.set_home_of_cpu(home_of_cpu);
+  p.heaps.set_helpers(helpers_of);
   for (unsigned i = 0; i < count; i++) init_heap(p, HeapId(i), inherited);
   set_up_fallbacks(p);
   return true;

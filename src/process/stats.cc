@@ -26,7 +26,8 @@ constexpr Field kFields[] = {
 };
 
 const char* kind_name(int kind) {
-  return kind == NUMAHEAP_HEAP_NODE ? "node" : kind == NUMAHEAP_HEAP_FIRST_TOUCH ? "first_touch" : "interleaved";
+  static constexpr const char* kNames[] = {"node", "first_touch", "interleaved", "weighted", "interleaved_fast"};
+  return kNames[kind];
 }
 
 // Calls visit(const numaheap_heap_stats&) for every heap; not at all before start.
@@ -44,7 +45,8 @@ void write_heap_name(TextWriter& out, const numaheap_heap_stats& s) {
   if (s.kind == NUMAHEAP_HEAP_NODE) {
     out.text("node ").sdec(s.node);
   } else {
-    out.text(s.kind == NUMAHEAP_HEAP_FIRST_TOUCH ? "first touch" : "interleaved");
+    static constexpr const char* kLabels[] = {"", "first touch", "interleaved", "weighted", "interl. fast"};
+    out.text(kLabels[s.kind]);
   }
 }
 
@@ -74,14 +76,21 @@ HeapUse heap_use(unsigned index, std::uint64_t cached_bytes) {
 
 namespace {
 
+int kind_of(HeapId heap) {
+  const Process& p = g_process;
+  if (heap.value >= p.originals) heap = HeapId(heap.value - p.originals);
+  if (heap < p.first_touch) return NUMAHEAP_HEAP_NODE;
+  if (heap == p.first_touch) return NUMAHEAP_HEAP_FIRST_TOUCH;
+  if (heap == p.interleaved) return NUMAHEAP_HEAP_INTERLEAVED;
+  return heap == p.weighted ? NUMAHEAP_HEAP_WEIGHTED : NUMAHEAP_HEAP_INTERLEAVED_FAST;
+}
+
 numaheap_heap_stats collect_one(unsigned index, std::uint64_t cached_bytes) {
   NodeHeap& n = g_process.heaps[HeapId(index)];
   const HeapStats h = n.heap.stats();
   numaheap_heap_stats s = {};
-  const bool is_node = HeapId(index) < g_process.first_touch;
-  s.node = is_node ? n.heap.node().value : -1;
-  s.kind = is_node ? NUMAHEAP_HEAP_NODE
-                   : HeapId(index) == g_process.first_touch ? NUMAHEAP_HEAP_FIRST_TOUCH : NUMAHEAP_HEAP_INTERLEAVED;
+  s.kind = kind_of(HeapId(index));
+  s.node = s.kind == NUMAHEAP_HEAP_NODE ? n.heap.node().value : -1;
   for (auto& slot : n.central) {
     Central* central = slot.load(std::memory_order_acquire);
     if (central == nullptr) continue;
@@ -114,7 +123,7 @@ numaheap_heap_stats collect_one(unsigned index, std::uint64_t cached_bytes) {
 
 }  // namespace
 
-unsigned reported_heaps() { return g_process.interleaved.value + 1; }
+unsigned reported_heaps() { return g_process.originals; }
 
 numaheap_heap_stats collect_heap(unsigned index, const std::uint64_t* cached) {
   const unsigned twin = paged_twin(HeapId(index)).value;

@@ -20,6 +20,7 @@ namespace {
 
 using numaheap::interleaved_allocator;
 using numaheap::node_allocator;
+using numaheap::placed_allocator;
 using numaheap::placement;
 using numaheap::when_full;
 
@@ -36,6 +37,9 @@ static_assert(placement::on_node(1) == placement::on_node(1) && placement::on_no
 static_assert(placement::on_node(1) != placement::on_node(1, when_full::fail));
 static_assert(placement() != placement::local() && placement::local() != placement::interleaved());
 static_assert(placement().get() == nullptr);
+static_assert(placement::bandwidth() != placement::capacity() && placement::latency() != placement::latency(when_full::fail));
+static_assert(std::is_convertible_v<placement, placed_allocator<int>>, "a placement is a place");
+static_assert(!std::allocator_traits<placed_allocator<int>>::is_always_equal::value);
 
 struct alignas(256) Wide {
   char text[256];
@@ -67,6 +71,20 @@ void use_containers(Place... place) {
 TEST(NodeAllocator, Containers) { use_containers<node_allocator>(node()); }
 TEST(NodeAllocator, StrictContainers) { use_containers<node_allocator>(node(), when_full::fail); }
 TEST(InterleavedAllocator, Containers) { use_containers<interleaved_allocator>(); }
+TEST(PlacedAllocator, Containers) {
+  for (const placement& where : {placement(), placement::bandwidth(), placement::latency(when_full::fail), placement::capacity(),
+                                 placement::weighted(), placement::on_node(node())}) {
+    use_containers<placed_allocator>(where);
+  }
+}
+
+TEST(PlacedAllocator, Equality) {
+  const placed_allocator<int> fast(placement::bandwidth()), node(placement::on_node(3));
+  const placed_allocator<char> rebound(fast);
+  EXPECT_TRUE(fast == rebound);
+  EXPECT_TRUE(fast != node);
+  EXPECT_TRUE(rebound.where() == placement::bandwidth());
+}
 
 TEST(NodeAllocator, ElementTypeChoosesTheMemory) {
   node_allocator<double> numbers(node());
@@ -131,7 +149,8 @@ TEST(NodeAllocator, Errors) {
 
 TEST(PlacedResource, AllocatesAligned) {
   for (const placement& where : {placement(), placement::on_node(node()), placement::on_node(node(), when_full::fail),
-                                 placement::local(), placement::interleaved(), placement::first_touch()}) {
+                                 placement::local(), placement::interleaved(), placement::first_touch(),
+                                 placement::bandwidth(), placement::capacity(when_full::fail), placement::weighted()}) {
     numaheap::memory_resource heap(where);
     EXPECT_TRUE(heap.where() == where);
     for (std::size_t alignment = 1; alignment <= 65536; alignment *= 2) {

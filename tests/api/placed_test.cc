@@ -26,6 +26,9 @@ std::vector<numaheap_placement> all_placements() {
   for (const std::uint32_t flags : {0, NUMAHEAP_ALLOC_STRICT + 0, NUMAHEAP_ALLOC_ZERO + 0, NUMAHEAP_ALLOC_NOSCAN + 0}) {
     all.push_back({NUMAHEAP_LOCAL, -1, flags});
     all.push_back({NUMAHEAP_INTERLEAVED, -1, flags});
+    for (const int where : {NUMAHEAP_BANDWIDTH, NUMAHEAP_LATENCY, NUMAHEAP_CAPACITY, NUMAHEAP_WEIGHTED}) {
+      all.push_back({where, -1, flags});
+    }
     for (unsigned i = 0; i < numaheap_node_count(); i++) all.push_back({NUMAHEAP_ON_NODE, numaheap_node_id(i), flags});
     if (flags != NUMAHEAP_ALLOC_STRICT) all.push_back({NUMAHEAP_FIRST_TOUCH, -1, flags});
   }
@@ -187,7 +190,7 @@ TEST(Placed, Errors) {
       {"no such node", {NUMAHEAP_ON_NODE, 1000, 0}, 64, 0, EINVAL},
       {"a negative node", {NUMAHEAP_ON_NODE, -1, 0}, 64, 0, EINVAL},
       {"far out", {NUMAHEAP_ON_NODE, INT32_MAX, 0}, 64, 0, EINVAL},
-      {"no such place", {4, node, 0}, 64, 0, EINVAL},
+      {"no such place", {8, node, 0}, 64, 0, EINVAL},
       {"a negative place", {-1, node, 0}, 64, 0, EINVAL},
       {"an unknown flag", {NUMAHEAP_LOCAL, -1, 8}, 64, 0, EINVAL},
       {"strict first touch", {NUMAHEAP_FIRST_TOUCH, -1, NUMAHEAP_ALLOC_STRICT}, 64, 0, EINVAL},
@@ -285,6 +288,65 @@ TEST_F(NodeOf, OfPlacedObjects) {
       for (std::size_t at = 0; at < size; at += kPage) ASSERT_EQ(numaheap_node_of(p + at), numaheap_node_id(i));
       free(p);
     }
+  }
+}
+
+using Verify = NodeOf;
+
+int verify_error(const void* p, std::size_t size, const numaheap_placement* placement) {
+  errno = 0;
+  EXPECT_EQ(numaheap_verify(p, size, placement), -1);
+  return errno;
+}
+
+TEST_F(Verify, WhatWasAskedForLiesThere) {
+  for (const numaheap_placement& placement : all_placements()) {
+    if (placement.where == NUMAHEAP_FIRST_TOUCH) continue;
+    for (const std::size_t size : {std::size_t{64}, std::size_t{20000}, std::size_t{200000}, 6 * kMiB}) {
+      void* p = numaheap_alloc(size, 0, &placement);
+      ASSERT_NE(p, nullptr) << size;
+      memset(p, 1, size);
+      EXPECT_EQ(numaheap_verify(p, size, &placement), 1) << placement.where << " " << size;
+      free(p);
+    }
+  }
+}
+
+TEST_F(Verify, OtherNodesAreElsewhere) {
+  if (numaheap_node_count() < 2) GTEST_SKIP() << "one node";
+  auto* p = static_cast<char*>(numaheap_malloc_on_node_strict(kMiB, numaheap_node_id(0)));
+  memset(p, 1, kMiB);
+  const numaheap_placement first = {NUMAHEAP_ON_NODE, numaheap_node_id(0), 0};
+  const numaheap_placement second = {NUMAHEAP_ON_NODE, numaheap_node_id(1), 0};
+  EXPECT_EQ(numaheap_verify(p, kMiB, &first), 1);
+  EXPECT_EQ(numaheap_verify(p, kMiB, &second), 0);
+  free(p);
+}
+
+TEST_F(Verify, PagesThatAreNotThereDoNotCount) {
+  const numaheap_placement here = {NUMAHEAP_ON_NODE, numaheap_local_node(), 0};
+  EXPECT_EQ(verify_error(page(0), 3 * kPage, &here), ENOENT);
+  volatile char c = *page(1);
+  EXPECT_EQ(c, 0);
+  EXPECT_EQ(verify_error(page(0), 3 * kPage, &here), ENOENT) << "read only so far";
+  page(1)[5] = 1;
+  const numaheap_placement there = {NUMAHEAP_ON_NODE, numaheap_node_of(page(1)), 0};
+  EXPECT_EQ(numaheap_verify(page(0) + 7, 2 * kPage, &there), 1);
+  EXPECT_EQ(verify_error(page(0), kPage, &there), ENOENT);
+  munmap(page(2), kPage);
+  EXPECT_EQ(verify_error(page(1), kPage + 1, &there), EFAULT);
+  EXPECT_EQ(numaheap_verify(page(1), kPage, &there), 1);
+  EXPECT_EQ(verify_error(reinterpret_cast<void*>(UINTPTR_MAX - 10), 100, &there), EFAULT);
+}
+
+TEST_F(Verify, BadQuestions) {
+  int here = 0;
+  const numaheap_placement good = {NUMAHEAP_LOCAL, -1, 0}, touch = {NUMAHEAP_FIRST_TOUCH, -1, 0},
+                           bad_flag = {NUMAHEAP_LOCAL, -1, 64}, bad_where = {99, -1, 0}, bad_node = {NUMAHEAP_ON_NODE, 999, 0};
+  EXPECT_EQ(verify_error(&here, 4, nullptr), EINVAL);
+  EXPECT_EQ(verify_error(&here, 0, &good), EINVAL);
+  for (const numaheap_placement* placement : {&touch, &bad_flag, &bad_where, &bad_node}) {
+    EXPECT_EQ(verify_error(&here, 4, placement), EINVAL);
   }
 }
 

@@ -74,7 +74,7 @@ TEST(OptionTable, SettingOneOptionLeavesTheOthersAlone) {
   for (unsigned i = 0; i < kOptionCount; i++) {
     Options options;
     Text<256> problem;
-    static constexpr const char* kOther[] = {"1", "64M", "7s", "off", "/x", "/x", "bind:3", "!3"};
+    static constexpr const char* kOther[] = {"1", "64M", "7s", "off", "/x", "/x", "bind:3", "capacity:1M", "!3"};
     const auto kind = static_cast<unsigned>(option_info(id_at(i)).form.kind);
     set_option(id_at(i), kOther[kind], &options, &problem);
     for (unsigned j = 0; j < kOptionCount; j++) {

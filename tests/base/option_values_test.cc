@@ -120,6 +120,12 @@ TEST(OptionPolicy, RoundTrip) {
       {"bind:2", PolicyKind::kBind, false, nodes({2})},
       {"bind:all", PolicyKind::kBind, true, {}},
       {"preferred:1", PolicyKind::kPreferred, false, nodes({1})},
+      {"preferred:0-1,4", PolicyKind::kPreferred, false, nodes({0, 1, 4})},
+      {"weighted", PolicyKind::kWeighted, false, {}},
+      {"weighted:2,4", PolicyKind::kWeighted, false, nodes({2, 4})},
+      {"bandwidth", PolicyKind::kBandwidth, false, {}},
+      {"latency", PolicyKind::kLatency, false, {}},
+      {"capacity", PolicyKind::kCapacity, false, {}},
   };
   for (const auto& good : kGood) {
     PolicyOption policy;
@@ -156,11 +162,44 @@ TEST(OptionValues, NodesThatMayBeUsed) {
 }
 
 TEST(OptionPolicy, Refuses) {
-  for (const char* const text : {"", "locl", "local:0", "bind", "bind:", "bind:x", "preferred", "preferred:0-1",
-                                 "preferred:all", "interleave:", "interleave:0,", ":0"}) {
+  for (const char* const text : {"", "locl", "local:0", "bind", "bind:", "bind:x", "preferred", "preferred:",
+                                 "preferred:all", "interleave:", "interleave:0,", ":0", "bandwidth:0", "latency:",
+                                 "weighted:"}) {
     PolicyOption policy;
     EXPECT_FALSE(parse_policy(text, &policy)) << text;
     EXPECT_EQ(policy, PolicyOption()) << text;
+  }
+}
+
+TEST(OptionLarge, RoundTrip) {
+  const struct { const char* text; LargeOption value; } kGood[] = {
+      {"firsttouch", {}},
+      {"local", {.kind = LargeKind::kLocal}},
+      {"interleave", {.kind = LargeKind::kInterleave}},
+      {"weighted", {.kind = LargeKind::kWeighted}},
+      {"bandwidth", {.kind = LargeKind::kBandwidth}},
+      {"bandwidth:1M", {LargeKind::kBandwidth, MiB}},
+      {"latency:64K-1M", {LargeKind::kLatency, 64 * KiB, MiB}},
+      {"capacity:1G-1G", {LargeKind::kCapacity, GiB, GiB}},
+      {"bandwidth:1K-4G", {LargeKind::kBandwidth, KiB, 4 * GiB}},
+  };
+  for (const auto& good : kGood) {
+    LargeOption large;
+    ASSERT_TRUE(parse_large(good.text, &large)) << good.text;
+    EXPECT_EQ(large, good.value) << good.text;
+    Text<64> out;
+    write_large(out, large);
+    EXPECT_EQ(out.view(), good.text);
+  }
+}
+
+TEST(OptionLarge, Refuses) {
+  for (const char* const text : {"", "bandwith", "bandwidth:", "bandwidth:x", "bandwidth:1M-", "bandwidth:-4M", "bandwidth:0",
+                                 "bandwidth:2M-1M", "bandwidth:1M-2M-3M", "bandwidth:1M:2M", "firsttouch:1M", "local:1M",
+                                 "interleave:0", "weighted:1M"}) {
+    LargeOption large;
+    EXPECT_FALSE(parse_large(text, &large)) << text;
+    EXPECT_EQ(large, LargeOption()) << text;
   }
 }
 

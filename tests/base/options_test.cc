@@ -35,7 +35,7 @@ TEST(Options, EmptyEnvironmentMeansDefaults) {
   EXPECT_EQ(options.hugepages, HugePagesOption::kAuto);
   EXPECT_EQ(options.cpu_cache, 4 * MiB);
   EXPECT_EQ(options.large_min, 128 * KiB);
-  EXPECT_EQ(options.large, LargeOption::kFirstTouch);
+  EXPECT_EQ(options.large, LargeOption());
   EXPECT_EQ(options.fork_max, 1 * GiB);
   EXPECT_EQ(options.limit, 0u);
   EXPECT_EQ(options.policy, PolicyOption());
@@ -74,8 +74,6 @@ TEST(Options, WordsAndEnumeratorsStandInTheSameOrder) {
   EXPECT_EQ(parse({"NUMAHEAP_HUGE_SOURCE=memfd"}).options.huge_source, HugeSourceOption::kMemfd);
   EXPECT_EQ(source("NUMAHEAP_HUGE_SOURCE=hugetlbfs"), HugeSourceOption::kHugetlbfs);
   EXPECT_EQ(parse({"NUMAHEAP_SCAVENGE=off"}).options.scavenge, ScavengeOption::kOff);
-  EXPECT_EQ(parse({"NUMAHEAP_LARGE=local"}).options.large, LargeOption::kLocal);
-  EXPECT_EQ(parse({"NUMAHEAP_LARGE=interleave"}).options.large, LargeOption::kInterleave);
   EXPECT_EQ(parse({"NUMAHEAP_FORK=auto"}).options.fork, ForkOption::kAuto);
   EXPECT_EQ(parse({"NUMAHEAP_FORK=cow"}).options.fork, ForkOption::kCow);
   EXPECT_EQ(parse({"NUMAHEAP_RSEQ=off"}).options.rseq, RseqOption::kOff);
@@ -89,6 +87,20 @@ TEST(Options, MalformedValueIsNamedWithWhatIsAcceptedAndWhatIsUsed) {
   EXPECT_EQ(p.problems[2], "NUMAHEAP_REPORT=maybe: accepts 0|1; 0 is used instead");
   EXPECT_EQ(p.options.large_min, 128 * KiB);
   EXPECT_FALSE(p.options.given(OptionId::kHugePages));
+}
+
+TEST(Options, PlacesForLargeObjects) {
+  const auto large = [](const char* text) { return parse({text}).options.large; };
+  EXPECT_EQ(large("NUMAHEAP_LARGE=weighted"), (LargeOption{.kind = LargeKind::kWeighted}));
+  EXPECT_EQ(large("NUMAHEAP_LARGE=bandwidth:1M-4G"), (LargeOption{LargeKind::kBandwidth, MiB, 4 * GiB}));
+  EXPECT_TRUE(parse({"NUMAHEAP_LARGE=bandwidth:1M-4G"}).options.given(OptionId::kLarge));
+  const Parsed p = parse({"NUMAHEAP_LARGE=capacity:4K-1M", "NUMAHEAP_POLICY=preferred:all"});
+  ASSERT_EQ(p.problems.size(), 2u);
+  EXPECT_EQ(p.problems[0], "NUMAHEAP_LARGE=capacity:4K-1M: accepts firsttouch|local|interleave|weighted|bandwidth|"
+                           "latency|capacity[:SIZES]; capacity:64K-1M is used instead");
+  EXPECT_EQ(p.problems[1], "NUMAHEAP_POLICY=preferred:all: accepts local|interleave|weighted|bind|preferred[:NODES]|"
+                           "bandwidth|latency|capacity; local is used instead");
+  EXPECT_EQ(parse({"NUMAHEAP_LARGE=latency:1K-2K"}).options.large, (LargeOption{LargeKind::kLatency, 64 * KiB, 64 * KiB}));
 }
 
 TEST(Options, OutOfRangeIsCutToTheBound) {

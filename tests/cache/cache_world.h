@@ -43,7 +43,7 @@ struct CacheWorldConfig {
   CacheMode mode = CacheMode::kFallback;
   unsigned heaps = 1;
   std::size_t bytes_per_cpu = 4 * MiB;
-  bool strict = false;
+  Help help = Help::kNeighbours;
   std::size_t node_bytes = 4 * GiB;
   bool extents = false;  // one heap more, of first-touch memory
 };
@@ -59,7 +59,7 @@ class CacheWorld {
     CacheConfig config;
     config.cpus = possible_cpus();
     config.bytes_per_cpu = c.bytes_per_cpu;
-    config.strict = c.strict;
+    config.help = c.help;
     if (c.extents) config.extent_heap = c.heaps;
     ok = central.ok && caches.init(central.os.ops(), central.heaps, config, heap_of_world_cpu);
     caches.set_mode(c.mode);
@@ -85,9 +85,9 @@ class CacheWorld {
     taken(p);
     return p;
   }
-  // A placed object of heap h, or where not strict of one that helps out.
-  void* alloc_placed(HeapId h, std::size_t size, bool strict = false) {
-    void* p = caches.alloc_from(h, make_placed(class_for(size)), strict);
+  // A placed object of heap h, or of one that helps out.
+  void* alloc_placed(HeapId h, std::size_t size, Help help = Help::kNeighbours) {
+    void* p = caches.alloc_from(h, make_placed(class_for(size)), help);
     if (p == nullptr) return nullptr;
     unmark(p);
     taken(p);
@@ -184,7 +184,7 @@ class CacheWorld {
     MSpan* span = extent ? mcache_take_extent(static_cast<unsigned>(div_up(size, kHugeSize))) : nullptr;
     if (span == nullptr) {
       const HeapId heap = extent ? extent_heap() : caches.local_heap();
-      span = central.heaps.alloc_large(heap, size, kPageSize, noscan, caches.config().strict);
+      span = central.heaps.alloc_large(heap, size, kPageSize, noscan, caches.config().help);
       if (span == nullptr) return nullptr;
       caches.large_missed(*span);
     }

@@ -229,7 +229,7 @@ TEST_F(TwoHeaps, TheOtherServesInBatchesUntilTheNodeIsAskedAgain) {
 }
 
 TEST_F(TwoHeaps, StrictCachesNeverTakeForeignMemory) {
-  CacheWorld w({.mode = kMode, .heaps = 2, .strict = true, .node_bytes = 30 * MiB});
+  CacheWorld w({.mode = kMode, .heaps = 2, .help = Help::kNobody, .node_bytes = 30 * MiB});
   ASSERT_TRUE(pin(0));
   std::vector<void*> live;
   while (void* p = w.alloc(8192)) {
@@ -329,18 +329,18 @@ TEST_F(TwoHeaps, OnlyStrictPlacementFailsOnAFullHeap) {
   CacheWorld w({.mode = kMode, .heaps = 2, .node_bytes = 30 * MiB});
   ASSERT_TRUE(pin(0));
   std::vector<void*> live;
-  while (void* p = w.alloc_placed(HeapId(1), 8192, true)) {
+  while (void* p = w.alloc_placed(HeapId(1), 8192, Help::kNobody)) {
     ASSERT_EQ(w.central.space.heap_of(p).value, 1u);
     live.push_back(p);
     ASSERT_LT(live.size(), 10000u);
   }
   EXPECT_GT(live.size(), 2000u);
-  void* helped = w.alloc_placed(HeapId(1), 8192, false);
+  void* helped = w.alloc_placed(HeapId(1), 8192);
   ASSERT_NE(helped, nullptr);
   EXPECT_EQ(w.central.space.heap_of(helped).value, 0u);
   w.free(live.back());
   live.pop_back();
-  void* again = w.alloc_placed(HeapId(1), 8192, true);
+  void* again = w.alloc_placed(HeapId(1), 8192, Help::kNobody);
   ASSERT_NE(again, nullptr);
   EXPECT_EQ(w.central.space.heap_of(again).value, 1u);
   for (void* p : live) w.free(p);

@@ -78,7 +78,7 @@ TEST(Bins, CodesAreOfTheirOwnAndFitAByte) {
 
 struct Objects {
   MSpan* alloc(std::size_t bytes, bool noscan = false, std::size_t alignment = kPageSize, HeapId h = HeapId(0)) {
-    return w.heaps.alloc_large(h, bytes, alignment, noscan, false);
+    return w.heaps.alloc_large(h, bytes, alignment, noscan, Help::kNeighbours);
   }
   // What the page map says is what free() goes by.
   void expect_class(const MSpan* span, SpanClass c, std::size_t bytes) {

@@ -35,9 +35,9 @@ int main(int, char** argv) {
     b.page_bytes = 8192;
     b.unit_bytes = 2 << 20;
     b.arena_bytes = 64 << 20;
-    b.heap_count = 6 + 2 * (random() % 4);
+    b.first_touch = 1 + random() % 4;
+    b.heap_count = 2 * (b.first_touch + 2 + random() % 3);
     b.heap_bytes = 8192;
-    b.first_touch = b.heap_count / 2 - 2;
     b.extent_heap = b.first_touch;
     b.lists = 242;
     b.first_bin = 138;

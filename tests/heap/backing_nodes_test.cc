@@ -191,48 +191,6 @@ TEST(Ladder, WithoutBindingADryNodeGetsThpToo) {
   for (unsigned u = 0; u < 4; u++) EXPECT_EQ(l.os.node_of(l.at(u)), NodeId(0));
 }
 
-Backer::Config interleaved(HugePagesOption huge = HugePagesOption::kAuto) {
-  Backer::Config c = bound_to(NodeId(0), huge);
-  c.kind = HeapKind::kInterleaved;
-  c.nodes.add(NodeId(1));
-  c.policy = BindMode::kInterleave;
-  return c;
-}
-
-TEST(Ladder, InterleavedMemorySpreads) {
-  Ladder l(two_nodes(0, 0), interleaved(HugePagesOption::kThp));
-  ASSERT_EQ(l.back(0, 32), 0);
-  EXPECT_EQ(l.os.bytes_on(NodeId(0), false), kArenaSize / 2);
-  EXPECT_EQ(l.os.bytes_on(NodeId(1), false), kArenaSize / 2);
-  EXPECT_EQ(l.os.policy_of(l.at(0)).mode, BindMode::kInterleave);
-}
-
-TEST(Ladder, InterleavedMemoryTakesHugetlbWhereEveryNodeHasItsShare) {
-  Ladder l(two_nodes(16, 16), interleaved());
-  ASSERT_EQ(l.back(0, 32), 0);
-  EXPECT_EQ(l.kinds(), std::string(32, '2'));
-  EXPECT_EQ(l.os.bytes_on(NodeId(0), true), kArenaSize / 2);
-  EXPECT_EQ(l.os.bytes_on(NodeId(1), true), kArenaSize / 2);
-}
-
-TEST(Ladder, InterleavedMemoryThatTheNodesCannotHoldTogetherIsRefused) {
-  FakeOsConfig full = two_nodes(0, 0);
-  full.node_room = 8 * kHugeSize;
-  Ladder l(full, interleaved(HugePagesOption::kThp));
-  EXPECT_EQ(l.back(0, 20), ENOMEM);
-  EXPECT_EQ(l.os.calls(FakeCall::kPopulate), 0u);
-  EXPECT_EQ(l.back(0, 16), 0);
-}
-
-// A dry node's turn would go to the other node's pool: spread memory of smaller pages is what was asked for.
-TEST(Ladder, InterleavedMemorySpreadsWhereThePoolsAreUneven) {
-  Ladder l(two_nodes(64, 15), interleaved());
-  ASSERT_EQ(l.back(0, 32), 0);
-  EXPECT_EQ(l.os.hugetlb_bytes(), 0u);
-  EXPECT_EQ(l.os.bytes_on(NodeId(0), false), kArenaSize / 2);
-  EXPECT_EQ(l.os.bytes_on(NodeId(1), false), kArenaSize / 2);
-}
-
 // ---- 1 GiB -------------------------------------------------------------------------------------------------------
 
 TEST(Ladder, A1GiBPageOfANodeThatIsGone) {

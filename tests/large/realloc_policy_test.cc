@@ -23,6 +23,13 @@ constexpr LargeRoute kSpans = {.bin_max = 128 * KiB - 1, .extent_min = 800 * MiB
 constexpr LargeRoute kBound = {.bin_max = 4 * MiB - 1, .extent_min = 4 * MiB, .extent_max = 32 * MiB, .leave_from = 4 * MiB};
 // Before start, or NUMAHEAP_LARGE_MIN at its least: no bins.
 constexpr LargeRoute kNoBins = {};
+constexpr LargeRoute kBest = {.bin_max = MiB - 1, .best_min = MiB, .best_max = 4 * MiB};
+constexpr LargeRoute with_best(LargeRoute route, std::size_t from, std::size_t to) {
+  route.best_min = from;
+  route.best_max = to;
+  return route;
+}
+constexpr LargeRoute kSpansBest = with_best(kSpans, MiB, 16 * MiB);
 
 constexpr ReallocObject small(std::size_t usable, std::size_t below) { return {usable, below, false, false}; }
 constexpr ReallocObject large(std::size_t usable) { return {usable, usable, false, false}; }
@@ -96,6 +103,17 @@ const Row kRows[] = {
 
     {"placed: stays where it was asked for", placed(extent(8 * MiB)), MiB, kDefault, false, MiB, MiB},
     {"placed: becomes small", placed(extent(8 * MiB)), 1000, kDefault, false, 0, 1000},
+
+    // Sizes that have memory of their own: what grows into them moves there, and what lies there stays.
+    {"grows into the best", {106496, 98304, false, false}, 2 * MiB, kBest, false, 0, 2 * MiB},
+    {"grows past the best", {106496, 98304, false, false}, 5 * MiB, kBest, false, 5 * MiB, 5 * MiB},
+    {"grows within the best", large(2 * MiB), 3 * MiB, kBest, false, 3 * MiB, 3 * MiB},
+    {"placed: stays out of the best", placed(large(512 * KiB)), 2 * MiB, kBest, false, 2 * MiB, 2 * MiB},
+    {"touched pages grow into the best", extent(512 * KiB), 2 * MiB, kSpansBest, false, 0, 2 * MiB},
+    {"grows within the best beside touched pages", large(2 * MiB), 3 * MiB, kSpansBest, false, 3 * MiB, 3 * MiB},
+    {"grows past the best to touched pages", large(16 * MiB), 17 * MiB, kSpansBest, false, 0, 17 * MiB},
+    {"touched pages shrink a little where theirs are the best", extent(900 * MiB), 100000, with_best(kSpans, 64 * KiB, MiB), false,
+     100000, 100000},
 };
 
 class Decides : public testing::TestWithParam<Row> {};
@@ -112,7 +130,7 @@ INSTANTIATE_TEST_SUITE_P(Realloc, Decides, testing::ValuesIn(kRows));
 
 // What holds for every object and every size.
 TEST(Realloc, PlansAreSound) {
-  for (const LargeRoute& route : {kDefault, kLocal, kNoBins, kSpans, kBound}) {
+  for (const LargeRoute& route : {kDefault, kLocal, kNoBins, kSpans, kBound, kSpansBest}) {
     for (std::size_t kind = 0; kind < kPageKindCount; kind++) {
       if (kSizesOfKind.most[kind] == 0) continue;
       const ReallocObject object = {kSizesOfKind.most[kind], kSizesOfKind.below[kind], false, false};

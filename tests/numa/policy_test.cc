@@ -3,10 +3,12 @@
 #include <cerrno>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "machines.h"
+#include "memory_machines.h"
 #include "numa/sysfs_topology.h"
 
 namespace nh {
@@ -54,6 +56,16 @@ int first(const Placement& placement, const Topology& t, int cpu) {
   return t.node_of_heap(first_heap(placement, t, CpuId(cpu))).value;
 }
 
+// All of them, in order, for a request from a node.
+std::vector<int> order(const Placement& placement, const Topology& t, int node) {
+  HeapId heaps[kMaxNodes];
+  std::vector<int> ids;
+  const unsigned count = heaps_in_order(placement, t, t.index_of(NodeId(node)), heaps);
+  for (unsigned i = 0; i < count; i++) ids.push_back(t.node_of_heap(heaps[i]).value);
+  return ids;
+}
+using Ids = std::vector<int>;
+
 TEST(Policy, LocalIsTheNodeOfTheCpu) {
   const auto t = load(sub_numa_clusters());
   const Settled s = settle(nullptr, *t);
@@ -76,6 +88,98 @@ TEST(Policy, PreferredStartsThereFromEverywhere) {
   const Settled s = settle("preferred:2", *t);
   EXPECT_EQ(first(s.placement, *t, 0), 2);
   EXPECT_EQ(first(s.placement, *t, 15), 2);
+}
+
+TEST(Policy, SeveralArePreferredTheNearestFirstThenTheOthersHelp) {
+  const auto t = load(xeon_with_optane());
+  const Settled s = settle("preferred:1-2", *t);
+  EXPECT_EQ(s.problem, "");
+  EXPECT_EQ(s.placement.nodes, nodes({1, 2}));
+  EXPECT_EQ(order(s.placement, *t, 0), (Ids{1, 2, 0, 3})) << "ordinary memory before slow, as ever";
+  EXPECT_EQ(order(s.placement, *t, 1), (Ids{1, 2, 0, 3}));
+  EXPECT_EQ(order(settle("preferred:0-1", *t).placement, *t, 1), (Ids{1, 0, 3, 2}));
+  EXPECT_EQ(order(settle("bind:0-1", *t).placement, *t, 1), (Ids{1, 0})) << "nobody else";
+  const Settled part = settle("preferred:3,9", *t);
+  EXPECT_EQ(part.placement.nodes, nodes({3}));
+  EXPECT_NE(part.problem, "");
+}
+
+TEST(Policy, TheBestForSomethingTheNearestFirst) {
+  const auto t = load(xeon_max_flat());
+  const Settled fast = settle("bandwidth", *t);
+  EXPECT_EQ(fast.problem, "");
+  EXPECT_EQ(fast.placement.kind, PlacementKind::kBest);
+  EXPECT_EQ(first(fast.placement, *t, 0), 8);
+  EXPECT_EQ(first(fast.placement, *t, 5 * 14), 13);
+  // When all HBM is full, the asker's own DDR and not that of the HBM that it asked first.
+  const Ids from_5 = order(fast.placement, *t, 5);
+  ASSERT_EQ(from_5.size(), 16u);
+  EXPECT_EQ(Ids(from_5.begin(), from_5.begin() + 4), (Ids{13, 12, 14, 15})) << "its package's";
+  EXPECT_EQ(from_5[8], 5);
+  EXPECT_EQ(first(settle("latency", *t).placement, *t, 5 * 14), 5);
+  EXPECT_EQ(first(settle("capacity", *t).placement, *t, 5 * 14), 5) << "a node of DDR is larger than one of HBM";
+}
+
+TEST(Policy, CapacityIsWhereSlowMemoryIs) {
+  const auto t = load(xeon_with_cxl());
+  const Placement capacity = settle("capacity", *t).placement;
+  EXPECT_EQ(order(capacity, *t, 0), (Ids{2, 0, 1}));
+  EXPECT_EQ(order(capacity, *t, 1), (Ids{2, 1, 0})) << "the next best of the asker";
+  EXPECT_EQ(order(settle("bandwidth", *t).placement, *t, 1), (Ids{1, 0, 2}));
+}
+
+TEST(Policy, TheBestOfWhatABindingLeaves) {
+  const auto t = load(knights_landing());
+  const InheritedPolicy bound = inherited(Mode::kBind, nodes({1, 2, 6, 7}));
+  const Placement fast = settle("bandwidth", *t, bound).placement;
+  EXPECT_EQ(fast.nodes, nodes({1, 2, 6, 7}));
+  EXPECT_EQ(order(fast, *t, 1), (Ids{6, 7, 1, 2}));
+  FakeMachine machine = knights_landing();
+  machine.mems_allowed = "0-3,5";
+  EXPECT_EQ(first(settle("bandwidth", *load(machine)).placement, *load(machine), 0), 5);
+}
+
+TEST(Policy, TheBestWhereAllAreAlikeIsLocalAndThatIsSaid) {
+  for (const char* const option : {"bandwidth", "latency", "capacity"}) {
+    const auto t = load(FakeMachine::uniform(4, 4));
+    const Settled s = settle(option, *t);
+    EXPECT_EQ(s.placement.kind, PlacementKind::kLocal);
+    EXPECT_EQ(s.problem, std::string("NUMAHEAP_POLICY=") + option + ": the memory that this process may use is all of one kind "
+                         "(`numaheap topo`); the policy is local");
+    const Settled bound = settle(option, *t, inherited(Mode::kBind, nodes({2, 3})));
+    EXPECT_EQ(bound.placement.kind, PlacementKind::kBind);
+    // It is so, too, where a binding or a cpuset leaves one kind only.
+    const auto mixed = load(knights_landing());
+    EXPECT_NE(settle(option, *mixed, inherited(Mode::kBind, nodes({0, 1}))).problem, "");
+    EXPECT_EQ(settle(option, *mixed).problem, "");
+  }
+}
+
+TEST(Policy, DeviceMemoryHasToBeNamed) {
+  const auto t = load(grace_hopper());
+  const InheritedPolicy none = inherited(Mode::kDefault);
+  EXPECT_NE(settle("bandwidth", *t).problem, "") << "the GPU's memory does not count";
+  EXPECT_EQ(settle("bind:1", *t).placement.nodes, nodes({1}));
+  EXPECT_EQ(order(settle("preferred:1", *t).placement, *t, 0), (Ids{1, 0}));
+  EXPECT_EQ(settle("weighted", *t).placement.nodes, nodes({0}));
+  EXPECT_EQ(settle("interleave:all", *t).placement.nodes, nodes({0}));
+  EXPECT_EQ(nodes_for_requests(settle(nullptr, *t).placement, none, *t), nodes({0, 1}));
+  // Requests for something, in a process that is bound there.
+  Placement best = settle("bind:1", *t).placement;
+  best.kind = PlacementKind::kBest;
+  EXPECT_EQ(order(best, *t, 0), Ids{1});
+}
+
+TEST(Policy, WeightedAloneIsForAllKinds) {
+  const auto t = load(knights_landing());
+  const Settled s = settle("weighted", *t);
+  EXPECT_EQ(s.placement.kind, PlacementKind::kWeighted);
+  EXPECT_EQ(s.placement.nodes.count(), 8u);
+  EXPECT_EQ(settle("weighted:0,4", *t).placement.nodes, nodes({0, 4}));
+  EXPECT_EQ(first(s.placement, *t, 16), 1) << "its heap is another's matter";
+  const Settled taken_over = settle(nullptr, *t, inherited(Mode::kWeighted, nodes({0, 4})));
+  EXPECT_EQ(taken_over.placement.kind, PlacementKind::kWeighted);
+  EXPECT_EQ(taken_over.placement.nodes, nodes({0, 4}));
 }
 
 TEST(Policy, InterleaveAloneSparesMemoryOnlyNodes) {

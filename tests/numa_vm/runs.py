@@ -91,6 +91,9 @@ RUNS = {
     ],
     "kinds_of_memory": [
         Run("without a policy", r"^objects_lie_on_the_node_of_their_thread$|^an_array_lies|^a_full_node_spills_"),
+        Run("memory by what it is good for", r"^with_kinds_"),
+        Run("NUMAHEAP_POLICY=bandwidth", r"^with_the_policy_bandwidth_", ["NUMAHEAP_POLICY=bandwidth"]),
+        Run("NUMAHEAP_LARGE=bandwidth:1M-16M", r"^with_sizes_for_fast_memory_", ["NUMAHEAP_LARGE=bandwidth:1M-16M"]),
         Run("a device", r"^with_a_device_", [WITH_A_DEVICE]),
         Run("NUMAHEAP_NODES=!0,4", r"^with_nodes_left_out_", ["NUMAHEAP_NODES=!0,4"]),
         Run("numactl --membind=2", r"^with_a_binding_to_node_2_", front=numactl("--membind=2")),

@@ -73,13 +73,13 @@ def own_boot_id():
 @case
 def topology_of_this_boot_counts(bench):
     _, _, stats, _ = bench.run(described(own_boot_id()), "NUMAHEAP_QUIET=1")
-    expect(stats["topology"] == "inherited" and len(stats["nodes"]) == 4, str(stats))
+    expect(stats["topology"] == "inherited" and len(stats["nodes"]) == 5, str(stats))
 
 
 @case
 def topology_without_boot_id_counts(bench):
     _, _, stats, _ = bench.run(described(""), "NUMAHEAP_QUIET=1")
-    expect(stats["topology"] == "inherited" and len(stats["nodes"]) == 4, str(stats))
+    expect(stats["topology"] == "inherited" and len(stats["nodes"]) == 5, str(stats))
 
 
 @case
@@ -116,6 +116,50 @@ def policy_that_names_no_node(bench):
         bench.not_honoured(r"NUMAHEAP_POLICY=" + policy + ".* only; the ", f"NUMAHEAP_POLICY={policy}")
     bench.accepted("NUMAHEAP_POLICY=local")
     bench.accepted("NUMAHEAP_POLICY=interleave:all")
+
+
+def with_memory(*names_and_figures):
+    """A machine with a CPU on node 0 and these memories: "0,100000,100" is a KindReason's number, MB/s and ns."""
+    nodes = [f"n{node}:16777216:m:0:{text}:{0 if node == 0 else ''}" for node, text in enumerate(names_and_figures)]
+    rows = ",".join("10" if i == j else "20" for i in range(len(nodes)) for j in range(len(nodes)))
+    return f"NUMAHEAP_TOPOLOGY=nh1:d/p0/{'/'.join(nodes)}/d{rows}"
+
+
+ORDINARY, FAST = "0,100000,100", "1,400000,130"
+
+
+@case
+def best_memory_where_all_is_alike(bench):
+    for quality in ("bandwidth", "latency", "capacity"):
+        bench.not_honoured(f"NUMAHEAP_POLICY={quality}: .* all of one kind .* local", f"NUMAHEAP_POLICY={quality}")
+        bench.not_honoured(f"NUMAHEAP_LARGE={quality}:1M-4G: .* all of one kind .* by default",
+                           f"NUMAHEAP_LARGE={quality}:1M-4G")
+        bench.accepted(with_memory(ORDINARY, FAST), f"NUMAHEAP_POLICY={quality}")
+        bench.accepted(with_memory(ORDINARY, FAST), f"NUMAHEAP_LARGE={quality}:1M")
+    bench.not_honoured("all of one kind", with_memory(ORDINARY, "4,3000000,700"), "NUMAHEAP_POLICY=bandwidth")
+
+
+@case
+def sizes_and_lists_that_are_none(bench):
+    bench.not_honoured(r"NUMAHEAP_LARGE=bandwidth:4G-1M: accepts .*; firsttouch is used instead",
+                       "NUMAHEAP_LARGE=bandwidth:4G-1M")
+    bench.not_honoured(r"NUMAHEAP_LARGE=firsttouch:1M: accepts ", "NUMAHEAP_LARGE=firsttouch:1M")
+    bench.not_honoured(r"NUMAHEAP_POLICY=preferred:all: accepts .*; local is used instead", "NUMAHEAP_POLICY=preferred:all")
+    bench.not_honoured(r"NUMAHEAP_POLICY=preferred:0-1: .* only; the others are left out", "NUMAHEAP_POLICY=preferred:0-1")
+    bench.accepted("NUMAHEAP_POLICY=preferred:0")
+
+
+@case
+def weights_that_nobody_knows(bench):
+    """Where the kernel has none and the machine tells no bandwidths."""
+    bench.accepted("NUMAHEAP_POLICY=weighted")
+    bench.accepted(with_memory(ORDINARY, FAST), "NUMAHEAP_POLICY=weighted")
+    kernel = tuple(int(number) for number in re.findall(r"\d+", os.uname().release)[:2])
+    for name in ("POLICY", "LARGE"):
+        if kernel >= (6, 9):
+            bench.accepted(with_memory("0", "1"), f"NUMAHEAP_{name}=weighted")
+        else:
+            bench.not_honoured(f"NUMAHEAP_{name}=weighted: .* spread evenly", with_memory("0", "1"), f"NUMAHEAP_{name}=weighted")
 
 
 @case

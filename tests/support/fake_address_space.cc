@@ -282,6 +282,17 @@ int FakeAddressSpace::choose_node(const FakePolicy& policy, Address a, std::size
     for (; turn > 0; turn--) n = policy.nodes.next(NodeId(n.value + 1));
     first = n.value;
   }
+  if (policy.mode == BindMode::kWeighted) {
+    std::size_t sum = 0;
+    for (int n = 0; n < count; n++) sum += policy.nodes.has(NodeId(n)) ? nodes_[static_cast<std::size_t>(n)].weight : 0;
+    std::size_t turn = (a / bytes) % sum;
+    for (first = 0;; first++) {
+      if (!policy.nodes.has(NodeId(first))) continue;
+      const std::size_t weight = nodes_[static_cast<std::size_t>(first)].weight;
+      if (turn < weight) break;
+      turn -= weight;
+    }
+  }
   const auto online = [&](int n) { return nodes_[static_cast<std::size_t>(n)].online; };
   bool bound = false;
   for (int n = 0; n < count; n++) bound |= policy.mode == BindMode::kBind && policy.nodes.has(NodeId(n)) && online(n);

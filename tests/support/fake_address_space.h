@@ -28,6 +28,7 @@ struct FakeNode {
   std::size_t pages_2m = 0;            // of the hugetlb pools
   std::size_t pages_1g = 0;
   bool online = true;  // false: mbind to it fails with EINVAL
+  unsigned weight = 1;  // for BindMode::kWeighted
 };
 
 struct FakePolicy {

@@ -202,13 +202,14 @@ struct FakeOps {
     return 0;
   }
 
-  static int populate(void* p, std::size_t bytes) {
+  static int populate(void* p, std::size_t bytes) { return populate_on(p, bytes, FakeOs::local_node_); }
+  static int populate_on(void* p, std::size_t bytes, NodeId node) {
     FakeOs& f = os(FakeCall::kPopulate);
     const Guard guard(f.mutex_);
     require_range("populate", p, bytes);
     if (const int error = f.enter(FakeCall::kPopulate); error != 0) return f.note(error);
     if (!f.config_.has_populate) return f.note(EINVAL);
-    return f.note(f.populate("populate", p, bytes, FakeOs::local_node_));
+    return f.note(f.populate("populate", p, bytes, node));
   }
 
   static int discard(void* p, std::size_t bytes) {
@@ -398,6 +399,7 @@ const OsOps& FakeOs::ops() const {
       .map_plain = FakeOps::map_plain,
       .advise_thp = FakeOps::advise_thp,
       .populate = FakeOps::populate,
+      .populate_on = FakeOps::populate_on,
       .discard = FakeOps::discard,
       .punch = FakeOps::punch,
       .map_new_hugetlb = FakeOps::map_new_hugetlb,

@@ -34,8 +34,9 @@ void Lock::lock_slow() {
     }
     __builtin_ia32_pause();
   }
-  about_to_wait();
   for (;;) {
+    // Each time: a signal handler may have forked meanwhile, and the holder does not exist in the child.
+    about_to_wait();
     // From here on we take the lock with the bit: we cannot know whether others sleep, and a needless wake is harmless.
     std::uint64_t seen = 0;
     if (word_.compare_exchange_weak(seen, self() | kWaiters, std::memory_order_acquire, std::memory_order_relaxed)) return;

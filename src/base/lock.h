@@ -36,7 +36,8 @@ enum class LockRank : std::uint8_t {
 };
 
 struct LockWaiter {
-  // Sleeps while *word == expected; may wake early.
+  // Sleeps while *word == expected; may wake early, and must after a while: in a fork child that a signal handler has made
+  // nobody may be left to wake it.
   void (*wait)(std::atomic<std::uint32_t>* word, std::uint32_t expected) = nullptr;
   // Wakes one sleeper.
   void (*wake)(std::atomic<std::uint32_t>* word) = nullptr;

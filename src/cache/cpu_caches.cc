@@ -139,7 +139,9 @@ void CpuCaches::repair_after_fork(bool lost) {
       cache->tiny_lock.reset_after_fork();
       cache->tiny_block = 0;  // its last bytes are lost to the child
     }
-    publish(static_cast<int>(cpu), cache);  // a drain may have been under way
+    // A drain may have been under way. If it is this thread's (it forked in a signal handler), it publishes the cache itself
+    // when it is done.
+    if (!drain_lock_.held_by_me()) publish(static_cast<int>(cpu), cache);
   }
 }
 

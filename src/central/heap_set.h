@@ -98,7 +98,7 @@ class HeapSet {
   // Empties the transfer caches, gives empty spans and page caches back.
   void trim_centrals();
 
-  // lost: units of small objects do not exist in this child; nothing of them may be handed out.
+  // lost: some units do not exist in this child; nothing of them may be handed out.
   void repair_after_fork(bool lost = false);
   bool check();
 

@@ -94,6 +94,7 @@ void HeapArenas::forget_half_added() {
   for (unsigned level = 0; level < kTreeLevels; level++) clear_behind(summaries_[level], used.summaries(level));
   count_ = 0;
   for (std::size_t number = 0; number < end_; number++) count_ += exists(number);
+  pages_.rebuild_summaries(PageId(end_ * kPagesPerArena));
 }
 
 }  // namespace nh

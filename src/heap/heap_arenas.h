@@ -73,7 +73,7 @@ class HeapArenas {
 
   // In a fork child: another thread of the parent may have been inside prepare().
   void repair_after_fork();
-  // The same for add(). The page allocator's summaries are to be rebuilt afterwards.
+  // The same for add(): the page allocator may have been half-changed as well, by that or by whatever held the heap's lock.
   void forget_half_added();
 
  private:

@@ -48,12 +48,15 @@ PageCount MHeap::pages_for(std::size_t bytes) const {
 
 // ---- waiting for the OS ------------------------------------------------------------------------------------------
 
+// Bounded: if a signal handler forks when this thread has found somebody busy and does not sleep yet, the one whom it is
+// about to wait for does not exist in the child, and what the repair there changes it does not see. Callers look again.
 void MHeap::wait_L() {
+  constexpr std::uint64_t kLongestSleepNs = 10'000'000;
   const std::uint32_t epoch = epoch_.load(std::memory_order_relaxed);
   waiters_++;
   lock_.unlock();
   about_to_wait();
-  os_->futex_wait(&epoch_, epoch, 0);
+  os_->futex_wait(&epoch_, epoch, kLongestSleepNs);
   lock_.lock();
   waiters_--;
 }

@@ -133,16 +133,15 @@ void MHeap::repair_after_fork(bool lost) {
     // Whoever works on units has taken them out of the counts.
     if (inside) count_units(part.units, n, true);
   });
+  if (!growing) growth_ = {};
+  // This thread may be asleep until somebody is done (its signal handler forked): it has to look again.
+  epoch_.fetch_add(1, std::memory_order_relaxed);
   if (inside) return;
   if (lock_.held()) {
     lock_.reset_after_fork();
     spare_ = nullptr;
     arenas_.forget_half_added();
-    if (arenas_.end() != 0) arenas_.pages().rebuild_summaries(PageId(arenas_.end() * kPagesPerArena));
   }
-  if (!growing) growth_ = {};
-  // This thread may be asleep until somebody is done (its signal handler forked): it has to look again.
-  epoch_.fetch_add(1, std::memory_order_relaxed);
   for (auto& count : backed_) count.store(0, std::memory_order_relaxed);
   // What this thread is working on it will count itself.
   const auto is_counted = [](const Unit& u) { return u.backed() && !u.busy(); };

@@ -24,6 +24,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 
 #include <pthread.h>
 
@@ -46,16 +47,21 @@ std::atomic<std::uint32_t>* g_repaired = nullptr;
 void repair_in_child() {
   // First of all, since repairing may wait itself.
   if (g_repaired != nullptr && g_repaired->exchange(1, std::memory_order_relaxed) != 0) return;
+  // No handler of the program may run meanwhile: it could fork, and wait for what is repaired last.
+  sigset_t every, before;
+  sigfillset(&every);
+  pthread_sigmask(SIG_SETMASK, &every, &before);
   const PastHooks past_hooks;
   repair_os_after_fork();
   repair_leave_pool_in_child();
   forget_background_threads();
-  const bool lost_small = lose_kept_runs();
-  g_process.heaps.repair_after_fork(lost_small);
-  g_caches.repair_after_fork(lost_small);
+  const bool lost = lose_kept_runs();
+  g_process.heaps.repair_after_fork(lost);
+  g_caches.repair_after_fork(lost);
   repair_reports_after_fork();
   repair_sampling_after_fork();
   return_to_pool();
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // A child that was made without our handlers and has threads of its own by now: their locks must not be torn away.

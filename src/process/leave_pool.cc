@@ -366,8 +366,8 @@ void leave_pool_before_fork() {
   {
     // What is claimed is ours: a library's hook in place of mmap that allocates must not wait for it in this thread.
     const OsWork os_work;
-    claim_pool_units();
-    Leaving().run();
+    // Without the claims the child shares what lies there, as if a handler had forked inside a heap.
+    if (claim_pool_units()) Leaving().run();
     unclaim_pool_units();
   }
   g_leaving.store(0, std::memory_order_release);
@@ -375,6 +375,8 @@ void leave_pool_before_fork() {
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
-void repair_leave_pool_in_child() { g_leaving.store(0, std::memory_order_relaxed); }
+void repair_leave_pool_in_child() {
+  if (g_leaving.exchange(0, std::memory_order_relaxed) != 0) forget_claims();
+}
 
 }  // namespace nh

@@ -29,12 +29,20 @@ bool claim_L(const Backer::Run& arena) {
   for (std::size_t i = 0; i < arena.count; i++) {
     Unit& u = arena.units[i];
     if (u.busy()) {
-      all &= u.is_mine() || is_claimed(u);
+      all &= is_claimed(u);
     } else if (u.hugetlb()) {
       u.worker = &g_claim;
     }
   }
   return all;
+}
+
+void unclaim(MHeap& heap) {
+  heap.for_each_arena([](const Backer::Run& arena) {
+    for (std::size_t i = 0; i < arena.count; i++) {
+      if (is_claimed(arena.units[i])) arena.units[i].worker = nullptr;
+    }
+  });
 }
 
 // Whether an object begins in the unit, or one reaches into it that is smaller than a unit. Of a large object only the
@@ -99,7 +107,7 @@ Backer::Run units_of(const PoolRun& part) { return g_process.heaps[part.heap].he
 }  // namespace
 
 bool holds_a_heap() {
-  bool holds = locks_held() != 0;
+  bool holds = locks_held() != 0 || OsWork::under_way();
   for_each_heap([&](MHeap& heap) { holds |= heap.lock().held_by_me(); });
   return holds;
 }
@@ -126,37 +134,43 @@ void release_idle_pool_pages() {
   });
 }
 
-void claim_pool_units() {
-  for_each_heap([](MHeap& heap) {
-    for (bool all = false; !all;) {
+bool claim_pool_units() {
+  constexpr std::uint64_t kPauseNs = 50'000;
+  // Longer than it takes to clear some ten GiB of huge pages.
+  constexpr std::uint64_t kLongestWaitNs = 3'000'000'000;
+  bool claimed = true;
+  const std::uint64_t begin_ns = linux_os().now_ns();
+  for_each_heap([&](MHeap& heap) {
+    for (bool all = false; claimed && !all;) {
       all = true;
       {
         LockGuard guard(heap.lock());
         heap.for_each_arena([&](const Backer::Run& arena) { all &= claim_L(arena); });
       }
       if (all) break;
+      claimed = linux_os().now_ns() - begin_ns < kLongestWaitNs;
       about_to_wait();
       std::atomic<std::uint32_t> never{0};
-      heap.os().futex_wait(&never, 0, 50'000);
+      heap.os().futex_wait(&never, 0, kPauseNs);
     }
+    if (!claimed) return;
     heap.for_each_arena([&](const Backer::Run& arena) {
       for_each_run(arena.units, arena.count, is_unused_pool,
                    [&](std::size_t first, std::size_t n) { heap.backer().forget_unbacked(arena.part(first, n)); });
     });
   });
+  return claimed;
 }
 
 void unclaim_pool_units() {
   for_each_heap([](MHeap& heap) {
     LockGuard guard(heap.lock());
-    heap.for_each_arena([](const Backer::Run& arena) {
-      for (std::size_t i = 0; i < arena.count; i++) {
-        if (is_claimed(arena.units[i])) arena.units[i].worker = nullptr;
-      }
-    });
+    unclaim(heap);
     heap.end_busy_L();
   });
 }
+
+void forget_claims() { for_each_heap(unclaim); }
 
 void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* argument) {
   for_each_heap([&](MHeap& heap) { for_each_run_of(heap, [&](const PoolRun& run) { visit(argument, run); }); });
@@ -185,12 +199,12 @@ void note_kept(const PoolRun& part) {
 }
 
 bool lose_kept_runs() {
-  bool small = false;
+  bool lost = false;
   lose_kept_static_data();
   for_each_heap([&](MHeap& heap) {
     for_each_run_of(heap, [&](const PoolRun& run) {
       if (!run.kept || close_hole(run.start, run.bytes) != 0) return;
-      small |= run.small;
+      lost = true;
       const Backer::Run units = units_of(run);
       for (std::size_t i = 0; i < units.count; i++) {
         units.units[i].state = UnitState::kLost;
@@ -198,7 +212,7 @@ bool lose_kept_runs() {
       }
     });
   });
-  return small;
+  return lost;
 }
 
 }  // namespace nh

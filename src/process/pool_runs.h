@@ -22,7 +22,8 @@ struct PoolRun {
   bool kept = false;    // an earlier fork has kept it from children
 };
 
-// Whether the calling thread is inside a heap, with its lock held: a signal handler that interrupted it forks.
+// Whether the calling thread is inside a heap, with its lock held or with units that it works on: a signal handler that
+// interrupted it forks. It must not wait for others then, who may be waiting for it.
 bool holds_a_heap();
 
 // Whether memory is of a kind of which a part may be on huge pages of a pool.
@@ -35,8 +36,12 @@ void release_idle_pool_pages();
 
 // Claims the units of all heaps, waiting for threads that work on some: nobody backs or releases units until
 // unclaim_pool_units(). Units that are mapped from a pool and not in use are given back. The caller is not inside a heap.
-void claim_pool_units();
+// False: some were worked on for too long, and not all are claimed. That ends what could last for ever: a thread whose
+// signal handler forks as well, with units that are its own, waits for its turn.
+bool claim_pool_units();
 void unclaim_pool_units();
+// In a fork child, before the heaps are repaired: the claims of a thread that does not exist here.
+void forget_claims();
 
 // With the units claimed, or in a fork child. Calls visit(argument, run) for all of a pool that is in use.
 void for_each_pool_run(void (*visit)(void* argument, const PoolRun& run), void* argument);
@@ -50,7 +55,7 @@ void note_ordinary(const PoolRun& part, bool thp);
 // A part of a run does not exist in children.
 void note_kept(const PoolRun& part);
 
-// In a fork child: takes what was kept from it out of the heaps. True: small objects were among it.
+// In a fork child: takes what was kept from it out of the heaps. True: there was some.
 bool lose_kept_runs();
 
 }  // namespace nh

@@ -58,7 +58,8 @@ void set_up_os(const Options& options) {
     __builtin_memcpy(config.hugetlbfs_path, options.hugetlbfs.text, sizeof config.hugetlbfs_path);
     configure_linux_os(config);
   }
-  set_lock_waiter({[](std::atomic<std::uint32_t>* word, std::uint32_t value) { linux_os().futex_wait(word, value, 0); },
+  constexpr static std::uint64_t kLongestSleepNs = 100'000'000;
+  set_lock_waiter({[](std::atomic<std::uint32_t>* word, std::uint32_t value) { linux_os().futex_wait(word, value, kLongestSleepNs); },
                    [](std::atomic<std::uint32_t>* word) { linux_os().futex_wake(word, 1); }});
 }
 

@@ -106,8 +106,9 @@ bool is_static_on_pool(const void* p) {
 // What an earlier fork has moved or kept is seen by its mappings, and noted again.
 void for_each_static_run(void (*visit)(void* argument, const PoolRun& run), void* argument) {
   if (g_left == 0) return;
-  g_left = 0;
-  for_each_part([](const AddressRange& part) { g_left += part.bytes(); });
+  std::size_t all = 0;
+  for_each_part([&](const AddressRange& part) { all += part.bytes(); });
+  g_left = all;
   for_each_part([&](const AddressRange& part) {
     PoolRun run;
     run.start = static_cast<char*>(part.begin());

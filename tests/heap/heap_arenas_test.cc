@@ -54,7 +54,6 @@ TEST_F(Arenas, AChildForgetsArenasThatWereHalfAdded) {
   HeapArenas child = arenas_;
   grow(arenas_, 3);
   child.forget_half_added();
-  child.pages().rebuild_summaries(PageId(child.end() * kPagesPerArena));
   EXPECT_EQ(child.count(), 2u);
   EXPECT_TRUE(child.pages().check());
   deal_to_another_heap();
@@ -64,6 +63,16 @@ TEST_F(Arenas, AChildForgetsArenasThatWereHalfAdded) {
   EXPECT_EQ(child.pages().free_pages(), PageCount(3 * kPagesPerArena));
   EXPECT_FALSE(child.pages().is_free(PageId(2 * kPagesPerArena), PageCount(1)));
   EXPECT_TRUE(child.pages().check());
+}
+
+TEST_F(Arenas, AChildForgetsTheFirstArenaAsWell) {
+  ASSERT_EQ(arenas_.prepare(1), 0);
+  arenas_.pages().grow(PageId(0), PageCount(kPagesPerArena));  // what add() does before its last store
+  arenas_.forget_half_added();
+  EXPECT_EQ(arenas_.pages().free_pages(), PageCount(0));
+  grow(arenas_, 1);
+  EXPECT_EQ(arenas_.pages().free_pages(), PageCount(kPagesPerArena));
+  EXPECT_TRUE(arenas_.pages().check());
 }
 
 }  // namespace

@@ -128,8 +128,10 @@ TEST(MHeap, AForkChildPrefersTheNodeForItsCopies) {
 }
 
 // Another thread is in the middle of a call when the process forks; the child does without it. Contents that were there
-// stay, what that thread was backing, growing or giving back can be used again, and nobody waits for it.
-void expect_child_goes_on(const HeapWorldConfig& config, FakeCall call, const std::function<void(HeapWorld&)>& work) {
+// stay, what that thread was backing, growing or giving back can be used again, and nobody waits for it. inside: the thread
+// that forks holds the heap's lock, since a signal handler forks.
+void expect_child_goes_on(const HeapWorldConfig& config, FakeCall call, const std::function<void(HeapWorld&)>& work,
+                          bool inside = false) {
   HeapWorld w(config);
   ASSERT_TRUE(w.set_up());
   MSpan* kept = w.heap.alloc_large(5 * MiB + kPageSize, kPageSize, false);
@@ -138,7 +140,9 @@ void expect_child_goes_on(const HeapWorldConfig& config, FakeCall call, const st
   fill(freed, 6);
   w.heap.free_span(freed);
   const auto child = [&] {
+    if (inside) w.heap.lock().lock();
     w.heap.repair_after_fork();
+    if (inside) w.heap.lock().unlock();
     w.space.repair_after_fork();
     if (!w.heap.check()) return 1;
     if (!holds(kept, 5, kept->npages)) return 2;
@@ -173,6 +177,7 @@ TEST(HeapAfterFork, AnotherThreadWasGrowingTheHeap) {
   const HeapWorldConfig thp = node_heap({FakeNode{}, FakeNode{}});
   for (const FakeCall call : {FakeCall::kIsUnmapped, FakeCall::kMapNew, FakeCall::kBind, FakeCall::kAdviseThp}) {
     expect_child_goes_on(thp, call, allocate);
+    expect_child_goes_on(thp, call, allocate, true);
   }
 }
 

@@ -47,6 +47,7 @@ CASES = [
     ("registered_buffers_keep_their_pages", 64, [AUTO]),
     ("more_than_fork_max", 64, [["NUMAHEAP_FORK_MAX=12M"]]),
     ("children_without_the_small_objects", 64, [["NUMAHEAP_FORK_MAX=0"]]),
+    ("children_without_freed_arrays", 64, [["NUMAHEAP_FORK_MAX=12M"]]),
     ("no_address_space_is_left", 64, [AUTO]),
     ("memory_group_is_nearly_full", 96, [AUTO]),
     ("other_threads_cannot_be_stopped", 64, [AUTO]),

@@ -1,6 +1,7 @@
 // Forks that cannot move all or any of what lies on huge pages of a pool: pinned pages, no room, no time, nobody to stop the
 // other threads; and forks from signal handlers, from several threads, without libc. The third part of fork_pool.
 #include "fork_pool.h"
+#include "pin.h"
 
 #include <fcntl.h>
 #include <linux/filter.h>
@@ -146,6 +147,29 @@ CASE(children_without_the_small_objects) {
   const int status = end_of_child(child);
   EXPECT(status == 0, "status %#x", static_cast<unsigned>(status));
   for (size_t i = 1; i < heap.size(); i += 2) expect_contents(heap[i], 0, "parent");
+}
+
+// What the parent has freed and a CPU keeps for the next request of its size. Small objects can be moved.
+CASE(children_without_freed_arrays) {
+  constexpr size_t kSizes[] = {20 * kMiB, 24 * kMiB};
+  stay_here();
+  std::vector<Array> heap;
+  for (const size_t n : kSizes) heap.push_back(make_array(n, n));
+  require_huge_pages(44 * kMiB);
+  for (const Array& a : heap) free(a.p);
+  // A CPU keeps what was asked for again.
+  for (const size_t n : kSizes) free(make_array(n, n).p);
+  hand_over();
+  (void)eat_the_pool();
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  for (const size_t n : kSizes) {
+    const Array a = make_array(n, n + 1);
+    expect_contents(a, 0, child == 0 ? "child" : "parent");
+    free(a.p);
+  }
+  if (child == 0) end_child();
+  expect_good_end(child);
 }
 
 // Not even address space for the work itself.

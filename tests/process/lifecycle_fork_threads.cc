@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/time.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <atomic>
 
@@ -200,4 +201,65 @@ CASE(fork_in_a_signal_handler_under_hammering) {
     EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "child %d: status %#x", i, status);
   }
   for (void* p : slots) free(p);
+}
+
+namespace {
+std::atomic<int> g_forks;
+std::atomic<bool> g_in_child;
+
+// Any thread is interrupted, whatever it is doing. In the child it goes on with it.
+void fork_wherever_it_is(int) {
+  const int number = g_forks.fetch_add(1);
+  if (g_in_child || number >= g_wanted) return;
+  const int saved = errno;
+  const pid_t child = fork();
+  if (child == 0) {
+    g_in_child = true;
+    alarm(30);
+  }
+  g_children[number] = child;
+  errno = saved;
+}
+
+// Of sizes for which memory is mapped, backed and given back again and again.
+void* allocate_much(void* seed) {
+  uint64_t random = reinterpret_cast<uintptr_t>(seed);
+  void* slots[8] = {};
+  while (!g_stop && !g_in_child) {
+    void*& slot = slots[next_random(&random) % 8];
+    free(slot);
+    const size_t n = size_t{1} << (18 + next_random(&random) % 9);
+    slot = malloc(n);
+    if (slot != nullptr) *static_cast<volatile char*>(slot) = 1;
+  }
+  for (void* p : slots) free(p);
+  if (g_in_child) {
+    for (int i = 0; i < 20; i++) free(opaque(malloc(size_t{1} << (10 + i % 16))));
+    _exit(7);
+  }
+  return nullptr;
+}
+}  // namespace
+
+CASE(handlers_fork_while_threads_ask_for_memory) {
+  g_wanted = static_cast<int>(scaled(600, 150));
+  struct sigaction action = {};
+  action.sa_handler = fork_wherever_it_is;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGPROF, &action, nullptr);
+  pthread_t threads[kThreads];
+  for (int t = 0; t < kThreads; t++) {
+    REQUIRE(pthread_create(&threads[t], nullptr, allocate_much, reinterpret_cast<void*>(uintptr_t(t) + 1)) == 0);
+  }
+  while (g_forks < g_wanted) {
+    for (const pthread_t thread : threads) pthread_kill(thread, SIGPROF);
+    usleep(500);
+  }
+  g_stop = true;
+  for (const pthread_t thread : threads) pthread_join(thread, nullptr);
+  for (int i = 0; i < g_wanted; i++) {
+    int status = 0;
+    waitpid(g_children[i], &status, 0);
+    EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 7, "child %d: status %#x", i, status);
+  }
 }

@@ -58,9 +58,11 @@ void set_up_os(const Options& options) {
     __builtin_memcpy(config.hugetlbfs_path, options.hugetlbfs.text, sizeof config.hugetlbfs_path);
     configure_linux_os(config);
   }
-  constexpr static std::uint64_t kLongestSleepNs = 100'000'000;
-  set_lock_waiter({[](std::atomic<std::uint32_t>* word, std::uint32_t value) { linux_os().futex_wait(word, value, kLongestSleepNs); },
-                   [](std::atomic<std::uint32_t>* word) { linux_os().futex_wake(word, 1); }});
+  const auto wait = [](std::atomic<std::uint32_t>* word, std::uint32_t value) {
+    constexpr std::uint64_t kLongestSleepNs = 100'000'000;
+    linux_os().futex_wait(word, value, kLongestSleepNs);
+  };
+  set_lock_waiter({wait, [](std::atomic<std::uint32_t>* word) { linux_os().futex_wake(word, 1); }});
 }
 
 // What the heaps would say only when they need the pages: under NUMAHEAP_STRICT it is found out now.

@@ -54,8 +54,9 @@ int refuse_option(int status, std::string_view command, std::string_view word, c
 // "; did you mean 'run'?", or nothing where no known word is like it.
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& known);
 
-// The library to preload: `asked` if not empty, else libnumaheap.so beside the tool, in the lib directories next to it,
-// or where it was configured to be installed. Empty where it is missing: *searched lists the places.
+// The library to preload: `asked` if not empty (links in it stay), else libnumaheap.so or libnumaheap.so.0 beside the
+// tool, in the lib directories next to it, or where it was configured to be installed. Empty where it is missing:
+// *searched lists the places.
 std::string find_library(const std::string& asked, std::string* searched);
 
 // How this tool is called in a line to be pasted: "numaheap" where PATH leads to it, else its path.

@@ -16,12 +16,20 @@ namespace nh::cli {
 namespace {
 
 constexpr char kLibraryName[] = "libnumaheap.so";
+constexpr char kSonameSuffix[] = ".0";  // all that is there where a distribution's package for developers is not
+// Beside the directory of the tool: where it was configured for, and where packages have their libraries.
+constexpr const char* kLibraryDirectories[] = {NUMAHEAP_LIBDIR, "lib", "lib64", "lib/" NUMAHEAP_MULTIARCH};
 
 bool readable(const std::string& path) { return ::access(path.c_str(), R_OK) == 0; }
 
 std::string absolute(const std::string& path) {
   char resolved[PATH_MAX];
   return ::realpath(path.c_str(), resolved) != nullptr ? resolved : path;
+}
+
+// Links stay: one may be there since LD_PRELOAD cannot hold the path that it leads to.
+std::string absolute_with_links(const std::string& path) {
+  return path[0] == '/' ? path : absolute(".") + "/" + path;
 }
 
 // The directory of this executable; empty where /proc is missing.
@@ -87,14 +95,14 @@ std::string find_library(const std::string& asked, std::string* searched) {
     const std::string own = own_directory();
     if (!own.empty()) {
       add(own);
-      add(own + "/../" NUMAHEAP_LIBDIR);
-      add(own + "/../lib");
+      for (const char* const directory : kLibraryDirectories) add(own + "/../" + directory);
     }
     add(NUMAHEAP_FULL_LIBDIR);
   }
   searched->clear();
   for (const std::string& place : places) {
-    if (readable(place)) return absolute(place);
+    if (readable(place)) return asked.empty() ? absolute(place) : absolute_with_links(place);
+    if (asked.empty() && readable(place + kSonameSuffix)) return absolute(place + kSonameSuffix);
     if (!searched->empty()) *searched += ", ";
     *searched += place;
   }

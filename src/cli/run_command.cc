@@ -180,6 +180,15 @@ void keep_libc_from_rseq(Plan* plan) {
   plan->set("GLIBC_TUNABLES", (tunables.empty() ? "" : tunables + ":") + "glibc.pthread.rseq=0");
 }
 
+// So that a line can be pasted into a shell.
+std::string quoted(const std::string& word) {
+  constexpr char kPlain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_";
+  if (!word.empty() && word.find_first_not_of(kPlain) == word.npos) return word;
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
 // Ours first, so that no other malloc in the list comes before it.
 int preload(Plan* plan) {
   std::string searched;
@@ -187,7 +196,9 @@ int preload(Plan* plan) {
   if (library.empty()) return complain(kRunFailed, "run: libnumaheap.so not found; looked for " + searched);
   // The loader splits LD_PRELOAD at both and knows no quoting.
   if (library.find_first_of(" :") != library.npos) {
-    return complain(kRunFailed, "run: '" + library + "': LD_PRELOAD cannot hold a path with a space or colon");
+    return complain(kRunFailed, "run: '" + library + "': LD_PRELOAD cannot hold a path with a space or colon; link to it "
+                    "from one without, as in: ln -s " + quoted(library) + " ~/libnumaheap.so; numaheap run --library "
+                    "~/libnumaheap.so");
   }
   const char* const others = std::getenv("LD_PRELOAD");
   std::string value = library;
@@ -198,15 +209,6 @@ int preload(Plan* plan) {
   }
   plan->set("LD_PRELOAD", value);
   return 0;
-}
-
-// So that a line of --dry-run can be pasted into a shell.
-std::string quoted(const std::string& word) {
-  constexpr char kPlain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_";
-  if (!word.empty() && word.find_first_not_of(kPlain) == word.npos) return word;
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
 }
 
 int print_plan(const Plan& plan, Words command) {

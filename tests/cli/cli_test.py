@@ -180,6 +180,25 @@ class Run(Fixture):
         r = self.run_tool("--library", library, "true")
         self.assertEqual(r.returncode, 125)
         self.assertIn("space or colon", r.stderr)
+        # The line says what to do, and that works as printed, with the tool of the same place.
+        remedy = r.stderr.split("as in: ")[1]
+        home = os.path.join(self.dir, "home")
+        os.mkdir(home)
+        r = subprocess.run(["bash", "-c", remedy.strip() + " -- sh -c 'echo $LD_PRELOAD'"], text=True, capture_output=True,
+                           env=clean_environment(HOME=home, PATH=self.bin + ":" + os.environ["PATH"]))
+        self.assertEqual((r.stdout.strip(), r.returncode), (os.path.join(home, "libnumaheap.so"), 0))
+        self.assertIn("stub loaded", r.stderr)
+
+    def test_library_of_packages_is_found(self):
+        multiarch = subprocess.run([CC, "-print-multiarch"], text=True, capture_output=True).stdout.strip()
+        for directory in ["lib64"] + (["lib/" + multiarch] if multiarch else []):
+            prefix = tempfile.mkdtemp(dir=self.dir)
+            os.makedirs(os.path.join(prefix, directory))
+            os.mkdir(os.path.join(prefix, "bin"))
+            tool = shutil.copy(TOOL, os.path.join(prefix, "bin"))
+            # Without the link that comes with the package for developers.
+            library = shutil.copy(self.library, os.path.join(prefix, directory, "libnumaheap.so.0"))
+            self.assertEqual(call("run", "sh", "-c", "echo $LD_PRELOAD", tool=tool).stdout.strip(), library)
 
     def test_says_when_preloading_cannot_work(self):
         source, program = os.path.join(self.dir, "static.c"), os.path.join(self.dir, "static")

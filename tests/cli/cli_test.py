@@ -155,51 +155,6 @@ class Run(Fixture):
         self.assertEqual(pasted.stdout, "it's\n$HOME\n\n")
         self.assertIn("stub NUMAHEAP_STATS=a 'b'.json\n", pasted.stderr)
 
-    def test_library_is_found_beside_the_tool_and_where_asked(self):
-        beside = os.path.join(self.dir, "beside")
-        os.mkdir(beside)
-        tool = shutil.copy(TOOL, beside)
-        shutil.copy(self.library, beside)
-        show = ("run", "sh", "-c", "echo $LD_PRELOAD")
-        self.assertEqual(call(*show, tool=tool).stdout.strip(), os.path.join(beside, "libnumaheap.so"))
-        r = call("run", "--library", self.library, *show[1:], tool=tool)
-        self.assertEqual(r.stdout.strip(), self.library)
-
-    def test_missing_library_is_a_clear_error(self):
-        alone = os.path.join(self.dir, "alone")
-        os.mkdir(alone)
-        tool = shutil.copy(TOOL, alone)
-        r = call("run", "--library", "/nonexistent/lib.so", "echo", "started", tool=tool)
-        self.assertEqual((r.returncode, r.stdout), (125, ""))
-        self.assertIn("libnumaheap.so not found; looked for /nonexistent/lib.so\n", r.stderr)
-
-    def test_path_that_ld_preload_cannot_hold(self):
-        spaced = os.path.join(self.dir, "a b")
-        os.mkdir(spaced)
-        library = shutil.copy(self.library, spaced)
-        r = self.run_tool("--library", library, "true")
-        self.assertEqual(r.returncode, 125)
-        self.assertIn("space or colon", r.stderr)
-        # The line says what to do, and that works as printed, with the tool of the same place.
-        remedy = r.stderr.split("as in: ")[1]
-        home = os.path.join(self.dir, "home")
-        os.mkdir(home)
-        r = subprocess.run(["bash", "-c", remedy.strip() + " -- sh -c 'echo $LD_PRELOAD'"], text=True, capture_output=True,
-                           env=clean_environment(HOME=home, PATH=self.bin + ":" + os.environ["PATH"]))
-        self.assertEqual((r.stdout.strip(), r.returncode), (os.path.join(home, "libnumaheap.so"), 0))
-        self.assertIn("stub loaded", r.stderr)
-
-    def test_library_of_packages_is_found(self):
-        multiarch = subprocess.run([CC, "-print-multiarch"], text=True, capture_output=True).stdout.strip()
-        for directory in ["lib64"] + (["lib/" + multiarch] if multiarch else []):
-            prefix = tempfile.mkdtemp(dir=self.dir)
-            os.makedirs(os.path.join(prefix, directory))
-            os.mkdir(os.path.join(prefix, "bin"))
-            tool = shutil.copy(TOOL, os.path.join(prefix, "bin"))
-            # Without the link that comes with the package for developers.
-            library = shutil.copy(self.library, os.path.join(prefix, directory, "libnumaheap.so.0"))
-            self.assertEqual(call("run", "sh", "-c", "echo $LD_PRELOAD", tool=tool).stdout.strip(), library)
-
     def test_says_when_preloading_cannot_work(self):
         source, program = os.path.join(self.dir, "static.c"), os.path.join(self.dir, "static")
         with open(source, "w") as f:

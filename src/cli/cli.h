@@ -59,8 +59,14 @@ std::string did_you_mean(std::string_view word, const std::vector<std::string>& 
 // *searched lists the places.
 std::string find_library(const std::string& asked, std::string* searched);
 
-// How this tool is called in a line to be pasted: "numaheap" where PATH leads to it, else its path.
+// How this tool is called in a line to be pasted: "numaheap" where PATH leads to it, else its path, quoted if need be.
 std::string tool_name();
+// A word as a shell reads it.
+std::string shell_word(const std::string& word);
+
+// Whether LD_PRELOAD can name a library, and the commands that run a program on one that it cannot name.
+bool fits_ld_preload(const std::string& path);
+std::string run_through_link(const std::string& tool, const std::string& library);
 
 // Whether an ELF file (a library, or a program that brings its own) exports malloc.
 bool defines_malloc(const std::string& path);

@@ -210,6 +210,11 @@ void check_process(Patient& patient) {
     finding.here = "looked for " + around.searched;
     finding.costs = "programs run on the system's malloc";
     finding.remedies.push_back({Who::kYou, around.tool + " run --library FILE -- CMD"});
+  } else if (!fits_ld_preload(around.library)) {
+    Finding& finding = patient.add("library-path", Severity::kSerious, "LD_PRELOAD cannot name the library");
+    finding.here = around.library + " has a space or a colon in it";
+    finding.costs = "programs run on the system's malloc";
+    finding.remedies.push_back({Who::kYou, run_through_link(around.tool, around.library) + " -- CMD"});
   }
   if (!around.program_obstacle.empty()) {
     Finding& finding = patient.add("program", Severity::kSerious, around.program + " runs on its own malloc");

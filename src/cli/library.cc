@@ -80,7 +80,22 @@ std::string resolve(const std::string& command) {
 std::string tool_name() {
   const std::string directory = own_directory();
   if (directory.empty() || absolute(resolve("numaheap")) == directory + "/numaheap") return "numaheap";
-  return directory + "/numaheap";
+  return shell_word(directory + "/numaheap");
+}
+
+std::string shell_word(const std::string& word) {
+  constexpr char kPlain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_";
+  if (!word.empty() && word.find_first_not_of(kPlain) == word.npos) return word;
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+// The loader splits at both and knows no quoting.
+bool fits_ld_preload(const std::string& path) { return path.find_first_of(" :") == path.npos; }
+
+std::string run_through_link(const std::string& tool, const std::string& library) {
+  return "ln -s " + shell_word(library) + " ~/libnumaheap.so; " + tool + " run --library ~/libnumaheap.so";
 }
 
 std::string find_library(const std::string& asked, std::string* searched) {

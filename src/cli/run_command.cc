@@ -180,25 +180,14 @@ void keep_libc_from_rseq(Plan* plan) {
   plan->set("GLIBC_TUNABLES", (tunables.empty() ? "" : tunables + ":") + "glibc.pthread.rseq=0");
 }
 
-// So that a line can be pasted into a shell.
-std::string quoted(const std::string& word) {
-  constexpr char kPlain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789%+,-./:=@_";
-  if (!word.empty() && word.find_first_not_of(kPlain) == word.npos) return word;
-  std::string text = "'";
-  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
-  return text + "'";
-}
-
 // Ours first, so that no other malloc in the list comes before it.
 int preload(Plan* plan) {
   std::string searched;
   const std::string library = find_library(plan->library, &searched);
   if (library.empty()) return complain(kRunFailed, "run: libnumaheap.so not found; looked for " + searched);
-  // The loader splits LD_PRELOAD at both and knows no quoting.
-  if (library.find_first_of(" :") != library.npos) {
+  if (!fits_ld_preload(library)) {
     return complain(kRunFailed, "run: '" + library + "': LD_PRELOAD cannot hold a path with a space or colon; link to it "
-                    "from one without, as in: ln -s " + quoted(library) + " ~/libnumaheap.so; numaheap run --library "
-                    "~/libnumaheap.so");
+                    "from one without, as in: " + run_through_link(tool_name(), library));
   }
   const char* const others = std::getenv("LD_PRELOAD");
   std::string value = library;
@@ -213,8 +202,8 @@ int preload(Plan* plan) {
 
 int print_plan(const Plan& plan, Words command) {
   std::string line = "env";
-  for (const auto& [name, value] : plan.environment) line.append(" ").append(name).append("=").append(quoted(value));
-  for (const char* const word : command) line.append(" ").append(quoted(word));
+  for (const auto& [name, value] : plan.environment) line.append(" ").append(name).append("=").append(shell_word(value));
+  for (const char* const word : command) line.append(" ").append(shell_word(word));
   return print(line + "\n");
 }
 

@@ -204,6 +204,8 @@ const std::vector<Case>& cases() {
       // The process.
       {"no-library", kSerious, "looked for /a, /b", "--library FILE",
        [](auto&, auto& around) { around.library = "", around.searched = "/a, /b"; }},
+      {"library-path", kSerious, "/a b/libnumaheap.so has a space", "ln -s '/a b/libnumaheap.so' ~/libnumaheap.so",
+       [](auto&, auto& around) { around.library = "/a b/libnumaheap.so"; }},
       {"program", kSerious, "it is statically linked", "numaheap::static",
        [](auto&, auto& around) { around.program = "busybox", around.program_obstacle = "it is statically linked"; }},
       {"other-malloc", kSerious, "LD_PRELOAD: libtcmalloc.so.4 before libnumaheap.so", "unset LD_PRELOAD",

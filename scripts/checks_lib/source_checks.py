@@ -23,7 +23,7 @@ def files(root):
     """(path relative to root, text) of every text file of the tree; build trees and hidden folders left out."""
     for folder, below, names in os.walk(root):
         below[:] = sorted(b for b in below if b not in SKIPPED_FOLDERS and (not b.startswith(".") or b == ".ci"))
-        for name in sorted(names):
+        for name in sorted(set(names) - {".git"}):  # a file in a linked worktree
             full = os.path.join(folder, name)
             with open(full, "rb") as file:
                 data = file.read()

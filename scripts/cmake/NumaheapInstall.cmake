@@ -26,7 +26,8 @@ install(DIRECTORY ${CMAKE_SOURCE_DIR}/include/numaheap DESTINATION ${CMAKE_INSTA
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/numaheap)
 install(EXPORT numaheap FILE numaheapTargets.cmake NAMESPACE numaheap:: DESTINATION ${package_dir})
 configure_package_config_file(${CMAKE_SOURCE_DIR}/scripts/cmake/numaheapConfig.cmake.in
-  ${CMAKE_BINARY_DIR}/generated/numaheapConfig.cmake INSTALL_DESTINATION ${package_dir})
+  ${CMAKE_BINARY_DIR}/generated/numaheapConfig.cmake INSTALL_DESTINATION ${package_dir}
+  PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/generated/numaheapConfigVersion.cmake
   COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/generated/numaheapConfig.cmake

@@ -4,7 +4,6 @@
 #include <numaheap/numaheap.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 int main(int argc, char** argv) {
   const unsigned nodes = numaheap_node_count();

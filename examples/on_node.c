@@ -25,7 +25,9 @@ int main(int argc, char** argv) {
 
   switch (numaheap_verify(field, count * sizeof *field, &there)) {
     case 1: printf("%zu numbers, all on node %d\n", count, node); break;
-    case 0: printf("%zu numbers, but not all on node %d\n", count, node); break;
+    case 0:  // the kernel's automatic NUMA balancing moves pages to who uses them, where it is on
+      printf("%zu numbers, but not all on node %d\n", count, node);
+      break;
     default: perror("numaheap_verify");  // the kernel does not tell, as in most containers
   }
   numaheap_free(field);  // free() would do as well

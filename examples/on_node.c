@@ -24,11 +24,14 @@ int main(int argc, char** argv) {
   for (size_t i = 0; i < count; i++) field[i] += (double)i;
 
   switch (numaheap_verify(field, count * sizeof *field, &there)) {
-    case 1: printf("%zu numbers, all on node %d\n", count, node); break;
+    case 1:
+      printf("%zu numbers, all on node %d\n", count, node);
+      break;
     case 0:  // the kernel's automatic NUMA balancing moves pages to who uses them, where it is on
       printf("%zu numbers, but not all on node %d\n", count, node);
       break;
-    default: perror("numaheap_verify");  // the kernel does not tell, as in most containers
+    default:
+      perror("numaheap_verify");  // the kernel does not tell, as in most containers
   }
   numaheap_free(field);  // free() would do as well
   return 0;

@@ -33,13 +33,15 @@ function(nh_install layout)
   install(FILES ${man_page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT ${arg_TOOLS} ${only})
   install(DIRECTORY ${CMAKE_SOURCE_DIR}/include/numaheap DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
           COMPONENT ${arg_DEV} ${only} FILES_MATCHING PATTERN "*.h" PATTERN "*.hpp")
+  install(FILES ${NUMAHEAP_FORTRAN_MODULE} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/numaheap COMPONENT ${arg_DEV} ${only})
 
   set(package_dir ${arg_LIBDIR}/cmake/numaheap)
   set(generated ${CMAKE_BINARY_DIR}/generated/${layout})
   install(EXPORT ${layout} FILE numaheapTargets.cmake NAMESPACE numaheap:: DESTINATION ${package_dir}
           COMPONENT ${arg_DEV} ${only})
   configure_package_config_file(${CMAKE_SOURCE_DIR}/scripts/cmake/numaheapConfig.cmake.in
-    ${generated}/numaheapConfig.cmake INSTALL_DESTINATION ${package_dir})
+    ${generated}/numaheapConfig.cmake INSTALL_DESTINATION ${package_dir}
+    PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
   write_basic_package_version_file(${generated}/numaheapConfigVersion.cmake COMPATIBILITY SameMinorVersion)
   install(FILES ${generated}/numaheapConfig.cmake ${generated}/numaheapConfigVersion.cmake
           DESTINATION ${package_dir} COMPONENT ${arg_DEV} ${only})

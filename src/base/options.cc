@@ -11,6 +11,8 @@ namespace nh {
 namespace {
 
 constexpr std::string_view kPrefix = "NUMAHEAP_";
+// Not an option: tells bindings/python where the library lies, and is in the environment of processes that have it.
+constexpr std::string_view kPathForBindings = "NUMAHEAP_LIBRARY";
 
 constexpr OptionForm bool_form() { return {OptionKind::kBool, 0, 1, nullptr}; }
 constexpr OptionForm size_form(std::uint64_t min, std::uint64_t max) { return {OptionKind::kSize, min, max, nullptr}; }
@@ -244,7 +246,7 @@ void parse_options(const char* const* environment, bool secure, Options* options
     const std::string_view name(*environment, static_cast<std::size_t>(equals - *environment));
     OptionId id;
     if (!find_option(name, &id)) {
-      add_unknown(name, list);
+      if (name != kPathForBindings) add_unknown(name, list);
       continue;
     }
     const std::uint64_t bit = std::uint64_t{1} << static_cast<unsigned>(id);

@@ -118,6 +118,11 @@ TEST(Options, BoundsThemselvesAreAccepted) {
   EXPECT_EQ(p.options.cpu_cache, 1 * GiB);
 }
 
+TEST(Options, TheVariableOfTheBindingsIsNoUnknownName) {
+  EXPECT_TRUE(parse({"NUMAHEAP_LIBRARY=libnumaheap.so"}).problems.empty());
+  EXPECT_EQ(parse({"NUMAHEAP_LIBRARYS=libnumaheap.so"}).problems.size(), 1u);
+}
+
 TEST(Options, UnknownNamesGetTheNearestValidOne) {
   const struct { const char* variable; const char* meant; } kMisspelt[] = {
       {"NUMAHEAP_HUGEPAGE=2m", "NUMAHEAP_HUGEPAGES"},  {"NUMAHEAP_HUGE_PAGES=2m", "NUMAHEAP_HUGEPAGES"},

@@ -6,6 +6,7 @@ add_library(nh_options INTERFACE)
 target_compile_options(nh_options INTERFACE
   -Wall -Wextra -Wshadow -Wpointer-arith -Wcast-qual
   $<$<COMPILE_LANGUAGE:CXX>:-Wnon-virtual-dtor>
+  -fmacro-prefix-map=${CMAKE_SOURCE_DIR}/=  # what is shipped names no path of the machine that built it
   $<$<CONFIG:Debug>:-DNUMAHEAP_DEBUG=1>
   $<$<BOOL:${NUMAHEAP_TRUST_SIZES}>:-DNUMAHEAP_TRUST_SIZES=1>)
 target_include_directories(nh_options INTERFACE

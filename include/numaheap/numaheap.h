@@ -237,6 +237,30 @@ void numaheap_profile_stop(void);
  * handler. */
 int numaheap_profile_dump(const char* path);
 
+/* ---- leaks -----------------------------------------------------------------------------------------------------------
+ * Objects that were not freed and that nothing points to any more: no static data, thread-local storage, stack or register
+ * of any thread, no memory of the program's own mappings, and no object that can be reached from there. Whatever looks like
+ * a pointer to an object or into it counts as one, so some leaks are missed. Objects that were asked for as memory without
+ * pointers (noscan) keep no others. A program that hides pointers (xor, offsets, tags in high bits, memory shared with other
+ * processes) has objects taken for lost that are not. NUMAHEAP_LEAKS=1 looks at exit, without a change of the program. */
+typedef struct numaheap_leaks {
+  uint64_t direct_objects; /* no other lost object points to them; of a ring one object counts as that */
+  uint64_t direct_bytes;   /* rounded up to size classes */
+  uint64_t indirect_objects; /* only lost ones point to them */
+  uint64_t indirect_bytes;
+  uint64_t running_threads; /* that block all signals, and could not be stopped: what only their registers hold counts as
+                             * lost, and what they changed meanwhile may */
+} numaheap_leaks;
+/* Looks for them and fills *out (unless it is NULL; size: sizeof *out as the caller knows it). Writes a report to the
+ * descriptor fd, unless that is negative: by size class, or by the places that allocated them while a heap profile was on, an
+ * estimate from samples then. All other threads are stopped meanwhile, some ms for each 100 MiB, by a real-time signal that the
+ * program has no handler for: calls of theirs that no handler lets go on, such as poll(), end with EINTR. 0, or -1 and errno:
+ *   ENOMEM  no address space for the tables, a 30th of the heap's
+ *   EAGAIN  the heap grows too fast
+ *   ENOENT  /proc is not there
+ *   others  the report could not be written */
+int numaheap_find_leaks(numaheap_leaks* out, size_t size, int fd);
+
 #ifdef __cplusplus
 }
 #endif

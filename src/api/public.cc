@@ -6,6 +6,7 @@
 
 #include "api/heap_calls.h"
 #include "process/large_home.h"
+#include "process/leaks.h"
 #include "process/process.h"
 #include "process/profile.h"
 #include "process/sampling.h"
@@ -89,6 +90,19 @@ NH_EXPORT int numaheap_profile_start(size_t interval) {
 
 NH_EXPORT void numaheap_profile_stop() {
   if (nh::started()) nh::stop_sampling();
+}
+
+NH_EXPORT int numaheap_find_leaks(numaheap_leaks* out, size_t size, int fd) {
+  numaheap_leaks leaks = {};
+  const int error = nh::ensure_started() ? nh::find_leaks(&leaks, fd) : ENOMEM;
+  // As for numaheap_get_heap_stats().
+  if (out != nullptr) {
+    std::memset(out, 0, size);
+    std::memcpy(out, &leaks, size < sizeof leaks ? size : sizeof leaks);
+  }
+  if (error == 0) return 0;
+  errno = error;
+  return -1;
 }
 
 NH_EXPORT int numaheap_profile_dump(const char* path) {

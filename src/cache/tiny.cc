@@ -78,6 +78,10 @@ bool tiny_is_object(const void* p, const MSpan& span) {
   return bit != 15 && (__atomic_load_n(starts_of(span, p), __ATOMIC_RELAXED) >> bit & 1) != 0;
 }
 
+bool tiny_block_is_used(const void* p, const MSpan& span) {
+  return (__atomic_load_n(starts_of(span, p), __ATOMIC_RELAXED) & ~unsigned{kFilling}) != 0;
+}
+
 std::size_t tiny_usable(CpuCaches& caches, const void* p, const MSpan& span) {
   const unsigned first = byte_in_block(p);
   unsigned bits = __atomic_load_n(starts_of(span, p), __ATOMIC_RELAXED);

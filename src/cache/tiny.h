@@ -24,6 +24,8 @@ inline constexpr std::size_t kTinySize = 16;  // objects are smaller
 void* tiny_alloc(CpuCaches& caches, std::size_t size);
 [[nodiscard]] bool tiny_free(CpuCaches& caches, void* p, const MSpan& span);
 bool tiny_is_object(const void* p, const MSpan& span);
+// Whether any object begins in the block at p.
+bool tiny_block_is_used(const void* p, const MSpan& span);
 // Bytes from p to the next object, or to where the next one may begin. 0: no object begins at p.
 std::size_t tiny_usable(CpuCaches& caches, const void* p, const MSpan& span);
 

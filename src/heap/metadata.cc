@@ -43,16 +43,21 @@ void* MetadataPool::alloc(std::size_t bytes, std::size_t alignment) {
       }
       chunk = total_ == 0 ? kFirstChunk : kLaterChunk;
     }
-    if (chunk < bytes) chunk = align_up(bytes, kOsPageSize);
+    const std::size_t least = align_up(bytes + sizeof(Chunk), kOsPageSize);
+    if (chunk < least) chunk = least;
     void* p = map_chunk(chunk);
     if (p == nullptr) return nullptr;
     LockGuard guard(lock_);
     __atomic_store_n(&total_, total_ + chunk, __ATOMIC_RELAXED);
-    if (chunk > kLaterChunk / 2 && chunk == align_up(bytes, kOsPageSize)) return p;  // all of it is asked for
+    const bool all_asked_for = chunk > kLaterChunk / 2 && chunk == least;
+    auto* const record = all_asked_for ? reinterpret_cast<Chunk*>(address(p) + chunk) - 1 : static_cast<Chunk*>(p);
+    *record = {chunks_, address(p), address(p) + chunk};
+    __atomic_store_n(&chunks_, record, __ATOMIC_RELEASE);
+    if (all_asked_for) return p;
     // Two threads may have mapped at once; the chunk with more left is kept, the rest of the other is lost: it is small.
-    if (end_ - next_ < chunk) {
-      next_ = address(p);
-      end_ = next_ + chunk;
+    if (end_ - next_ < chunk - sizeof(Chunk)) {
+      next_ = address(record + 1);
+      end_ = record->end;
     }
   }
 }

@@ -20,11 +20,23 @@ class MetadataPool {
 
   std::size_t bytes() const { return __atomic_load_n(&total_, __ATOMIC_RELAXED); }
   Lock& lock() { return lock_; }
+  // Calls visit(start, end) for all memory that it has, while nobody asks for more.
+  template <typename Visit>
+  void for_each_chunk(Visit&& visit) const {
+    for (const Chunk* c = chunks_; c != nullptr; c = c->next) visit(c->start, c->end);
+  }
   // In a fork child: another thread may have been in the middle of it; the rest of the chunk is lost then.
   void repair_after_fork();
 
  private:
   friend struct LiveLayout;  // process/live_block.cc
+
+  // Lies in the chunk itself: in front, or, where one request got all of it, at the end.
+  struct Chunk {
+    Chunk* next;
+    std::uintptr_t start;
+    std::uintptr_t end;
+  };
 
   void* map_chunk(std::size_t bytes);
 
@@ -35,6 +47,7 @@ class MetadataPool {
   std::uintptr_t next_ = 0;
   std::uintptr_t end_ = 0;
   std::size_t total_ = 0;
+  Chunk* chunks_ = nullptr;
 };
 
 }  // namespace nh

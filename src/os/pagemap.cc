@@ -42,16 +42,20 @@ PageFacts PageMap::facts(const void* p) const {
   return facts;
 }
 
-bool PageMap::may_hold(const void* p, std::size_t bytes) const {
+std::uint64_t PageMap::may_hold_of_64(const void* p) const {
   std::uint64_t entries[64];
-  for (std::size_t at = 0; at < bytes; at += sizeof entries / sizeof entries[0] * kOsPageSize) {
-    const std::uintptr_t offset = (address(p) + at) / kOsPageSize * sizeof entries[0];
-    const auto file = static_cast<std::uintptr_t>(fd_);
-    const long n = linux_os_detail::raw_call(SYS_pread64, file, address(entries), sizeof entries, offset);
-    if (n != static_cast<long>(sizeof entries)) return true;
-    for (const std::uint64_t entry : entries) {
-      if ((entry & (kPresent | kSwapped)) != 0) return true;
-    }
+  const std::uintptr_t offset = address(p) / kOsPageSize * sizeof entries[0];
+  const auto file = static_cast<std::uintptr_t>(fd_);
+  const long n = linux_os_detail::raw_call(SYS_pread64, file, address(entries), sizeof entries, offset);
+  if (n != static_cast<long>(sizeof entries)) return ~std::uint64_t{0};
+  std::uint64_t held = 0;
+  for (unsigned i = 0; i < 64; i++) held |= std::uint64_t{(entries[i] & (kPresent | kSwapped)) != 0} << i;
+  return held;
+}
+
+bool PageMap::may_hold(const void* p, std::size_t bytes) const {
+  for (std::size_t at = 0; at < bytes; at += 64 * kOsPageSize) {
+    if (may_hold_of_64(static_cast<const char*>(p) + at) != 0) return true;
   }
   return false;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 
 namespace nh {
 
@@ -22,6 +23,8 @@ class PageMap {
   bool is_open() const { return fd_ >= 0; }
   // p: any address. Holds for hugetlb pages, too.
   PageFacts facts(const void* p) const;
+  // The same of 64 OS pages from p's on, a bit each.
+  std::uint64_t may_hold_of_64(const void* p) const;
   // Whether something was stored in the range, in RAM or swapped out. Also true where the kernel does not tell.
   bool may_hold(const void* p, std::size_t bytes) const;
 

@@ -123,7 +123,7 @@ void* work(void* argument) {
   const auto worker = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(argument));
   Worker& self = g_worker[worker];
   if (g_process.topology.heap_count() > 1) stay_on(g_process.topology.cpus_of_node(worker));
-  name_this_thread("numaheap-scav");
+  name_this_thread(kScavengerName.data());
   bool sent_home = false, looked_again = false;
   for (;;) {
     const std::uint32_t seen = self.begin_look();

@@ -5,8 +5,12 @@
 #pragma once
 
 #include <cstddef>
+#include <string_view>
 
 namespace nh {
+
+// What the kernel calls the threads.
+inline constexpr std::string_view kScavengerName = "numaheap-scav";
 
 // From the constructor.
 void init_background();

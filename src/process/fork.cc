@@ -32,6 +32,7 @@
 #include "os/fork_advice.h"
 #include "os/room.h"
 #include "process/background.h"
+#include "process/leaks.h"
 #include "process/leave_pool.h"
 #include "process/pool_runs.h"
 #include "process/process.h"
@@ -60,6 +61,7 @@ void repair_in_child() {
   g_caches.repair_after_fork(lost);
   repair_reports_after_fork();
   repair_sampling_after_fork();
+  repair_leaks_after_fork();
   return_to_pool();
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }

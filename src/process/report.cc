@@ -94,7 +94,7 @@ bool wants_report() {
 
 void prepare_report() {
   const Options& options = g_process.options;
-  if (options.report || std::strcmp(options.stats.c_str(), "stderr") == 0) note_stderr_path();
+  if (options.report || options.leaks || std::strcmp(options.stats.c_str(), "stderr") == 0) note_stderr_path();
 }
 
 void report_at_exit() {

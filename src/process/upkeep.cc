@@ -4,6 +4,7 @@
 
 #include "process/background.h"
 #include "process/fork.h"
+#include "process/leaks.h"
 #include "process/memory_limit.h"
 #include "process/process.h"
 #include "process/profile.h"
@@ -58,6 +59,7 @@ std::size_t trim_all() {
 // The library's destructor: after the program's atexit functions and static destructors, whose frees it counts.
 [[gnu::destructor(101)]] static void at_exit() {
   report_at_exit();
+  leaks_at_exit();
   profile_at_exit();
 }
 

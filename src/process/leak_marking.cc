@@ -1,5 +1,7 @@
 #include "process/leak_marking.h"
 
+#include <algorithm>
+
 #include "base/bits.h"
 #include "cache/tiny.h"
 #include "central/free_mark.h"
@@ -27,10 +29,10 @@ void for_each_span(Visit&& visit) {
 }  // namespace
 
 bool LeakMarking::prepare() {
-  std::size_t objects = 0;
+  std::size_t objects = 0, large = 0;
   for (unsigned i = 0; i < g_process.heaps.count(); i++) {
     NodeHeap& heap = g_process.heaps[HeapId(i)];
-    objects += heap.heap.stats().large_objects;
+    large += heap.heap.stats().large_objects;
     for (std::atomic<Central*>& central : heap.central) {
       if (Central* const c = central.load(std::memory_order_acquire); c != nullptr) objects += c->stats().objects_out;
     }
@@ -39,18 +41,21 @@ bool LeakMarking::prepare() {
   const std::size_t used = g_process.space.used_bytes();
   window_bytes_ = used + align_up(used / 4, kArenaSize) + 4 * kArenaSize;
   return reached_.make(window_bytes_ / 512) && pointed_to_.make(window_bytes_ / 512) &&
-         spans_.make(window_bytes_ >> kPageShift) && work_.make(objects * 2 + MiB);
+         spans_.make(window_bytes_ >> kPageShift) && work_.make((objects + large) * 2 + MiB) && large_.make(large * 2 + MiB);
 }
 
 bool LeakMarking::collect() {
   if (g_process.space.used_bytes() > window_bytes_) return false;
   std::size_t objects = 0;
+  bool all = true;
   for_each_span([&](const MSpan& span) {
     objects += objects_of(span);
+    if (is_large(span.span_class)) all = all && large_.add(address(&span));
     const std::size_t first = (span.start_addr - base_) >> kPageShift;
     for (std::size_t i = 0; i < span.npages; i++) spans_[first + i] = &span;
   });
-  return objects <= work_.capacity();
+  std::sort(large_.begin(), large_.end());
+  return all && objects <= work_.capacity();
 }
 
 // Of an address in the window, or any other.
@@ -66,6 +71,12 @@ LeakMarking::Object LeakMarking::object_at(std::uintptr_t p) const {
   const unsigned index = object_index(c, p - span->start_addr);
   if (index >= c.objects) return {};
   return {span->start_addr + std::size_t{index} * c.bytes, c.bytes, span};
+}
+
+LeakMarking::Object LeakMarking::object_described_by(std::uintptr_t p) const {
+  if (!std::binary_search(large_.begin(), large_.end(), p)) return {};
+  const auto* const span = reinterpret_cast<const MSpan*>(p);
+  return {span->object_addr(), span->elem_size, span};
 }
 
 bool LeakMarking::in_use(const Object& object) {
@@ -84,11 +95,11 @@ bool LeakMarking::in_use(const Object& object) {
 }
 
 // Only pages that exist are read: others hold nothing, and reading would make some, or meet the end of a file.
-template <typename Visit>
-void LeakMarking::for_each_pointer(std::uintptr_t start, std::uintptr_t end, Visit&& visit) const {
+template <typename Find, typename Visit>
+void LeakMarking::for_each_object(std::uintptr_t start, std::uintptr_t end, Find&& find, Visit&& visit) const {
   const auto look = [&](std::uintptr_t from, std::uintptr_t to) {
     for (std::uintptr_t at = from; at + sizeof(std::uintptr_t) <= to; at += sizeof(std::uintptr_t)) {
-      const Object object = object_at(*reinterpret_cast<const std::uintptr_t*>(at));
+      const Object object = find(*reinterpret_cast<const std::uintptr_t*>(at));
       if (object.span != nullptr) visit(object);
     }
   };
@@ -102,6 +113,11 @@ void LeakMarking::for_each_pointer(std::uintptr_t start, std::uintptr_t end, Vis
       look(page < start ? start : page, page + kOsPageSize < end ? page + kOsPageSize : end);
     }
   }
+}
+
+template <typename Visit>
+void LeakMarking::for_each_pointer(std::uintptr_t start, std::uintptr_t end, Visit&& visit) const {
+  for_each_object(start, end, [this](std::uintptr_t p) { return object_at(p); }, visit);
 }
 
 void LeakMarking::reach(const Object& object) {
@@ -119,7 +135,11 @@ void LeakMarking::follow() {
 }
 
 void LeakMarking::mark_from(std::uintptr_t start, std::uintptr_t end) {
-  for_each_pointer(start, end, [this](const Object& object) { reach(object); });
+  const auto find = [this](std::uintptr_t p) {
+    const Object object = object_at(p);
+    return object.span != nullptr ? object : object_described_by(p);
+  };
+  for_each_object(start, end, find, [this](const Object& object) { reach(object); });
   follow();
 }
 

@@ -33,7 +33,8 @@ class LeakMarking {
   // Finds the spans. False: the heap has outgrown the tables.
   bool collect();
 
-  // Marks what the words of a range point to, and what can be reached from there. Not memory of the heap.
+  // Marks what the words of a range point to, and what can be reached from there. Not memory of the heap. A thread that was
+  // stopped inside malloc or free may know a large object by its descriptor only.
   void mark_from(std::uintptr_t start, std::uintptr_t end);
 
   // Once all roots were marked from: calls lost(argument, object, direct) for every object in use that was not reached.
@@ -48,12 +49,16 @@ class LeakMarking {
     tell(pointed_to_);
     tell(spans_);
     tell(work_);
+    tell(large_);
   }
 
  private:
   Object object_at(std::uintptr_t p) const;
+  Object object_described_by(std::uintptr_t p) const;
   static bool in_use(const Object& object);
   std::size_t bit_of(std::uintptr_t p) const { return (p - base_) / 8; }
+  template <typename Find, typename Visit>
+  void for_each_object(std::uintptr_t start, std::uintptr_t end, Find&& find, Visit&& visit) const;
   template <typename Visit>
   void for_each_pointer(std::uintptr_t start, std::uintptr_t end, Visit&& visit) const;
   template <typename Visit>
@@ -67,6 +72,7 @@ class LeakMarking {
   Scratch<std::uint64_t> pointed_to_;  // the same, by lost objects
   Scratch<const MSpan*> spans_;        // of each page
   Scratch<std::uintptr_t> work_;       // objects that were reached and not looked at yet
+  Scratch<std::uintptr_t> large_;      // descriptors of large objects, sorted
   PageMap pages_;
 };
 

@@ -58,18 +58,26 @@ int free_signal() {
   return 0;
 }
 
-// The signals that a thread blocks, as the kernel counts them from bit 0 on; all where it does not tell.
-std::uint64_t blocked_by(int id) {
+// Whether a thread blocks a signal. may_change: it is on a CPU or waits for one. Threads block all signals for a moment when
+// they begin and when they end.
+struct Deafness {
+  bool is_deaf = true;
+  bool may_change = false;
+};
+Deafness deafness_of(int id, int signal) {
+  Deafness result;
   Text<64> path;
   path.text("/proc/self/task/").sdec(id).text("/status");
   LineReader lines(path.c_str());
   for (std::string_view line; lines.next(&line);) {
     std::uintptr_t mask = 0;
+    if (take(&line, "State:")) result.may_change = trimmed(line)[0] == 'R';
     if (!take(&line, "SigBlk:")) continue;
     line = trimmed(line);
-    return take_hex(&line, &mask) ? mask : ~std::uint64_t{0};
+    result.is_deaf = !take_hex(&line, &mask) || (mask >> (signal - 1) & 1) != 0;
+    break;
   }
-  return ~std::uint64_t{0};
+  return result;
 }
 
 bool is_ours(int id) {
@@ -102,11 +110,13 @@ bool StoppedThreads::is_known(int id) const {
   return false;
 }
 
-void StoppedThreads::ask(Thread& thread) {
+// Sends it the signal. One that is deaf for the moment is asked again.
+void StoppedThreads::ask(Thread& thread, bool again) {
   const int id = thread.id.load(std::memory_order_relaxed);
-  const bool deaf = signal_ == 0 || (blocked_by(id) >> (signal_ - 1) & 1) != 0;
-  thread.asked = !deaf && ::syscall(SYS_tgkill, ::getpid(), id, signal_) == 0;
-  if (!thread.asked && exists(id) && !is_ours(id)) running_++;
+  const Deafness deafness = signal_ == 0 ? Deafness() : deafness_of(id, signal_);
+  thread.asked = !deafness.is_deaf && ::syscall(SYS_tgkill, ::getpid(), id, signal_) == 0;
+  thread.awaited = thread.asked || (again && deafness.may_change);
+  if (!thread.awaited && exists(id) && !is_ours(id)) running_++;
 }
 
 bool StoppedThreads::add(void* self, const char* name) {
@@ -122,25 +132,27 @@ bool StoppedThreads::add(void* self, const char* name) {
   thread.id.store(static_cast<int>(id), std::memory_order_relaxed);
   g_count.store(all.threads_.size(), std::memory_order_release);
   all.found_ = true;
-  all.ask(thread);
+  all.ask(thread, true);
   return true;
 }
 
 void StoppedThreads::wait_for_answers() {
-  const auto is_missing = [](const Thread& t) { return t.asked && t.context.load() == nullptr; };
+  const auto is_missing = [](const Thread& t) { return t.awaited && t.context.load() == nullptr; };
   const std::uint64_t begin = linux_os().now_ns();
   for (;;) {
     const std::uint32_t answers = g_answers.load();
     if (std::none_of(threads_.begin(), threads_.end(), is_missing)) return;
-    linux_os().futex_wait(&g_answers, answers, 10 * kMillisecond);
+    linux_os().futex_wait(&g_answers, answers, kMillisecond);
     if (g_answers.load() != answers) continue;
     const bool late = linux_os().now_ns() - begin > kPatience;
     for (Thread& t : threads_) {
       if (!is_missing(t)) continue;
-      const bool ended = !exists(t.id.load(std::memory_order_relaxed));
-      if (!ended && !late) continue;
-      t.asked = false;
-      running_ += !ended;
+      if (!t.asked) {
+        ask(t, !late);
+      } else if (const bool ended = !exists(t.id.load(std::memory_order_relaxed)); ended || late) {
+        t.awaited = false;
+        running_ += !ended;
+      }
     }
   }
 }

@@ -21,7 +21,8 @@ class StoppedThreads {
   struct Thread {
     std::atomic<int> id;
     std::atomic<const void*> context;  // its ucontext_t; nullptr: it was not stopped
-    bool asked;                        // to stop, and awaited
+    bool asked;                        // it was sent the signal
+    bool awaited;
   };
 
   // Room for as many threads as there are now, and some more. False: no memory.
@@ -43,7 +44,7 @@ class StoppedThreads {
  private:
   static bool add(void* self, const char* name);
   bool is_known(int id) const;
-  void ask(Thread& thread);
+  void ask(Thread& thread, bool again);
   void wait_for_answers();
 
   Scratch<Thread> threads_;

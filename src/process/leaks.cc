@@ -85,7 +85,8 @@ int look_at_rest(LeakMarking& marking, LeakRoots& roots, const StoppedThreads& t
   // The stack may be an object itself.
   marking.mark_from(address(&stack_pointer), address(&stack_pointer + 1));
   threads.for_each_registers(mark_from, &marking);
-  // A thread that was stopped while it takes a tiny object may know no more than the cache.
+  // A thread that was stopped while it takes a tiny object may know no more than the cache. So what is lost of the block that a
+  // CPU fills is missed.
   g_caches.for_each([&](CpuCache& cache) { marking.mark_from(address(&cache.tiny_block), address(&cache.tiny_block + 1)); });
   if (const int error = roots.for_each(threads, stack_pointer, mark_from, &marking); error != 0) return error;
   marking.for_each_lost(note, found);

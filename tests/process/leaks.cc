@@ -135,15 +135,18 @@ CASE(inner_pointers) {
   begin();
   auto* const words = static_cast<char**>(malloc(8 * sizeof(char*)));
   g_static = words;
-  words[0] = static_cast<char*>(make(100)) + 50;
-  words[1] = static_cast<char*>(make(100)) + 99;
-  words[2] = static_cast<char*>(make(60000)) + 59999;
-  words[3] = static_cast<char*>(make(20 << 20)) + (19 << 20);
-  // With a cookie in front.
-  words[4] = reinterpret_cast<char*>(new Counted[10]);
-  words[5] = reinterpret_cast<char*>(new Counted[10000]);
-  words[6] = static_cast<char*>(make_noscan(7));
-  words[7] = static_cast<char*>(make_noscan(8)) + 3;
+  deep([=] {
+    words[0] = static_cast<char*>(make(100)) + 50;
+    words[1] = static_cast<char*>(make(100)) + 99;
+    words[2] = static_cast<char*>(make(60000)) + 59999;
+    words[3] = static_cast<char*>(make(20 << 20)) + (19 << 20);
+    // With a cookie in front.
+    words[4] = reinterpret_cast<char*>(new Counted[10]);
+    words[5] = reinterpret_cast<char*>(new Counted[10000]);
+    words[6] = static_cast<char*>(make_noscan(15)) + 7;
+    t_own = make_noscan(15);  // the block of the last tiny object is never lost
+    words[7] = static_cast<char*>(make_noscan(8)) + 3;
+  });
   expect_lost(0, 0, "held");
   memset(words, 0, 8 * sizeof(char*));
   expect_lost(8, 0, "let go");

@@ -4,6 +4,7 @@
 
 extern "C" {
 extern decltype(::dlsym) dlsym [[gnu::weak]];
+extern decltype(::dladdr) dladdr [[gnu::weak]];
 }
 
 namespace nh {
@@ -23,6 +24,10 @@ void* open_library(const char* name, int flags) {
 }
 
 void* find_symbol(void* handle, const char* name) { return &::dlsym != nullptr ? ::dlsym(handle, name) : nullptr; }
+
+bool describe_address(const void* p, Dl_info* info) {
+  return &::dladdr != nullptr && ::dladdr(p, info) != 0 && info->dli_fname != nullptr;
+}
 
 void close_library(void* handle) {
   if (const auto close = reinterpret_cast<Close>(find_symbol(RTLD_DEFAULT, "dlclose")); close != nullptr) close(handle);

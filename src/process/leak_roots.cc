@@ -2,8 +2,11 @@
 
 #include <algorithm>
 
+#include "base/bits.h"
 #include "base/scan.h"
+#include "cache/mcache.h"
 #include "os/procfs.h"
+#include "process/live_block.h"
 #include "process/process.h"
 
 namespace nh {
@@ -56,6 +59,13 @@ bool LeakRoots::leave_out_heap() {
   bool all = leave_out(space.base(), space.base() + space.max_bytes()) &&
              leave_out(tables, space.heap_tables(HeapId(g_process.heaps.count()))) &&
              leave_out(address(left_out_.begin()), address(left_out_.begin()) + left_out_.bytes());
+  // Variables of ours that hold the window's address, which is that of an object, too.
+  const auto leave_out_variable = [&](const auto& variable) {
+    all = all && leave_out(address(&variable), address(&variable + 1));
+  };
+  leave_out_variable(g_process);
+  leave_out_variable(g_hot);
+  leave_out_variable(live_block());
   for_each_chunk([&](std::uintptr_t start, std::uintptr_t end) { all = all && leave_out(start, end); });
   return all;
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include <dlfcn.h>
 #include <unistd.h>
 
 #include "base/bits.h"
@@ -128,9 +127,8 @@ void write_bytes(TextWriter& out, std::uint64_t n, std::size_t width) {
 
 // "function+0x12", "libfoo.so+0x1234" where the file has no name for it, or the address alone.
 void write_frame(TextWriter& out, const void* frame) {
-  const auto look_up = reinterpret_cast<decltype(&::dladdr)>(find_symbol(RTLD_DEFAULT, "dladdr"));
   Dl_info info = {};
-  if (look_up == nullptr || look_up(frame, &info) == 0 || info.dli_fname == nullptr) {
+  if (!describe_address(frame, &info)) {
     out.ptr(frame);
   } else if (info.dli_sname != nullptr) {
     out.text(info.dli_sname).ch('+').hex(address(frame) - address(info.dli_saddr));

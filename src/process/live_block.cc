@@ -162,6 +162,8 @@ void LiveLayout::fill(LiveBlock& block) {
   __atomic_store_n(&block.magic, kLiveMagic, __ATOMIC_RELEASE);
 }
 
+const LiveBlock& live_block() { return numaheap_live_block; }
+
 void publish_live_block() { LiveLayout::fill(numaheap_live_block); }
 
 }  // namespace nh

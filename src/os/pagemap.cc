@@ -17,6 +17,7 @@ namespace {
 // Of an entry: Documentation/admin-guide/mm/pagemap.rst.
 constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;
 constexpr std::uint64_t kSwapped = std::uint64_t{1} << 62;
+constexpr std::uint64_t kShared = std::uint64_t{1} << 61;  // with a file, or with others
 constexpr std::uint64_t kExclusive = std::uint64_t{1} << 56;  // Linux 4.2
 
 }  // namespace
@@ -42,20 +43,23 @@ PageFacts PageMap::facts(const void* p) const {
   return facts;
 }
 
-std::uint64_t PageMap::may_hold_of_64(const void* p) const {
+std::uint64_t PageMap::held_of_64(const void* p, bool own_only) const {
   std::uint64_t entries[64];
   const std::uintptr_t offset = address(p) / kOsPageSize * sizeof entries[0];
   const auto file = static_cast<std::uintptr_t>(fd_);
   const long n = linux_os_detail::raw_call(SYS_pread64, file, address(entries), sizeof entries, offset);
   if (n != static_cast<long>(sizeof entries)) return ~std::uint64_t{0};
   std::uint64_t held = 0;
-  for (unsigned i = 0; i < 64; i++) held |= std::uint64_t{(entries[i] & (kPresent | kSwapped)) != 0} << i;
+  for (unsigned i = 0; i < 64; i++) {
+    const bool holds = (entries[i] & (kPresent | kSwapped)) != 0 && !(own_only && (entries[i] & kShared) != 0);
+    held |= std::uint64_t{holds} << i;
+  }
   return held;
 }
 
 bool PageMap::may_hold(const void* p, std::size_t bytes) const {
   for (std::size_t at = 0; at < bytes; at += 64 * kOsPageSize) {
-    if (may_hold_of_64(static_cast<const char*>(p) + at) != 0) return true;
+    if (held_of_64(static_cast<const char*>(p) + at) != 0) return true;
   }
   return false;
 }

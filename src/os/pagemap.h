@@ -23,8 +23,9 @@ class PageMap {
   bool is_open() const { return fd_ >= 0; }
   // p: any address. Holds for hugetlb pages, too.
   PageFacts facts(const void* p) const;
-  // The same of 64 OS pages from p's on, a bit each.
-  std::uint64_t may_hold_of_64(const void* p) const;
+  // Which of 64 OS pages from p's on hold something, in RAM or swapped out, a bit each. own_only: something that this process
+  // has stored in memory of its own; pages of files and shared ones do not count. All, where the kernel does not tell.
+  std::uint64_t held_of_64(const void* p, bool own_only = false) const;
   // Whether something was stored in the range, in RAM or swapped out. Also true where the kernel does not tell.
   bool may_hold(const void* p, std::size_t bytes) const;
 

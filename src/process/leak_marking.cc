@@ -96,7 +96,7 @@ bool LeakMarking::in_use(const Object& object) {
 
 // Only pages that exist are read: others hold nothing, and reading would make some, or meet the end of a file.
 template <typename Find, typename Visit>
-void LeakMarking::for_each_object(std::uintptr_t start, std::uintptr_t end, Find&& find, Visit&& visit) const {
+void LeakMarking::for_each_object(std::uintptr_t start, std::uintptr_t end, bool own_only, Find&& find, Visit&& visit) const {
   const auto look = [&](std::uintptr_t from, std::uintptr_t to) {
     for (std::uintptr_t at = from; at + sizeof(std::uintptr_t) <= to; at += sizeof(std::uintptr_t)) {
       const Object object = find(*reinterpret_cast<const std::uintptr_t*>(at));
@@ -105,9 +105,9 @@ void LeakMarking::for_each_object(std::uintptr_t start, std::uintptr_t end, Find
   };
   start = align_up(start, sizeof(std::uintptr_t));
   if (end <= start) return;
-  if (end - start <= kPageSize) return look(start, end);
+  if (end - start <= kPageSize && !own_only) return look(start, end);
   for (std::uintptr_t group = align_down(start, kOsPageSize); group < end; group += kPagesAtOnce * kOsPageSize) {
-    std::uint64_t pages = pages_.may_hold_of_64(reinterpret_cast<const void*>(group));
+    std::uint64_t pages = pages_.held_of_64(reinterpret_cast<const void*>(group), own_only);
     for (std::uintptr_t page = group; pages != 0 && page < end; page += kOsPageSize, pages >>= 1) {
       if ((pages & 1) == 0) continue;
       look(page < start ? start : page, page + kOsPageSize < end ? page + kOsPageSize : end);
@@ -117,7 +117,7 @@ void LeakMarking::for_each_object(std::uintptr_t start, std::uintptr_t end, Find
 
 template <typename Visit>
 void LeakMarking::for_each_pointer(std::uintptr_t start, std::uintptr_t end, Visit&& visit) const {
-  for_each_object(start, end, [this](std::uintptr_t p) { return object_at(p); }, visit);
+  for_each_object(start, end, false, [this](std::uintptr_t p) { return object_at(p); }, visit);
 }
 
 void LeakMarking::reach(const Object& object) {
@@ -139,7 +139,7 @@ void LeakMarking::mark_from(std::uintptr_t start, std::uintptr_t end) {
     const Object object = object_at(p);
     return object.span != nullptr ? object : object_described_by(p);
   };
-  for_each_object(start, end, find, [this](const Object& object) { reach(object); });
+  for_each_object(start, end, true, find, [this](const Object& object) { reach(object); });
   follow();
 }
 

@@ -33,7 +33,8 @@ class LeakMarking {
   // Finds the spans. False: the heap has outgrown the tables.
   bool collect();
 
-  // Marks what the words of a range point to, and what can be reached from there. Not memory of the heap. A thread that was
+  // Marks what the words of a range point to, and what can be reached from there. Not memory of the heap, and only what the
+  // process itself has stored. A thread that was
   // stopped inside malloc or free may know a large object by its descriptor only.
   void mark_from(std::uintptr_t start, std::uintptr_t end);
 
@@ -58,7 +59,7 @@ class LeakMarking {
   static bool in_use(const Object& object);
   std::size_t bit_of(std::uintptr_t p) const { return (p - base_) / 8; }
   template <typename Find, typename Visit>
-  void for_each_object(std::uintptr_t start, std::uintptr_t end, Find&& find, Visit&& visit) const;
+  void for_each_object(std::uintptr_t start, std::uintptr_t end, bool own_only, Find&& find, Visit&& visit) const;
   template <typename Visit>
   void for_each_pointer(std::uintptr_t start, std::uintptr_t end, Visit&& visit) const;
   template <typename Visit>

@@ -37,8 +37,8 @@ bool read_line(std::string_view text, Line* line) {
   line->accessible = permissions != "---p";
   line->is_anonymous = path.empty() || path[0] == '[';
   line->is_main_stack = path == "[stack]";
-  // Registers of devices are mapped shared.
-  line->is_root = permissions[0] == 'r' && permissions[1] == 'w' && permissions[3] == 'p';
+  // Registers of devices are mapped shared, those of the kernel's clocks are named so.
+  line->is_root = permissions[0] == 'r' && permissions[3] == 'p' && head(path, 2) != "[v";
   return true;
 }
 

@@ -110,10 +110,11 @@ Site* calling_site() {
   Thread& t = t_thread;
   if (t.looking) return nullptr;
   t.looking = true;
+  constexpr int kOurs = 3;  // this function, sample() and who calls that
   constexpr int kOwn = 8;  // more than malloc is ever deep in here
   void* frames[kMaxFrames + kOwn];
   const int all = ::backtrace(frames, kMaxFrames + kOwn);
-  int first = 0;
+  int first = all > kOurs ? kOurs : 0;
   while (!is_the_program() && first + 1 < all && in_our_file(frames[first])) first++;
   const void* none = nullptr;
   Site* site = all > 0 ? g_sites.find(frames + first, static_cast<unsigned>(all - first)) : g_sites.find(&none, 1);

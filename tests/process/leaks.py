@@ -79,8 +79,10 @@ def linked_and_static(bench):
     if not bench.static:
         return "there is no static library"
     for program in (bench.static, bench.linked):
+        expect(bench.run("nothing", program=program)[0].endswith(" has lost no object"), "something is lost")
         expect_places(bench.run("places", program=program))
-        bench.run("places", "NUMAHEAP_PROFILE=/dev/null,interval=1", program=program)
+        rows, _, _ = read_report(bench.run("places", "NUMAHEAP_PROFILE=/dev/null,interval=1", program=program))
+        expect([row.objects for row in rows] == [1000, 1], f"{rows}")
     return None
 
 

@@ -1,9 +1,9 @@
 // Where marking begins: all memory of the process that is private, readable and not the heap's.
 //
-// That is static data of the program and its libraries (read-only since the loader was done with it, too), stacks and what lies above them (thread-local storage, libc's records
-// of threads), and mappings of the program's own, which may hold pointers, too. Not: what other processes share, the
-// heap and what belongs to it, and of a stack what lies below its pointer, where old pointers are. A mapping counts as a
-// stack where the kernel says so or where inaccessible pages lie right below it.
+// That is static data of the program and its libraries (also what the loader has made read-only), stacks and what lies above
+// them (thread-local storage, libc's records of threads), and mappings of the program's own, which may hold pointers, too.
+// Not: what other processes share, the heap and what belongs to it, and of a stack what lies below its pointer, where old
+// pointers are. A mapping counts as a stack where the kernel says so or where inaccessible pages lie right below it.
 #pragma once
 
 #include <cstdint>

@@ -43,6 +43,8 @@ std::atomic<std::uint64_t> g_next_turn{0};
 std::atomic<std::uint64_t> g_next_look{0};
 std::atomic<std::size_t> g_useless[kMaxNodes];  // free memory of which the last look could make nothing
 std::atomic<bool> g_alone{false};  // at the last turn the kernel knew of no other thread
+std::atomic<std::uint32_t> g_paused{0};
+std::atomic<unsigned> g_working{0};  // threads that are not to be paused now
 pthread_key_t g_main_thread;
 bool g_watches_main = false;
 
@@ -119,6 +121,16 @@ bool send_kept_home() {
   return true;
 }
 
+void begin_work() {
+  for (;;) {
+    g_working.fetch_add(1);
+    if (g_paused.load() == 0) return;
+    g_working.fetch_sub(1);
+    linux_os().futex_wait(&g_paused, 1, 0);
+  }
+}
+void end_work() { g_working.fetch_sub(1); }
+
 void* work(void* argument) {
   const auto worker = static_cast<unsigned>(reinterpret_cast<std::uintptr_t>(argument));
   Worker& self = g_worker[worker];
@@ -129,8 +141,10 @@ void* work(void* argument) {
     const std::uint32_t seen = self.begin_look();
     g_useless[worker].store(0, std::memory_order_relaxed);
     if (g_main_ended.load()) return nullptr;
+    begin_work();
     if (worker == 0) take_back_unused_caches();
     const Round round = work_once(worker);
+    end_work();
     if (round.wait_ns != 0) {
       sent_home = looked_again = false;
       self.sleep(round.released ? Sleep::kPaced : Sleep::kUntilOld, seen, round.wait_ns);
@@ -138,7 +152,10 @@ void* work(void* argument) {
     }
     if (worker == 0 && !sent_home) {
       sent_home = true;
-      if (send_kept_home()) continue;
+      begin_work();
+      const bool sent = send_kept_home();
+      end_work();
+      if (sent) continue;
     }
     // Free memory in pieces of which no unit consists. Calls for work begin again when there is more of it, and a program
     // that goes on freeing and using it is looked at only once per delay.
@@ -319,7 +336,23 @@ void a_thread_is_wanted() {
   if (g_mode.load(std::memory_order_relaxed) == ScavengeOption::kBackground) start_worker(0);
 }
 
+void pause_background() {
+  g_paused.store(1);
+  while (g_working.load() != 0) {
+    about_to_wait();
+    std::atomic<std::uint32_t> never{0};
+    linux_os().futex_wait(&never, 0, 100'000);
+  }
+}
+
+void resume_background() {
+  g_paused.store(0);
+  linux_os().futex_wake(&g_paused, kMaxNodes);
+}
+
 void forget_background_threads() {
+  g_paused.store(0);
+  g_working.store(0);
   for (Worker& w : g_worker) w.forget();
   // This thread is the main thread from now on.
   if (g_watches_main) pthread_setspecific(g_main_thread, &g_main_thread);

@@ -24,6 +24,11 @@ void touched_pages_were_taken(const void* caller);
 // The program is about to have another thread, and holds no lock of libc's.
 void a_thread_is_wanted();
 
+// Nothing happens to the heap in these threads from the return of the first on, until the second is called. By one thread at
+// a time, which waits for work under way: no other thread may have been stopped yet.
+void pause_background();
+void resume_background();
+
 // In a fork child: the threads are gone.
 void forget_background_threads();
 

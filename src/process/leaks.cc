@@ -12,6 +12,7 @@
 #include "base/scan.h"
 #include "base/stderr.h"
 #include "os/loader.h"
+#include "process/background.h"
 #include "process/leak_marking.h"
 #include "process/leak_roots.h"
 #include "process/process.h"
@@ -98,9 +99,11 @@ int look_once(std::uintptr_t stack_pointer, Findings* found) {
   LeakRoots roots;
   StoppedThreads threads;
   if (!marking.prepare() || !roots.prepare() || !threads.prepare()) return ENOMEM;
+  pause_background();
   threads.stop();
   const int error = look_at_rest(marking, roots, threads, stack_pointer, found);
   threads.resume();
+  resume_background();
   return error;
 }
 

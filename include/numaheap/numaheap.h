@@ -253,8 +253,9 @@ typedef struct numaheap_leaks {
 } numaheap_leaks;
 /* Looks for them and fills *out (unless it is NULL; size: sizeof *out as the caller knows it). Writes a report to the
  * descriptor fd, unless that is negative: by size class, or by the places that allocated them while a heap profile was on, an
- * estimate from samples then. All other threads are stopped meanwhile, for 0.1 s or less for each 100 MiB, by a real-time signal that the
- * program has no handler for: calls of theirs that no handler lets go on, such as poll(), end with EINTR. 0, or -1 and errno:
+ * estimate from samples then. All other threads are stopped meanwhile, for 0.1 s or less for each 100 MiB, by a real-time
+ * signal that the program has no handler for: calls of theirs that no handler lets go on, such as poll(), end with EINTR. 0,
+ * or -1 and errno:
  *   ENOMEM  no address space for the tables, a 30th of the heap's
  *   EAGAIN  the heap grows too fast
  *   ENOENT  /proc is not there

@@ -8,6 +8,7 @@ import argparse
 import collections
 import os
 import re
+import resource
 import subprocess
 import sys
 
@@ -43,10 +44,12 @@ class Bench:
     def __init__(self, options, _):
         self.library, self.program, self.static, self.linked = options.library, options.program, options.static, options.linked
 
-    def run(self, mode, *settings, program=None, leaks="NUMAHEAP_LEAKS=1"):
+    def run(self, mode, *settings, program=None, leaks="NUMAHEAP_LEAKS=1", address_space=None):
         """The lines on stderr."""
         env = test_environment(None if program else self.library, [leaks, *settings])
-        done = subprocess.run([program or self.program, mode], env=env, capture_output=True, text=True, timeout=120)
+        done = subprocess.run([program or self.program, mode], env=env, capture_output=True, text=True, timeout=120,
+                              preexec_fn=address_space and (
+                                  lambda: resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))))
         expect(done.returncode == 0, f"{end_of(done.returncode)}: {done.stderr}")
         return done.stderr.splitlines()
 
@@ -135,6 +138,17 @@ def parent_and_child(bench):
 @case
 def stderr_is_closed_by_the_end(bench):
     expect(bench.run("stderr") == [], "it was written to another file")
+
+
+@case
+def too_little_address_space(bench):
+    ends = []
+    for mib in range(24, 100, 4):
+        said = bench.run("places", address_space=mib << 20)
+        ends.append(len(said) == 1 and "no memory for the tables" in said[0])
+        if not ends[-1]:
+            expect_places(said)
+    expect(ends[0] and not ends[-1], f"{ends}")
 
 
 def main():

@@ -82,7 +82,7 @@ def linked_and_static(bench):
     if not bench.static:
         return "there is no static library"
     for program in (bench.static, bench.linked):
-        expect(bench.run("nothing", program=program)[0].endswith(" has lost no object"), "something is lost")
+        expect(bench.run("nothing", program=program) == [], "something is lost")
         expect_places(bench.run("places", program=program))
         rows, _, _ = read_report(bench.run("places", "NUMAHEAP_PROFILE=/dev/null,interval=1", program=program))
         expect([row.objects for row in rows] == [1000, 1], f"{rows}")
@@ -119,7 +119,7 @@ def at_most_twenty_lines(bench):
 def nothing_is_lost(bench):
     for mode in ("nothing", "threads"):
         said = bench.run(mode)
-        expect(len(said) == 1 and said[0].endswith(" has lost no object"), f"{mode}: {said}")
+        expect(said == [], f"{mode}: {said}")
 
 
 @case
@@ -130,9 +130,8 @@ def nobody_asks(bench):
 @case
 def parent_and_child(bench):
     said = bench.run("fork")
-    _, sums, _ = read_report(said[:-1])
+    _, sums, _ = read_report(said)
     expect(sums.objects == 100, f"{sums}")
-    expect(said[-1].endswith(" has lost no object"), f"{said[-1]!r}")
 
 
 @case

@@ -20,7 +20,7 @@ namespace nh {
 
 // The order in which locks are taken: a thread that holds one may take only those of a higher rank.
 enum class LockRank : std::uint8_t {
-  kInit,       // one-time set-up
+  kInit,       // one-time set-up, the search for leaks: the OS is asked under it
   kDrain,      // emptying another CPU's cache
   kTiny,       // a CPU's tiny block
   kCache,      // a CPU's cache where restartable sequences are missing

@@ -10,7 +10,6 @@
 #include "process/background.h"
 
 #include <cerrno>
-#include <csignal>
 #include <cstdint>
 
 #include <link.h>
@@ -22,6 +21,7 @@
 
 #include "process/memory_limit.h"
 #include "process/process.h"
+#include "process/signals_blocked.h"
 #include "process/worker.h"
 #include "heap/scavenger.h"
 
@@ -121,6 +121,8 @@ bool send_kept_home() {
   return true;
 }
 
+// Of two sequentially consistent stores, to g_working here and to g_paused there, one comes first, and whoever stores second
+// sees it: either this thread waits or it is waited for.
 void begin_work() {
   for (;;) {
     g_working.fetch_add(1);
@@ -175,14 +177,10 @@ void start_worker(unsigned worker) {
   Worker& w = g_worker[worker];
   // The program's signals are for its own threads, also those that somebody sends from outside. Blocked from here on: a
   // handler that ends the main thread must not find its worker half started.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked signals_blocked;
   const int error = w.start(work, reinterpret_cast<void*>(std::uintptr_t{worker}), [] { return !g_main_ended.load(); });
   // No thread to be had (limits): the program's own threads do it, and nobody tries again.
   if (error != 0) g_mode.store(ScavengeOption::kInline);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // The destructor of the main thread's key.

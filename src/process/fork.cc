@@ -24,7 +24,6 @@
 
 #include <atomic>
 #include <cerrno>
-#include <csignal>
 
 #include <pthread.h>
 
@@ -37,6 +36,7 @@
 #include "process/pool_runs.h"
 #include "process/process.h"
 #include "process/sampling.h"
+#include "process/stores_stopped.h"
 #include "process/upkeep.h"
 
 namespace nh {
@@ -46,13 +46,10 @@ namespace {
 std::atomic<std::uint32_t>* g_repaired = nullptr;
 
 void repair_in_child() {
-  // First of all, since repairing may wait itself.
+  // A handler could fork, and wait for what is repaired last.
+  const StoresStopped stopped;
+  // Before all else, since repairing may wait itself.
   if (g_repaired != nullptr && g_repaired->exchange(1, std::memory_order_relaxed) != 0) return;
-  // No handler of the program may run meanwhile: it could fork, and wait for what is repaired last.
-  sigset_t every, before;
-  sigfillset(&every);
-  pthread_sigmask(SIG_SETMASK, &every, &before);
-  const PastHooks past_hooks;
   repair_os_after_fork();
   repair_leave_pool_in_child();
   forget_background_threads();
@@ -63,7 +60,6 @@ void repair_in_child() {
   repair_sampling_after_fork();
   repair_leaks_after_fork();
   return_to_pool();
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 // A child that was made without our handlers and has threads of its own by now: their locks must not be torn away.

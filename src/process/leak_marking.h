@@ -34,8 +34,7 @@ class LeakMarking {
   bool collect();
 
   // Marks what the words of a range point to, and what can be reached from there. Not memory of the heap, and only what the
-  // process itself has stored. A thread that was
-  // stopped inside malloc or free may know a large object by its descriptor only.
+  // process itself has stored. A thread that was stopped inside malloc or free may know a large object by its descriptor only.
   void mark_from(std::uintptr_t start, std::uintptr_t end);
 
   // Once all roots were marked from: calls lost(argument, object, direct) for every object in use that was not reached.

@@ -15,9 +15,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
-#include <csignal>
-
-#include <pthread.h>
 
 #include "base/bits.h"
 #include "base/check.h"
@@ -34,6 +31,7 @@
 #include "process/pool_runs.h"
 #include "process/process.h"
 #include "process/scratch.h"
+#include "process/signals_blocked.h"
 
 namespace nh {
 namespace {
@@ -358,9 +356,7 @@ void leave_pool_before_fork() {
   leave_pool();
   if (!pool_in_use()) return;
   // No handler of the program may run meanwhile: it could store into protected memory, or fork.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked signals_blocked;
   wait_for_turn();
   release_idle_pool_pages();
   {
@@ -372,7 +368,6 @@ void leave_pool_before_fork() {
   }
   g_leaving.store(0, std::memory_order_release);
   linux_os().futex_wake(&g_leaving, 1);
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 void repair_leave_pool_in_child() {

@@ -36,8 +36,9 @@ void release_idle_pool_pages();
 
 // Claims the units of all heaps, waiting for threads that work on some: nobody backs or releases units until
 // unclaim_pool_units(). Units that are mapped from a pool and not in use are given back. The caller is not inside a heap.
-// False: some were worked on for too long, and not all are claimed. That ends what could last for ever: a thread whose
-// signal handler forks as well, with units that are its own, waits for its turn.
+// False: some were worked on for too long, and not all are claimed. Without an end this could last for ever: the thread that
+// works on them may be in a signal handler that waits for the caller, or asleep while a wake is due from the one whose
+// handler is the caller.
 bool claim_pool_units();
 void unclaim_pool_units();
 // In a fork child, before the heaps are repaired: the claims of a thread that does not exist here.

@@ -3,6 +3,8 @@
 // program that numaheap is linked into keeps its static data (advise_program_memory()).
 #include "process/static_pool.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 
@@ -20,7 +22,7 @@ constexpr unsigned kMaxParts = 16;
 // Written by the constructor; never shorter, although a fork takes memory off the pool.
 constinit AddressRange g_parts[kMaxParts];
 constinit unsigned g_part_count = 0;
-constinit std::size_t g_left = 0;  // bytes that may be on a pool and that children would miss
+constinit std::atomic<std::size_t> g_left{0};  // bytes that may be on a pool and that children would miss
 constinit bool g_kept = false;     // a fork has kept some from children
 
 // As for first-touch memory of the heap: the reservation has to mean something. And a fork must be able to take it off.
@@ -119,7 +121,7 @@ void for_each_static_run(void (*visit)(void* argument, const PoolRun& run), void
   });
 }
 
-void note_static_ordinary(std::size_t bytes) { g_left -= bytes < g_left ? bytes : g_left; }
+void note_static_ordinary(std::size_t bytes) { g_left -= std::min(bytes, g_left.load()); }
 
 void note_static_kept(std::size_t bytes) {
   note_static_ordinary(bytes);

@@ -23,7 +23,9 @@ namespace {
 constexpr std::uint64_t kMillisecond = 1'000'000;
 constexpr std::uint64_t kPatience = 1000 * kMillisecond;
 
-// What the handler knows. g_stop: 1 while threads are to stop. g_inside: those that are in the handler.
+// What the handler knows. g_stop: 1 while threads are to stop. g_inside: those that are in the handler. A handler adds itself
+// before it looks at g_stop, and resume() clears that before it looks at g_inside, all sequentially consistent: so it waits for
+// each that has seen a 1, and one that begins later touches nothing.
 std::atomic<std::uint32_t> g_stop{0};
 std::atomic<std::uint32_t> g_inside{0};
 std::atomic<std::uint32_t> g_answers{0};

@@ -9,16 +9,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "forgotten_calls.h"
 #include "harness/case.h"
 
 inline const auto g_find = NH_LIBRARY_FUNCTION(decltype(&numaheap_find_leaks), numaheap_find_leaks);
 inline const auto g_noscan = NH_LIBRARY_FUNCTION(decltype(&numaheap_malloc_noscan), numaheap_malloc_noscan);
-
-// What earlier calls have left on the stack goes.
-[[gnu::noinline]] inline void forget_calls() {
-  volatile char stack[64 << 10];
-  for (volatile char& c : stack) c = 0;
-}
 
 [[gnu::noinline]] inline numaheap_leaks find() {
   numaheap_leaks leaks;
@@ -43,15 +38,6 @@ using Make = void*(size_t);
 inline void* zeroed(void* p) { return memset(p, 0, malloc_usable_size(p)); }
 inline void* make(size_t n) { return zeroed(malloc(n)); }
 inline void* make_noscan(size_t n) { return zeroed(g_noscan(n)); }
-
-// So far down the stack that forget_calls() wipes all of it later.
-template <typename Call>
-[[gnu::noinline]] void deep(Call&& call) {
-  [[maybe_unused]] volatile char distance[8 << 10];
-  distance[0] = 0;
-  call();
-  distance[1] = 0;
-}
 
 [[gnu::noinline]] inline void lose(Make* make_one, size_t count, size_t bytes) {
   deep([=] {

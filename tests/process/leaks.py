@@ -4,7 +4,6 @@
     leaks.py --library LIB --program leaks_known [--static PROGRAM] [--linked PROGRAM] [--only REGEX]
 """
 
-import argparse
 import collections
 import os
 import re
@@ -150,16 +149,5 @@ def too_little_address_space(bench):
     expect(ends[0] and not ends[-1], f"{ends}")
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", required=True)
-    parser.add_argument("--program", required=True)
-    parser.add_argument("--static", help="the program, linked to the archive and static")
-    parser.add_argument("--linked", help="the same, not static")
-    parser.add_argument("--only", default="")
-    options = parser.parse_args()
-    cases.run(options.only, lambda folder: Bench(options, folder))
-
-
 if __name__ == "__main__":
-    main()
+    cases.run_linked_in_all_ways(__doc__, Bench)

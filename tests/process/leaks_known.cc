@@ -16,22 +16,11 @@
 
 #include <atomic>
 
+#include "forgotten_calls.h"
+
 namespace {
 
 void* zeroed(std::size_t n) { return std::memset(std::malloc(n), 0, n); }
-
-// So far down the stack that forget() wipes it.
-template <typename Call>
-[[gnu::noinline]] void deep(Call&& call) {
-  [[maybe_unused]] volatile char distance[8 << 10];
-  distance[0] = 0;
-  call();
-  distance[1] = 0;
-}
-[[gnu::noinline]] void forget() {
-  volatile char stack[64 << 10];
-  for (volatile char& c : stack) c = 0;
-}
 
 void* volatile g_held[100];
 
@@ -102,6 +91,6 @@ int main(int argc, char** argv) {
   if (is("fork")) fork_once();
   if (is("nothing")) g_held[0] = zeroed(100);
   if (is("stderr")) close(2);
-  forget();
+  forget_calls();
   return 0;
 }

@@ -7,6 +7,7 @@
 A case that cannot be tried here returns the reason, or raises machine.Unavailable.
 """
 
+import argparse
 import re
 import sys
 import tempfile
@@ -51,3 +52,15 @@ def run(only, prepare):
     if not tried:
         sys.exit(SKIPPED)
     print(f"{tried} cases passed, {len(matching) - tried} skipped")
+
+
+def run_linked_in_all_ways(description, make_bench):
+    """The main function of a script whose cases run one program, preloaded and linked. make_bench: of options and a folder."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--library", required=True)
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--static", help="the program, linked to the archive and static")
+    parser.add_argument("--linked", help="the same, not static")
+    parser.add_argument("--only", default="")
+    options = parser.parse_args()
+    run(options.only, lambda folder: make_bench(options, folder))
